@@ -1,0 +1,2 @@
+//! The `kelvin` binary.
+fn main() {}
