@@ -1,0 +1,41 @@
+//! Options of our own. Each bound of the server that an operator may want to move is here.
+
+use super::{Setting, number};
+
+/// Options of our own.
+pub const OWN: &[Setting] = &[
+    number("kelvin-history-age-seconds", "86400")
+        .help("How old a client's state may be to be brought up instead of starting afresh"),
+    number("kelvin-history-bytes", "8589934592")
+        .help("Most bytes of history kept on disk; the oldest goes first"),
+    number("kelvin-cache-bytes", "268435456").help("Memory for blocks of the replica"),
+    number("kelvin-memtable-bytes", "16777216").help("Memory per table for fresh writes"),
+    number("kelvin-engine-threads", "0")
+        .help("Threads that advance queries; 0 follows ZERO_NUM_SYNC_WORKERS"),
+    number("kelvin-hydration-threads", "0")
+        .help("Threads that hydrate queries; 0 takes as many as engine threads"),
+    number("kelvin-hydration-timeout-ms", "60000")
+        .help("Longest a query may take to hydrate; beyond it the query fails, alone"),
+    number("kelvin-hydration-max-rows", "2000000")
+        .help("Most rows a query may bring to a client; beyond it the query fails, alone"),
+    number("kelvin-max-queries-per-group", "2000").help("Most queries a client group may desire"),
+    number("kelvin-max-clients-per-group", "200").help("Most clients a client group may have"),
+    number("kelvin-max-connections", "20000")
+        .help("Most open connections; further ones wait to be accepted"),
+    number("kelvin-connection-queue-bytes", "8388608")
+        .help("Bytes queued for a connection before it counts as slow and is brought up later"),
+    number("kelvin-connection-queue-messages", "8192")
+        .help("Messages queued for a connection before it counts as slow"),
+    number("kelvin-header-timeout-ms", "10000")
+        .help("Longest a client may take to send its request headers"),
+    number("kelvin-message-timeout-ms", "60000")
+        .help("Longest a client may take to send one message"),
+    number("kelvin-send-timeout-ms", "10000")
+        .help("Longest a client may take to accept one message"),
+    number("kelvin-api-timeout-ms", "120000")
+        .help("Longest the API server may take to answer one attempt"),
+    number("kelvin-api-max-response-bytes", "67108864")
+        .help("Longest answer accepted from the API server"),
+    number("kelvin-push-queue-length", "1000")
+        .help("Custom mutations a client group may have waiting for the API server"),
+];
