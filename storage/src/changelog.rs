@@ -1,0 +1,107 @@
+//! The changelog: which rows each transaction wrote.
+//!
+//! It holds keys only. What a row was at either end of a range of versions is read through views,
+//! which hold it anyway; a transaction's rows are thus stored once as current and once as ended.
+
+use std::collections::HashSet;
+
+use fjall::{Keyspace, OwnedWriteBatch, Slice};
+use kelvin_protocol::Version;
+use rkyv::with::{InlineAsBox, Map};
+use rkyv::{Archive, Serialize, rancor};
+
+use crate::error::{Error, Result};
+use crate::layout::changelog_key;
+use crate::view::View;
+use crate::{RowChange, TableId};
+
+/// Format of a changelog record.
+const FORMAT: u8 = 1;
+/// Rows in one record.
+const ROWS_PER_RECORD: usize = 256;
+
+#[derive(Archive, Serialize)]
+struct RecordArchive<'a> {
+    tables: Vec<u32>,
+    #[rkyv(with = Map<InlineAsBox>)]
+    keys: Vec<&'a [u8]>,
+}
+
+/// Writes the rows of one transaction. Returns the bytes added.
+pub(crate) fn write(
+    batch: &mut OwnedWriteBatch,
+    keyspace: &Keyspace,
+    version: Version,
+    rows: &[(TableId, Slice)],
+) -> Result<u64> {
+    let mut bytes = 0;
+    for (sequence, rows) in (0u32..).zip(rows.chunks(ROWS_PER_RECORD)) {
+        let record = RecordArchive {
+            tables: rows.iter().map(|(table, _)| table.0).collect(),
+            keys: rows.iter().map(|(_, key)| &key[..]).collect(),
+        };
+        let record = rkyv::api::high::to_bytes_in::<_, rancor::Error>(&record, vec![FORMAT])
+            .map_err(|error| Error::Invalid(format!("a change cannot be encoded: {error}")))?;
+        bytes += record.len() as u64;
+        batch.insert(keyspace, changelog_key(version, sequence), record);
+    }
+    Ok(bytes)
+}
+
+/// Net changes between two views of one replica, `before` being the older.
+pub(crate) fn between(before: &View, after: &View) -> Result<Vec<RowChange>> {
+    let mut changes = Vec::new();
+    for (table, key) in touched(before, after)? {
+        let space = after.inner().shape.table(table)?;
+        let old = before.inner().row(space, &key)?;
+        let new = after.inner().row(space, &key)?;
+        if old.is_some() || new.is_some() {
+            changes.push(RowChange { table, old, new });
+        }
+    }
+    Ok(changes)
+}
+
+/// Rows written in `(before, after]`, each once, in the order of their first change.
+fn touched(before: &View, after: &View) -> Result<Vec<(TableId, Slice)>> {
+    let (from, to) = (before.version(), after.version());
+    let mut seen = HashSet::new();
+    let mut rows = Vec::new();
+    let Some(first) = from.checked_add(1) else {
+        return Ok(rows);
+    };
+    let view = after.inner();
+    for bucket in &view.shape.buckets {
+        let range = &bucket.range;
+        if range.from >= to || range.to.is_some_and(|end| end <= from) {
+            continue;
+        }
+        let range = changelog_key(first, 0)..=changelog_key(to, u32::MAX);
+        for record in fjall::Readable::range(&view.snapshot, &bucket.keyspace, range) {
+            let bytes = record.value()?;
+            for row in decode(&bytes)? {
+                if seen.insert(row.clone()) {
+                    rows.push(row);
+                }
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn decode(bytes: &[u8]) -> Result<Vec<(TableId, Slice)>> {
+    let corrupt = |what: &str| Error::Corrupt(format!("unreadable changelog: {what}"));
+    let archive = match bytes.split_first() {
+        Some((&FORMAT, archive)) => archive,
+        _ => return Err(corrupt("unknown format")),
+    };
+    let record = rkyv::access::<ArchivedRecordArchive<'_>, rancor::Error>(archive)
+        .map_err(|error| corrupt(&error.to_string()))?;
+    if record.tables.len() != record.keys.len() {
+        return Err(corrupt("tables and keys do not match"));
+    }
+    let tables = record.tables.iter().map(|table| TableId(table.to_native()));
+    Ok(tables
+        .zip(record.keys.iter().map(|key| Slice::from(&key[..])))
+        .collect())
+}

@@ -1,0 +1,92 @@
+//! A small durable key-value space for the records of client groups.
+
+use fjall::Keyspace;
+
+use crate::error::{Error, Result};
+
+/// Records of client groups, kept beside the replica and wiped with it.
+///
+/// A write survives a crash of the process at once, and a power loss after the next
+/// [`Replica::sync`](crate::Replica::sync).
+#[derive(Clone)]
+pub struct Groups {
+    keyspace: Keyspace,
+}
+
+impl std::fmt::Debug for Groups {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Groups").finish_non_exhaustive()
+    }
+}
+
+/// Longest name of a record in bytes.
+const MAX_NAME: usize = 32 * 1024;
+
+impl Groups {
+    pub(crate) fn new(keyspace: Keyspace) -> Self {
+        Self { keyspace }
+    }
+
+    pub(crate) fn keyspace(&self) -> &Keyspace {
+        &self.keyspace
+    }
+
+    /// The record called `name`.
+    ///
+    /// # Errors
+    /// What reading brings up.
+    pub fn get(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        check(name)?;
+        Ok(self.keyspace.get(name)?.map(|bytes| bytes.to_vec()))
+    }
+
+    /// Writes the record called `name`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an empty or overlong name, else what writing brings up.
+    pub fn put(&self, name: &str, record: &[u8]) -> Result<()> {
+        check(name)?;
+        Ok(self.keyspace.insert(name, record)?)
+    }
+
+    /// Removes the record called `name`, if it is there.
+    ///
+    /// # Errors
+    /// As [`Groups::put`].
+    pub fn delete(&self, name: &str) -> Result<()> {
+        check(name)?;
+        Ok(self.keyspace.remove(name)?)
+    }
+
+    /// All records whose names start with `prefix`, in the order of their names.
+    pub fn iter(&self, prefix: &str) -> impl Iterator<Item = Result<(String, Vec<u8>)>> + use<> {
+        let records = if prefix.is_empty() {
+            self.keyspace.iter()
+        } else {
+            self.keyspace.prefix(prefix)
+        };
+        records.map(|record| {
+            let (name, bytes) = record.into_inner()?;
+            Ok((parse(&name)?, bytes.to_vec()))
+        })
+    }
+
+    /// All names, in order.
+    pub fn keys(&self) -> impl Iterator<Item = Result<String>> + use<> {
+        self.keyspace.iter().map(|record| parse(&record.key()?))
+    }
+}
+
+fn check(name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > MAX_NAME {
+        return Err(Error::Invalid(format!(
+            "a group record's name must have 1 to {MAX_NAME} bytes"
+        )));
+    }
+    Ok(())
+}
+
+fn parse(name: &[u8]) -> Result<String> {
+    String::from_utf8(name.to_vec())
+        .map_err(|_| Error::Corrupt("a group record's name is not UTF-8".into()))
+}

@@ -1,0 +1,247 @@
+//! Keeping the history, and letting go of it.
+//!
+//! The history is cut into *buckets*, each a keyspace of its own that holds what ended in one range
+//! of versions, and the changelog of that range. When the horizon passes the end of a bucket its
+//! keyspace is dropped as a whole: no deletes, no compaction. (A compaction filter would never meet
+//! records that are moved to the last level untouched, which is what happens to the history of a
+//! table that is consumed in key order, such as a queue.)
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use fjall::Database;
+use kelvin_protocol::Version;
+
+use crate::engine;
+use crate::error::Result;
+use crate::layout::{bucket_keyspace, is_bucket_keyspace};
+use crate::meta::BucketRange;
+use crate::replica::{Inner, Writer};
+use crate::shape::{Bucket, Shape};
+use crate::{Replica, StorageMetrics};
+
+/// Full buckets that make up the whole history.
+const BUCKETS: u64 = 8;
+/// A bucket with less in it is not closed because of its age.
+const MIN_FRACTION: u64 = 64;
+/// Points in time that are remembered for one `history_age`.
+const SAMPLES: u32 = 64;
+
+/// Watermarks at points in time.
+#[derive(Default)]
+pub(crate) struct Samples {
+    points: VecDeque<(Duration, Version)>,
+}
+
+impl Samples {
+    /// Notes the watermark at `now`; returns the newest version that is at least `age` old.
+    fn note(&mut self, now: Duration, version: Version, age: Duration) -> Option<Version> {
+        let due = self
+            .points
+            .back()
+            .is_none_or(|(at, _)| *at + age / SAMPLES <= now);
+        if due {
+            self.points.push_back((now, version));
+        }
+        let mut old = None;
+        while let Some((at, version)) = self.points.front().copied()
+            && at + age <= now
+        {
+            old = Some(version);
+            self.points.pop_front();
+        }
+        old
+    }
+}
+
+impl Replica {
+    /// Raises the horizon to `keep_from` (at most the watermark) and drops what is wholly below it.
+    /// Views that were made before stay right. The work is bounded: it does not depend on how much
+    /// is dropped.
+    ///
+    /// # Errors
+    /// What writing brings up.
+    pub fn trim_history(&self, keep_from: Version) -> Result<()> {
+        let mut writer = self.inner.writer()?;
+        self.inner.trim(&mut writer, keep_from)
+    }
+
+    /// Periodic upkeep, to be called every few seconds from the thread that applies: lets go of
+    /// history by age and size, releases old snapshots, keeps the journals bounded. `now` is the time
+    /// since any fixed point.
+    ///
+    /// # Errors
+    /// What writing brings up.
+    pub fn maintain(&self, now: Duration) -> Result<()> {
+        let inner = &self.inner;
+        let mut writer = inner.writer()?;
+        let watermark = self.watermark();
+        if let Some(version) = writer
+            .samples
+            .note(now, watermark, inner.options.history_age)
+        {
+            inner.trim(&mut writer, version)?;
+        }
+        inner.trim_to_size(&mut writer)?;
+        inner.release_recent();
+        let latest = self.latest()?;
+        let shape = &latest.inner().shape;
+        let tables = shape.tables.values().map(|table| &table.keyspace);
+        let buckets = shape.buckets.iter().map(|bucket| &bucket.keyspace);
+        let groups = self.groups();
+        let others = [&inner.meta, groups.keyspace()];
+        let keyspaces = tables.chain(buckets).chain(others);
+        let started = engine::bound_journals(&inner.db, &inner.options, keyspaces)?;
+        if started > 0 {
+            tracing::debug!(started, "flushed tables that held back the journal");
+        }
+        Ok(())
+    }
+
+    /// Sizes and versions; cheap enough to be asked for every second.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`](crate::Error::Poisoned) after a failed write.
+    pub fn metrics(&self) -> Result<StorageMetrics> {
+        let (latest, horizon) = {
+            let current = self.inner.current();
+            (current.latest.clone(), current.horizon)
+        };
+        let shape = &latest.inner().shape;
+        let tables = shape.tables.values().map(|table| &table.keyspace);
+        let db = &self.inner.db;
+        Ok(StorageMetrics {
+            watermark: latest.version(),
+            horizon,
+            tables: shape.tables.len(),
+            buckets: shape.buckets.len(),
+            disk_bytes: db.disk_space()?,
+            table_bytes: tables.map(fjall::Keyspace::disk_space).sum(),
+            history_bytes: history_bytes(shape),
+            journal_bytes: db.journal_disk_space()?,
+            journals: db.journal_count(),
+            outstanding_flushes: db.outstanding_flushes(),
+            active_compactions: db.active_compactions(),
+            memtable_bytes: db.write_buffer_size(),
+        })
+    }
+
+    /// Bytes of history and changelog in sorted files.
+    #[must_use]
+    pub fn history_bytes(&self) -> u64 {
+        history_bytes(&self.inner.current().latest.inner().shape)
+    }
+}
+
+fn history_bytes(shape: &Shape) -> u64 {
+    let buckets = shape.buckets.iter();
+    buckets.map(|bucket| bucket.keyspace.disk_space()).sum()
+}
+
+impl Inner {
+    /// Bytes after which a bucket is closed.
+    fn bucket_limit(&self) -> u64 {
+        (self.options.history_bytes / BUCKETS).max(1)
+    }
+
+    /// Starts a new bucket when the current one is full.
+    pub(crate) fn rotate_if_full(&self, writer: &mut Writer) -> Result<()> {
+        if writer.bucket_bytes < self.bucket_limit() {
+            return Ok(());
+        }
+        let (shape, horizon) = self.shape();
+        let shape = self.rotated(writer, &shape)?;
+        self.install(writer, shape, horizon)
+    }
+
+    fn trim(&self, writer: &mut Writer, keep_from: Version) -> Result<()> {
+        let (mut shape, horizon) = self.shape();
+        let watermark = self.current().latest.version();
+        let horizon_now = keep_from.min(watermark);
+        if horizon_now <= horizon {
+            return Ok(());
+        }
+        let aged = shape.active_bucket()?.range.from < horizon_now;
+        if aged && writer.bucket_bytes >= self.bucket_limit() / MIN_FRACTION {
+            shape = self.rotated(writer, &shape)?;
+        }
+        self.install(writer, shape, horizon_now)
+    }
+
+    /// Drops the oldest buckets while the history is larger than it may be.
+    fn trim_to_size(&self, writer: &mut Writer) -> Result<()> {
+        let (shape, _) = self.shape();
+        let mut excess = history_bytes(&shape).saturating_sub(self.options.history_bytes);
+        let mut keep_from = None;
+        for bucket in &shape.buckets {
+            let Some(to) = bucket.range.to.filter(|_| excess > 0) else {
+                break;
+            };
+            excess = excess.saturating_sub(bucket.keyspace.disk_space());
+            keep_from = Some(to);
+        }
+        match keep_from {
+            Some(version) => self.trim(writer, version),
+            None => Ok(()),
+        }
+    }
+
+    fn shape(&self) -> (Shape, Version) {
+        let current = self.current();
+        ((*current.latest.inner().shape).clone(), current.horizon)
+    }
+
+    /// The shape with its last bucket closed at the watermark and a new one begun.
+    fn rotated(&self, writer: &mut Writer, shape: &Shape) -> Result<Shape> {
+        let mut shape = shape.clone();
+        let watermark = self.current().latest.version();
+        let mut number = 0;
+        if let Some(last) = shape.buckets.last_mut() {
+            last.range.to = Some(watermark);
+            number = last.range.number + 1;
+        }
+        let range = BucketRange {
+            number,
+            from: watermark,
+            to: None,
+        };
+        shape
+            .buckets
+            .push(Bucket::open(&self.db, &self.options, range)?);
+        writer.bucket_bytes = 0;
+        Ok(shape)
+    }
+
+    /// Writes down the shape and the horizon, then drops the buckets below the horizon.
+    fn install(&self, _writer: &mut Writer, mut shape: Shape, horizon: Version) -> Result<()> {
+        let dead = |bucket: &Bucket| bucket.range.to.is_some_and(|to| to <= horizon);
+        let (dropped, kept) = shape.buckets.drain(..).partition::<Vec<_>, _>(|b| dead(b));
+        shape.buckets = kept;
+        let mut batch = self.db.batch();
+        let mut meta = self.meta_writer(&mut batch);
+        meta.buckets(&shape.ranges())?;
+        meta.horizon(horizon)?;
+        batch.commit()?;
+        self.publish_shape(shape, horizon);
+        // INVARIANT: dropped only once nothing on disk speaks of it. A crash in between leaves an
+        // orphan, which the next opening removes. Views that still read it keep its files alive.
+        for bucket in dropped {
+            self.db.delete_keyspace(bucket.keyspace)?;
+        }
+        Ok(())
+    }
+}
+
+/// Drops keyspaces of buckets that are no longer, or were never, part of the history.
+pub(crate) fn remove_orphans(db: &Database, ranges: &[BucketRange]) -> Result<()> {
+    for name in db.list_keyspace_names() {
+        let known = ranges
+            .iter()
+            .any(|range| bucket_keyspace(range.number) == *name);
+        if is_bucket_keyspace(&name) && !known {
+            let keyspace = db.keyspace(&name, fjall::KeyspaceCreateOptions::default)?;
+            db.delete_keyspace(keyspace)?;
+        }
+    }
+    Ok(())
+}

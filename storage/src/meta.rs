@@ -1,0 +1,185 @@
+//! Records about the replica as a whole.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use fjall::{Keyspace, OwnedWriteBatch, Readable, Snapshot};
+use kelvin_protocol::Version;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::{Catalog, RowId, Table, TableId, UnsyncedTable};
+
+const WATERMARK: &str = "watermark";
+const HORIZON: &str = "horizon";
+const LOADED_AT: &str = "loaded-at";
+const CATALOG: &str = "catalog";
+const IDENTITY: &str = "identity";
+const BUCKETS: &str = "buckets";
+/// Followed by the number of a table.
+const NEXT_ROW: &str = "next-row/";
+/// Followed by the number of a table.
+const NEXT_INDEX: &str = "next-index/";
+
+/// Which upstream a replica was copied from. The caller writes it at the end of the load and
+/// compares it after every opening.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaIdentity {
+    /// Version of the initial copy.
+    pub replica_version: Version,
+    /// Lineage of the upstream, as in cookies.
+    pub epoch: u32,
+    /// `system_identifier` of the upstream cluster.
+    pub system_identifier: String,
+    /// Replication slot.
+    pub slot: String,
+    /// Publications that are followed.
+    pub publications: Vec<String>,
+    /// Whatever else the caller wants to find again.
+    #[serde(default)]
+    pub details: HashMap<String, String>,
+}
+
+/// A part of the history: everything that ended in `(from, to]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BucketRange {
+    pub(crate) number: u64,
+    pub(crate) from: Version,
+    /// `None` for the one that is written to.
+    pub(crate) to: Option<Version>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredCatalog {
+    tables: Vec<Table>,
+    unsynced: Vec<UnsyncedTable>,
+}
+
+/// Everything [`read`] finds.
+pub(crate) struct Meta {
+    pub(crate) watermark: Version,
+    pub(crate) horizon: Version,
+    pub(crate) loaded_at: Version,
+    pub(crate) catalog: Catalog,
+    pub(crate) identity: ReplicaIdentity,
+    pub(crate) buckets: Vec<BucketRange>,
+    pub(crate) next_rows: HashMap<TableId, RowId>,
+    pub(crate) next_indexes: HashMap<TableId, u16>,
+}
+
+/// Reads all of it.
+///
+/// # Errors
+/// [`Error::Missing`] where the load never finished.
+pub(crate) fn read(path: &Path, snapshot: &Snapshot, meta: &Keyspace) -> Result<Meta> {
+    let reader = Reader { snapshot, meta };
+    // INVARIANT: the watermark is written by the last batch of the load, so that a load that was
+    // broken off counts as no replica at all.
+    let Some(watermark) = reader.find(WATERMARK)? else {
+        return Err(Error::Missing(path.into()));
+    };
+    let stored: StoredCatalog = reader.get(CATALOG)?;
+    Ok(Meta {
+        watermark,
+        horizon: reader.get(HORIZON)?,
+        loaded_at: reader.get(LOADED_AT)?,
+        catalog: Catalog::new(stored.tables, stored.unsynced),
+        identity: reader.get(IDENTITY)?,
+        buckets: reader.get(BUCKETS)?,
+        next_rows: reader.by_table(NEXT_ROW)?,
+        next_indexes: reader.by_table(NEXT_INDEX)?,
+    })
+}
+
+struct Reader<'a> {
+    snapshot: &'a Snapshot,
+    meta: &'a Keyspace,
+}
+
+impl Reader<'_> {
+    fn find<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let Some(bytes) = self.snapshot.get(self.meta, name)? else {
+            return Ok(None);
+        };
+        parse(name, &bytes).map(Some)
+    }
+
+    fn get<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        self.find(name)?
+            .ok_or_else(|| Error::Corrupt(format!("its record {name:?} is missing")))
+    }
+
+    fn by_table<T: DeserializeOwned>(&self, prefix: &str) -> Result<HashMap<TableId, T>> {
+        let mut found = HashMap::new();
+        for record in self.snapshot.prefix(self.meta, prefix) {
+            let (name, bytes) = record.into_inner()?;
+            let table = std::str::from_utf8(&name)
+                .ok()
+                .and_then(|name| name.strip_prefix(prefix)?.parse().ok())
+                .ok_or_else(|| Error::Corrupt(format!("a record {prefix:?} without a table")))?;
+            found.insert(TableId(table), parse(prefix, &bytes)?);
+        }
+        Ok(found)
+    }
+}
+
+fn parse<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::Corrupt(format!("its record {name:?} is unreadable: {error}")))
+}
+
+/// Writes records about the replica into a batch.
+pub(crate) struct MetaWriter<'a> {
+    pub(crate) meta: &'a Keyspace,
+    pub(crate) batch: &'a mut OwnedWriteBatch,
+}
+
+impl MetaWriter<'_> {
+    fn put<T: Serialize>(&mut self, name: &str, value: &T) -> Result<()> {
+        let bytes = serde_json::to_vec(value)
+            .map_err(|error| Error::Invalid(format!("{name:?} cannot be encoded: {error}")))?;
+        self.batch.insert(self.meta, name, bytes);
+        Ok(())
+    }
+
+    pub(crate) fn watermark(&mut self, version: Version) -> Result<()> {
+        self.put(WATERMARK, &version)
+    }
+
+    pub(crate) fn horizon(&mut self, version: Version) -> Result<()> {
+        self.put(HORIZON, &version)
+    }
+
+    pub(crate) fn loaded_at(&mut self, version: Version) -> Result<()> {
+        self.put(LOADED_AT, &version)
+    }
+
+    pub(crate) fn identity(&mut self, identity: &ReplicaIdentity) -> Result<()> {
+        self.put(IDENTITY, identity)
+    }
+
+    pub(crate) fn buckets(&mut self, buckets: &[BucketRange]) -> Result<()> {
+        self.put(BUCKETS, &buckets)
+    }
+
+    pub(crate) fn catalog(&mut self, catalog: &Catalog) -> Result<()> {
+        let stored = StoredCatalog {
+            tables: catalog
+                .tables()
+                .iter()
+                .map(|table| (**table).clone())
+                .collect(),
+            unsynced: catalog.unsynced().to_vec(),
+        };
+        self.put(CATALOG, &stored)
+    }
+
+    pub(crate) fn next_row(&mut self, table: TableId, row: RowId) -> Result<()> {
+        self.put(&format!("{NEXT_ROW}{}", table.0), &row)
+    }
+
+    pub(crate) fn next_index(&mut self, table: TableId, index: u16) -> Result<()> {
+        self.put(&format!("{NEXT_INDEX}{}", table.0), &index)
+    }
+}

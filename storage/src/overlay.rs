@@ -1,0 +1,367 @@
+//! Transactions on their way into one batch: reads see what was written before them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use fjall::{Readable, Slice};
+use kelvin_protocol::{Value, Version};
+
+use crate::archive::{encode_entry, encode_row, entry_primary, since};
+use crate::error::{Error, Result};
+use crate::layout::{SPACE_BYTES, space_key};
+use crate::shape::{IndexSpace, TableSpace};
+use crate::view::{View, ViewInner};
+use crate::{Datum, IndexId, Row, RowChange, RowId, RowOp, TableId};
+
+/// A row and its stored bytes.
+#[derive(Clone)]
+struct Image {
+    row: Row,
+    bytes: Slice,
+}
+
+/// One row the batch has looked at.
+struct RowSlot {
+    table: Arc<TableSpace>,
+    key: Slice,
+    before: Option<Image>,
+    now: Option<Image>,
+    /// Last transaction that wrote it, if any did.
+    touched: Option<Version>,
+}
+
+/// One index entry the batch has moved.
+struct EntrySlot {
+    table: Arc<TableSpace>,
+    key: Slice,
+    existed: bool,
+    now: Option<Slice>,
+}
+
+/// A record that ended within the batch.
+pub(crate) struct Ended {
+    pub(crate) table: TableId,
+    pub(crate) key: Slice,
+    pub(crate) end: Version,
+    pub(crate) record: Slice,
+}
+
+/// A final write to a table.
+pub(crate) struct Write<'a> {
+    pub(crate) table: &'a TableSpace,
+    pub(crate) key: &'a Slice,
+    /// `None` removes.
+    pub(crate) record: Option<&'a Slice>,
+}
+
+/// Rows and index entries as the transactions so far leave them, over the view they started from.
+pub(crate) struct Overlay {
+    base: Arc<ViewInner>,
+    rows: Vec<RowSlot>,
+    row_at: HashMap<(TableId, Slice), usize>,
+    entries: Vec<EntrySlot>,
+    entry_at: HashMap<(TableId, Slice), usize>,
+    ended: Vec<Ended>,
+    next_rows: HashMap<TableId, RowId>,
+    /// Rows written by the transaction under way, by their place in `rows`.
+    touched: Vec<usize>,
+}
+
+impl Overlay {
+    /// Over the newest view. `next_rows` are the next free row numbers.
+    pub(crate) fn new(base: &View, next_rows: HashMap<TableId, RowId>) -> Self {
+        Self {
+            base: base.inner().clone(),
+            rows: Vec::new(),
+            row_at: HashMap::new(),
+            entries: Vec::new(),
+            entry_at: HashMap::new(),
+            ended: Vec::new(),
+            next_rows,
+            touched: Vec::new(),
+        }
+    }
+
+    /// Applies one operation of the transaction at `version`.
+    pub(crate) fn apply(&mut self, op: &RowOp, version: Version) -> Result<()> {
+        match op {
+            RowOp::Insert { table, row } => {
+                let space = self.base.shape.table(*table)?.clone();
+                self.upsert(&space, row, version)
+            }
+            RowOp::Update {
+                table,
+                old_key,
+                row,
+            } => {
+                let space = self.base.shape.table(*table)?.clone();
+                self.update(&space, old_key.as_deref(), row, version)
+            }
+            RowOp::Delete { table, key } => {
+                let space = self.base.shape.table(*table)?.clone();
+                let key = space.primary_key(key)?;
+                let at = self.load(&space, key.into())?;
+                self.replace(at, None, version)
+            }
+            RowOp::Truncate { tables } => {
+                for table in tables {
+                    let space = self.base.shape.table(*table)?.clone();
+                    self.truncate(&space, version)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Keys of the rows the transaction under way has written; the next one begins.
+    pub(crate) fn end_transaction(&mut self) -> Vec<(TableId, Slice)> {
+        let touched = std::mem::take(&mut self.touched);
+        let slots = touched.into_iter().filter_map(|at| self.rows.get(at));
+        slots
+            .map(|slot| (slot.table.table.id, slot.key.clone()))
+            .collect()
+    }
+
+    /// What ended, in order.
+    pub(crate) fn ended(&self) -> &[Ended] {
+        &self.ended
+    }
+
+    /// The next free row numbers.
+    pub(crate) fn next_rows(&self) -> &HashMap<TableId, RowId> {
+        &self.next_rows
+    }
+
+    /// What has to be written to the tables, each key once.
+    pub(crate) fn writes(&self) -> impl Iterator<Item = Write<'_>> {
+        let rows = self.rows.iter().filter(|slot| slot.touched.is_some());
+        let rows = rows.map(|slot| {
+            let record = slot.now.as_ref().map(|image| &image.bytes);
+            (&slot.table, &slot.key, slot.before.is_some(), record)
+        });
+        let entries = self.entries.iter();
+        let entries = entries.map(|slot| (&slot.table, &slot.key, slot.existed, slot.now.as_ref()));
+        rows.chain(entries)
+            .filter(|(_, _, existed, record)| *existed || record.is_some())
+            .map(|(table, key, _, record)| Write { table, key, record })
+    }
+
+    /// The net change of every row that was written and is or was there.
+    pub(crate) fn into_changes(self) -> Vec<RowChange> {
+        let written = self.rows.into_iter().filter(|slot| slot.touched.is_some());
+        written
+            .filter(|slot| slot.before.is_some() || slot.now.is_some())
+            .map(|slot| RowChange {
+                table: slot.table.table.id,
+                old: slot.before.map(|image| image.row),
+                new: slot.now.map(|image| image.row),
+            })
+            .collect()
+    }
+
+    fn upsert(&mut self, space: &Arc<TableSpace>, row: &[Value], version: Version) -> Result<()> {
+        let key = space.row_key(row)?;
+        let at = self.load(space, key.into())?;
+        let id = match self.current(at) {
+            Some(image) => image.row.id,
+            None => self.take_row_id(space.table.id)?,
+        };
+        let bytes = encode_row(version, id, row)?.into();
+        let row = Row {
+            version,
+            id,
+            values: row.into(),
+        };
+        self.replace(at, Some(Image { row, bytes }), version)
+    }
+
+    fn update(
+        &mut self,
+        space: &Arc<TableSpace>,
+        old_key: Option<&[Value]>,
+        row: &[Datum],
+        version: Version,
+    ) -> Result<()> {
+        let old_key = match old_key {
+            Some(key) => key.to_vec(),
+            None => key_of(space, row)?,
+        };
+        let old = self.load(space, space.primary_key(&old_key)?.into())?;
+        let old_values = self.current(old).map(|image| image.row.values.clone());
+        let value = |(at, datum): (usize, &Datum)| match datum {
+            Datum::Value(value) => value.clone(),
+            Datum::Unchanged => {
+                let kept = match space.table.key.iter().position(|column| *column == at) {
+                    Some(position) => old_key.get(position),
+                    None => old_values.as_ref().and_then(|values| values.get(at)),
+                };
+                kept.cloned().unwrap_or(Value::Null)
+            }
+        };
+        let values: Vec<_> = row.iter().enumerate().map(value).collect();
+        let new_key = space.row_key(&values)?;
+        if self.rows.get(old).is_some_and(|slot| *slot.key != *new_key) {
+            self.replace(old, None, version)?;
+        }
+        self.upsert(space, &values, version)
+    }
+
+    fn truncate(&mut self, space: &Arc<TableSpace>, version: Version) -> Result<()> {
+        let base = self.base.clone();
+        let rows = base
+            .snapshot
+            .prefix(&space.keyspace, space_key(IndexId::PRIMARY));
+        for row in rows {
+            self.load(space, row.key()?)?;
+        }
+        let of_table = |slot: &RowSlot| slot.table.table.id == space.table.id;
+        for at in 0..self.rows.len() {
+            if self.rows.get(at).is_some_and(of_table) {
+                self.replace(at, None, version)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_row_id(&mut self, table: TableId) -> Result<RowId> {
+        let next = self.next_rows.entry(table).or_default();
+        let id = *next;
+        *next = id.checked_add(1).ok_or(Error::Exhausted(table))?;
+        Ok(id)
+    }
+
+    fn current(&self, at: usize) -> Option<&Image> {
+        self.rows.get(at)?.now.as_ref()
+    }
+
+    /// The place in `rows` of the row under this key.
+    fn load(&mut self, space: &Arc<TableSpace>, key: Slice) -> Result<usize> {
+        let id = (space.table.id, key);
+        if let Some(at) = self.row_at.get(&id) {
+            return Ok(*at);
+        }
+        let before = match self.base.snapshot.get(&space.keyspace, &id.1)? {
+            Some(bytes) => Some(Image {
+                row: self.base.decode(space, &bytes)?,
+                bytes,
+            }),
+            None => None,
+        };
+        let at = self.rows.len();
+        self.rows.push(RowSlot {
+            table: space.clone(),
+            key: id.1.clone(),
+            now: before.clone(),
+            before,
+            touched: None,
+        });
+        self.row_at.insert(id, at);
+        Ok(at)
+    }
+
+    fn replace(&mut self, at: usize, new: Option<Image>, version: Version) -> Result<()> {
+        let Some(slot) = self.rows.get_mut(at) else {
+            return Ok(());
+        };
+        let old = slot.now.take();
+        if old.is_none() && new.is_none() {
+            return Ok(());
+        }
+        slot.now.clone_from(&new);
+        if slot.touched.replace(version) != Some(version) {
+            self.touched.push(at);
+        }
+        let (space, key) = (slot.table.clone(), slot.key.clone());
+        if let Some(old) = &old
+            && since(&old.bytes)? < version
+        {
+            self.ended.push(Ended {
+                table: space.table.id,
+                key: key.clone(),
+                end: version,
+                record: old.bytes.clone(),
+            });
+        }
+        for index in &space.indexes {
+            let entry = |image: &Image| index.entry_key(&image.row.values, &key);
+            let (old, new) = (old.as_ref().map(entry), new.as_ref().map(entry));
+            self.move_entry(&space, index, old, new, version)?;
+        }
+        Ok(())
+    }
+
+    fn move_entry(
+        &mut self,
+        space: &Arc<TableSpace>,
+        index: &IndexSpace,
+        old: Option<(Vec<u8>, usize)>,
+        new: Option<(Vec<u8>, usize)>,
+        version: Version,
+    ) -> Result<()> {
+        if old == new {
+            return Ok(());
+        }
+        if let Some((key, _)) = old {
+            let at = self.load_entry(space, key.into())?;
+            let removed = self.entries.get_mut(at).and_then(|slot| slot.now.take());
+            let Some(record) = removed else {
+                return Err(Error::Corrupt(format!(
+                    "index {} of table {:?} lacks the entry of a row",
+                    index.id.0, space.table.name
+                )));
+            };
+            if since(&record)? < version
+                && let Some(slot) = self.entries.get(at)
+            {
+                self.ended.push(Ended {
+                    table: space.table.id,
+                    key: slot.key.clone(),
+                    end: version,
+                    record,
+                });
+            }
+        }
+        if let Some((key, offset)) = new {
+            let at = self.load_entry(space, key.into())?;
+            if let Some(slot) = self.entries.get_mut(at) {
+                slot.now = Some(encode_entry(version, offset).into());
+            }
+        }
+        Ok(())
+    }
+
+    fn load_entry(&mut self, space: &Arc<TableSpace>, key: Slice) -> Result<usize> {
+        let id = (space.table.id, key);
+        if let Some(at) = self.entry_at.get(&id) {
+            return Ok(*at);
+        }
+        let now = self.base.snapshot.get(&space.keyspace, &id.1)?;
+        if let Some(record) = &now {
+            entry_primary(&id.1, record)?;
+        }
+        let at = self.entries.len();
+        self.entries.push(EntrySlot {
+            table: space.clone(),
+            key: id.1.clone(),
+            existed: now.is_some(),
+            now,
+        });
+        self.entry_at.insert(id, at);
+        Ok(at)
+    }
+}
+
+/// The key of an updated row whose key did not change.
+fn key_of(space: &TableSpace, row: &[Datum]) -> Result<Vec<Value>> {
+    let value = |at: &usize| match row.get(*at) {
+        Some(Datum::Value(value)) => Ok(value.clone()),
+        _ => Err(Error::Invalid(format!(
+            "an update of table {:?} does not say which row it is about",
+            space.table.name
+        ))),
+    };
+    space.table.key.iter().map(value).collect()
+}
+
+/// Bytes a key adds to the history beside itself, for accounting.
+pub(crate) const HISTORY_OVERHEAD: u64 = 24 + SPACE_BYTES as u64;

@@ -1,0 +1,404 @@
+//! The replica: opening it, reading from it, applying to it.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use fjall::{Database, Keyspace, PersistMode};
+use kelvin_protocol::Version;
+
+use crate::directory::Directory;
+use crate::engine;
+use crate::error::{Error, Result};
+use crate::history::Samples;
+use crate::layout::{GROUPS, META, ended_key};
+use crate::meta::{self, Meta, MetaWriter, ReplicaIdentity};
+use crate::overlay::{HISTORY_OVERHEAD, Overlay};
+use crate::shape::{Shape, open_keyspace};
+use crate::view::View;
+use crate::{Applied, Catalog, Groups, ReplicaOptions, RowChange, RowId, TableId, Transaction};
+
+/// Views at the last so many watermarks that are kept, so that the state before a commit can be read
+/// without consulting the history. Each pins what the batches since have overwritten.
+const RECENT_VIEWS: usize = 8;
+
+/// A replica of an upstream database. Cloning gives another handle to the same one.
+#[derive(Clone)]
+pub struct Replica {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) db: Database,
+    pub(crate) meta: Keyspace,
+    groups: Keyspace,
+    pub(crate) options: ReplicaOptions,
+    pub(crate) identity: RwLock<ReplicaIdentity>,
+    current: RwLock<Current>,
+    writer: Mutex<Writer>,
+    /// Newest version that is known to survive a power loss.
+    durable: AtomicU64,
+    /// Dropped last, so that nobody opens the directory while the engine still writes.
+    pub(crate) directory: Directory,
+}
+
+/// What readers see. Changes as a whole.
+pub(crate) struct Current {
+    pub(crate) horizon: Version,
+    pub(crate) latest: View,
+    /// Views at earlier watermarks, oldest first.
+    pub(crate) recent: VecDeque<View>,
+}
+
+/// What only the writer sees.
+pub(crate) struct Writer {
+    next_rows: HashMap<TableId, RowId>,
+    pub(crate) next_indexes: HashMap<TableId, u16>,
+    /// Bytes written to the newest part of the history.
+    pub(crate) bucket_bytes: u64,
+    pub(crate) samples: Samples,
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replica")
+            .field("watermark", &self.watermark())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Replica {
+    /// Opens a complete replica.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where there is none or its load never finished; [`Error::Foreign`],
+    /// [`Error::Corrupt`], [`Error::NewerFormat`], [`Error::OlderFormat`], [`Error::Locked`] and
+    /// [`Error::Io`] as their names say.
+    pub fn open(dir: &Path, options: &ReplicaOptions) -> Result<Self> {
+        let directory = Directory::open(dir)?;
+        if !directory.store().exists() {
+            return Err(Error::Missing(dir.into()));
+        }
+        let db = engine::open(&directory, options)?;
+        if !db.keyspace_exists(META) {
+            return Err(Error::Missing(dir.into()));
+        }
+        let keyspace = open_keyspace(&db, options, META)?;
+        let meta = meta::read(dir, &db.snapshot(), &keyspace)?;
+        Self::assemble(directory, db, options, meta)
+    }
+
+    /// Removes the replica in `dir`, and nothing else that may be there.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] while it is open, [`Error::Foreign`] for files that are not ours.
+    pub fn wipe(dir: &Path) -> Result<()> {
+        Directory::wipe(dir)
+    }
+
+    pub(crate) fn assemble(
+        directory: Directory,
+        db: Database,
+        options: &ReplicaOptions,
+        meta: Meta,
+    ) -> Result<Self> {
+        let shape = Shape::open(
+            &db,
+            options,
+            Arc::new(meta.catalog),
+            &meta.buckets,
+            meta.loaded_at,
+        )?;
+        crate::history::remove_orphans(&db, &meta.buckets)?;
+        let bucket_bytes = shape.active_bucket()?.keyspace.disk_space();
+        let latest = View::new(meta.watermark, false, db.snapshot(), Arc::new(shape));
+        let inner = Inner {
+            meta: open_keyspace(&db, options, META)?,
+            groups: open_keyspace(&db, options, GROUPS)?,
+            options: options.clone(),
+            identity: RwLock::new(meta.identity),
+            current: RwLock::new(Current {
+                horizon: meta.horizon,
+                latest,
+                recent: VecDeque::new(),
+            }),
+            writer: Mutex::new(Writer {
+                next_rows: meta.next_rows,
+                next_indexes: meta.next_indexes,
+                bucket_bytes,
+                samples: Samples::default(),
+            }),
+            durable: AtomicU64::new(0),
+            db,
+            directory,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// The tables there are.
+    #[must_use]
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.inner.current().latest.catalog().clone()
+    }
+
+    /// What the load was finished with, or [`Replica::set_identity`] last wrote.
+    #[must_use]
+    pub fn identity(&self) -> ReplicaIdentity {
+        let identity = self.inner.identity.read();
+        identity.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the identity.
+    ///
+    /// # Errors
+    /// What writing brings up.
+    pub fn set_identity(&self, identity: ReplicaIdentity) -> Result<()> {
+        let _writer = self.inner.writer()?;
+        let mut batch = self.inner.db.batch();
+        self.inner.meta_writer(&mut batch).identity(&identity)?;
+        batch.commit()?;
+        *self
+            .inner
+            .identity
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = identity;
+        Ok(())
+    }
+
+    /// The newest version.
+    #[must_use]
+    pub fn watermark(&self) -> Version {
+        self.inner.current().latest.version()
+    }
+
+    /// The oldest version [`Replica::at`] accepts.
+    #[must_use]
+    pub fn horizon(&self) -> Version {
+        self.inner.current().horizon
+    }
+
+    /// A view at the watermark. It pins what it reads: keep it short-lived.
+    ///
+    /// # Errors
+    /// None today; reserved for engines that can fail here.
+    pub fn latest(&self) -> Result<View> {
+        Ok(self.inner.current().latest.clone())
+    }
+
+    /// The database as it was at `version`.
+    ///
+    /// # Errors
+    /// [`Error::BelowHorizon`] or [`Error::AheadOfWatermark`].
+    pub fn at(&self, version: Version) -> Result<View> {
+        self.inner.current().at(version)
+    }
+
+    /// Applies transactions in one atomic batch: after a crash either all of them are there or none.
+    /// Transactions at or below the watermark are skipped, so that replays are harmless. One thread
+    /// applies; it may be held up by flushes, so never call this from an asynchronous task.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for operations the catalog does not know; [`Error::Poisoned`] and
+    /// [`Error::Io`] from writing. Nothing is applied then.
+    pub fn apply(&self, transactions: &[Transaction]) -> Result<Applied> {
+        let mut writer = self.inner.writer()?;
+        let base = self.latest()?;
+        let from = base.version();
+        let mut overlay = Overlay::new(&base, writer.next_rows.clone());
+        let mut batch = self.inner.db.batch();
+        let bucket = base.inner().shape.active_bucket()?.keyspace.clone();
+        let mut version = from;
+        let mut history_bytes = 0;
+        for transaction in transactions {
+            if transaction.version <= version {
+                continue;
+            }
+            version = transaction.version;
+            for op in &transaction.ops {
+                overlay.apply(op, version)?;
+            }
+            let touched = overlay.end_transaction();
+            history_bytes += crate::changelog::write(&mut batch, &bucket, version, &touched)?;
+        }
+        if version == from {
+            return Ok(Applied {
+                from,
+                version,
+                changes: Vec::new(),
+            });
+        }
+        for write in overlay.writes() {
+            match write.record {
+                Some(record) => {
+                    batch.insert(&write.table.keyspace, write.key.clone(), record.clone());
+                }
+                None => batch.remove(&write.table.keyspace, write.key.clone()),
+            }
+        }
+        for ended in overlay.ended() {
+            let key = ended_key(ended.table, &ended.key, ended.end);
+            history_bytes += (key.len() + ended.record.len()) as u64 + HISTORY_OVERHEAD;
+            batch.insert(&bucket, key, ended.record.clone());
+        }
+        let mut meta = self.inner.meta_writer(&mut batch);
+        for (table, next) in overlay.next_rows() {
+            if writer.next_rows.get(table) != Some(next) {
+                meta.next_row(*table, *next)?;
+            }
+        }
+        meta.watermark(version)?;
+        // INVARIANT: rows, index entries, history, changelog and watermark are in this one batch.
+        batch.commit()?;
+        writer.next_rows.clone_from(overlay.next_rows());
+        writer.bucket_bytes += history_bytes;
+        self.inner.publish(version, base.inner().shape.clone());
+        self.inner.rotate_if_full(&mut writer)?;
+        Ok(Applied {
+            from,
+            version,
+            changes: overlay.into_changes(),
+        })
+    }
+
+    /// Moves the watermark alone, for upstream progress that touches no table of ours. No-op when
+    /// `version` is not ahead.
+    ///
+    /// # Errors
+    /// As [`Replica::apply`].
+    pub fn advance(&self, version: Version) -> Result<()> {
+        self.apply(&[Transaction {
+            version,
+            ops: Vec::new(),
+        }])?;
+        Ok(())
+    }
+
+    /// Net changes in `(from, to]`: one for each row that was written in between.
+    ///
+    /// # Errors
+    /// As [`Replica::at`] for either end; [`Error::Invalid`] if `to` is older than `from`.
+    pub fn changes(&self, from: Version, to: Version) -> Result<Vec<RowChange>> {
+        if to < from {
+            return Err(Error::Invalid("changes are asked for backwards".into()));
+        }
+        let (before, after) = {
+            let current = self.inner.current();
+            (current.at(from)?, current.at(to)?)
+        };
+        crate::changelog::between(&before, &after)
+    }
+
+    /// Makes everything applied so far safe from a power loss; returns the version that is.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Poisoned`]; then nothing may be confirmed to the upstream.
+    pub fn sync(&self) -> Result<Version> {
+        // INVARIANT: the version is read before the journal is synced, so it never runs ahead.
+        let version = self.watermark();
+        if self.inner.durable.load(Ordering::Acquire) < version {
+            self.inner.db.persist(PersistMode::SyncData)?;
+            self.inner.durable.fetch_max(version, Ordering::AcqRel);
+        }
+        Ok(version)
+    }
+
+    /// The records of client groups.
+    #[must_use]
+    pub fn groups(&self) -> Groups {
+        Groups::new(self.inner.groups.clone())
+    }
+}
+
+impl Current {
+    fn at(&self, version: Version) -> Result<View> {
+        let watermark = self.latest.version();
+        if version > watermark {
+            return Err(Error::AheadOfWatermark {
+                asked: version,
+                watermark,
+            });
+        }
+        if version < self.horizon {
+            return Err(Error::BelowHorizon {
+                asked: version,
+                horizon: self.horizon,
+            });
+        }
+        if version == watermark {
+            return Ok(self.latest.clone());
+        }
+        if let Some(view) = self.recent.iter().find(|view| view.version() == version) {
+            return Ok(view.clone());
+        }
+        let latest = self.latest.inner();
+        let (snapshot, shape) = (latest.snapshot.clone(), latest.shape.clone());
+        Ok(View::new(version, true, snapshot, shape))
+    }
+}
+
+impl Inner {
+    pub(crate) fn current(&self) -> RwLockReadGuard<'_, Current> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The right to write. A writer that panicked half-way has left nothing behind on disk, but its
+    /// numbers in memory may be off.
+    pub(crate) fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        self.writer.lock().map_err(|_| Error::Poisoned)
+    }
+
+    pub(crate) fn meta_writer<'a>(
+        &'a self,
+        batch: &'a mut fjall::OwnedWriteBatch,
+    ) -> MetaWriter<'a> {
+        MetaWriter {
+            meta: &self.meta,
+            batch,
+        }
+    }
+
+    /// Lets readers see a new version.
+    ///
+    /// INVARIANT: called by the holder of the writer lock only, after its batch is committed and
+    /// before another begins. So the snapshot holds exactly the rows of `version`: the engine's own
+    /// snapshots may otherwise show half of a batch that is being committed while a flush publishes
+    /// a later sequence number.
+    pub(crate) fn publish(&self, version: Version, shape: Arc<Shape>) {
+        let view = View::new(version, false, self.db.snapshot(), shape);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let earlier = std::mem::replace(&mut current.latest, view);
+        if earlier.version() < version {
+            current.recent.push_back(earlier);
+            if current.recent.len() > RECENT_VIEWS {
+                current.recent.pop_front();
+            }
+        }
+    }
+
+    /// Raises the horizon and lets readers see a new shape of the same version.
+    pub(crate) fn publish_shape(&self, shape: Shape, horizon: Version) {
+        let version = self.current().latest.version();
+        let view = View::new(version, false, self.db.snapshot(), Arc::new(shape));
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        current.latest = view;
+        current.horizon = horizon;
+        // Views of the old shape lack what is new in it.
+        current.recent.clear();
+    }
+
+    /// Lets go of everything older than the newest view.
+    pub(crate) fn release_recent(&self) {
+        let (version, shape) = {
+            let current = self.current();
+            let latest = &current.latest;
+            (latest.version(), latest.inner().shape.clone())
+        };
+        let view = View::new(version, false, self.db.snapshot(), shape);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        current.latest = view;
+        current.recent.clear();
+    }
+}

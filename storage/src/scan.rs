@@ -1,0 +1,225 @@
+//! Ordered scans of rows and indexes.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use fjall::{Iter, Slice};
+use kelvin_protocol::{Direction, Value};
+
+use crate::archive::entry_primary;
+use crate::error::{Error, Result};
+use crate::key::{after_prefix, encode_all};
+use crate::layout::space_key;
+use crate::past::{PastScan, open_range, step};
+use crate::shape::{IndexSpace, TableSpace};
+use crate::view::ViewInner;
+use crate::{IndexId, Row, TableId};
+
+/// Which rows to read, and in which order.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    /// The index to follow; [`IndexId::PRIMARY`] for the rows in primary key order.
+    pub index: IndexId,
+    /// Values the first columns of the index (or primary key) must equal.
+    pub prefix: Vec<Value>,
+    /// Where to begin, counted in the direction of the scan.
+    pub start: Option<ScanStart>,
+    /// Against the order of the index.
+    pub reverse: bool,
+}
+
+/// Where a scan begins.
+#[derive(Clone, Debug)]
+pub struct ScanStart {
+    /// Values for columns following the prefix: index columns after the prefix, then the primary key
+    /// columns. May stop early, and then means every row that agrees so far.
+    pub values: Vec<Value>,
+    /// Whether rows that equal `values` belong to the result.
+    pub inclusive: bool,
+}
+
+impl Scan {
+    /// All rows in primary key order.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::of(IndexId::PRIMARY)
+    }
+
+    /// All rows in the order of an index.
+    #[must_use]
+    pub fn of(index: IndexId) -> Self {
+        Self {
+            index,
+            prefix: Vec::new(),
+            start: None,
+            reverse: false,
+        }
+    }
+
+    /// With these values for the first columns.
+    #[must_use]
+    pub fn prefix(self, prefix: Vec<Value>) -> Self {
+        Self { prefix, ..self }
+    }
+
+    /// From these values on.
+    #[must_use]
+    pub fn start(self, values: Vec<Value>, inclusive: bool) -> Self {
+        Self {
+            start: Some(ScanStart { values, inclusive }),
+            ..self
+        }
+    }
+
+    /// In the opposite order.
+    #[must_use]
+    pub fn reverse(self) -> Self {
+        Self {
+            reverse: true,
+            ..self
+        }
+    }
+}
+
+/// A range of keys of a table.
+pub(crate) type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+/// Rows in the order of a [`Scan`].
+pub struct RowScan {
+    view: Arc<ViewInner>,
+    space: Arc<TableSpace>,
+    /// Index columns whose values have to be compared, because their entries hold only a part.
+    recheck: Vec<(usize, Value)>,
+    by_index: bool,
+    reverse: bool,
+    source: Source,
+}
+
+enum Source {
+    Newest(Option<Iter>),
+    Past(Box<PastScan>),
+}
+
+impl std::fmt::Debug for RowScan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RowScan").finish_non_exhaustive()
+    }
+}
+
+impl RowScan {
+    pub(crate) fn new(view: &Arc<ViewInner>, table: TableId, scan: &Scan) -> Result<Self> {
+        let space = view.shape.table(table)?.clone();
+        let index = match scan.index {
+            IndexId::PRIMARY => None,
+            id => Some(space.index(id)?.clone()),
+        };
+        check_lengths(&space, index.as_ref(), scan)?;
+        let range = key_range(index.as_ref(), scan);
+        let recheck = match &index {
+            Some(index) => inexact(index, &scan.prefix),
+            None => Vec::new(),
+        };
+        let source = if view.past {
+            Source::Past(Box::new(PastScan::new(view, &space, range, scan.reverse)?))
+        } else {
+            Source::Newest(open_range(&view.snapshot, &space.keyspace, &range))
+        };
+        Ok(Self {
+            view: view.clone(),
+            space,
+            recheck,
+            by_index: index.is_some(),
+            reverse: scan.reverse,
+            source,
+        })
+    }
+
+    fn next_record(&mut self) -> Option<Result<(Slice, Slice)>> {
+        match &mut self.source {
+            Source::Newest(iter) => step(iter, self.reverse).map(|record| Ok(record.into_inner()?)),
+            Source::Past(scan) => scan.next_record(&self.view),
+        }
+    }
+
+    fn row(&self, key: &[u8], value: &[u8]) -> Result<Row> {
+        if !self.by_index {
+            return self.view.decode(&self.space, value);
+        }
+        let mut primary = space_key(IndexId::PRIMARY);
+        primary.extend_from_slice(entry_primary(key, value)?);
+        self.view.row(&self.space, &primary)?.ok_or_else(|| {
+            Error::Corrupt(format!(
+                "an index of table {:?} leads to a row that is not there",
+                self.space.table.name
+            ))
+        })
+    }
+}
+
+impl Iterator for RowScan {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let row = match self.next_record()? {
+                Ok((key, value)) => self.row(&key, &value),
+                Err(error) => Err(error),
+            };
+            match row {
+                Ok(row)
+                    if self
+                        .recheck
+                        .iter()
+                        .any(|(at, value)| row.values.get(*at) != Some(value)) => {}
+                other => return Some(other),
+            }
+        }
+    }
+}
+
+fn check_lengths(space: &TableSpace, index: Option<&IndexSpace>, scan: &Scan) -> Result<()> {
+    let start = scan.start.as_ref().map_or(0, |start| start.values.len());
+    let columns = index.map_or(0, |index| index.columns.len());
+    if scan.prefix.len() + start > columns + space.table.key.len() {
+        return Err(Error::Invalid(format!(
+            "a scan of table {:?} names more values than its index {} has columns",
+            space.table.name, scan.index.0
+        )));
+    }
+    Ok(())
+}
+
+fn inexact(index: &IndexSpace, prefix: &[Value]) -> Vec<(usize, Value)> {
+    let columns = index.columns.iter().map(|(at, _): &(usize, Direction)| *at);
+    columns
+        .zip(prefix)
+        .filter(|(_, value)| !index.limit.is_exact(value))
+        .map(|(at, value)| (at, value.clone()))
+        .collect()
+}
+
+fn key_range(index: Option<&IndexSpace>, scan: &Scan) -> KeyRange {
+    let mut base = space_key(scan.index);
+    let append = |first: usize, values: &[Value], out: &mut Vec<u8>| match index {
+        Some(index) => index.encode_from(first, values, out),
+        None => encode_all(values, out),
+    };
+    append(0, &scan.prefix, &mut base);
+    let mut range = (
+        Bound::Included(base.clone()),
+        after_prefix(&base).map_or(Bound::Unbounded, Bound::Excluded),
+    );
+    if let Some(start) = &scan.start {
+        let mut at = base;
+        append(scan.prefix.len(), &start.values, &mut at);
+        // Everything that equals the start shares its encoding as a prefix; `after` lies behind it.
+        let after = after_prefix(&at);
+        match (scan.reverse, start.inclusive) {
+            (false, true) => range.0 = Bound::Included(at),
+            (false, false) => range.0 = after.map_or(Bound::Unbounded, Bound::Included),
+            (true, true) => range.1 = after.map_or(Bound::Unbounded, Bound::Excluded),
+            (true, false) => range.1 = Bound::Excluded(at),
+        }
+    }
+    range
+}

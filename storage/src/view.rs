@@ -1,0 +1,172 @@
+//! Reads at one version.
+
+use std::sync::Arc;
+
+use fjall::{Readable, Slice, Snapshot};
+use kelvin_protocol::{Value, Version};
+
+use crate::archive::{decode_row, since};
+use crate::error::{Error, Result};
+use crate::past::ended_at;
+use crate::scan::{RowScan, Scan};
+use crate::shape::{Shape, TableSpace};
+use crate::{Catalog, IndexId, Row, TableId};
+
+/// The database exactly as it was at one version. Cloning is cheap.
+///
+/// It pins what it reads, so let go of it when the work it was made for is done.
+#[derive(Clone)]
+pub struct View {
+    inner: Arc<ViewInner>,
+}
+
+pub(crate) struct ViewInner {
+    pub(crate) version: Version,
+    /// Whether newer versions may be in the snapshot, so that history has to be consulted.
+    pub(crate) past: bool,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) shape: Arc<Shape>,
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View")
+            .field("version", &self.inner.version)
+            .field("past", &self.inner.past)
+            .finish_non_exhaustive()
+    }
+}
+
+impl View {
+    pub(crate) fn new(version: Version, past: bool, snapshot: Snapshot, shape: Arc<Shape>) -> Self {
+        Self {
+            inner: Arc::new(ViewInner {
+                version,
+                past,
+                snapshot,
+                shape,
+            }),
+        }
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<ViewInner> {
+        &self.inner
+    }
+
+    /// The version it shows.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.inner.version
+    }
+
+    /// The tables there are.
+    #[must_use]
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.inner.shape.catalog
+    }
+
+    /// The row with these values of the table's `key` columns, in their order.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an unknown table or a key of the wrong length, else what reading
+    /// brings up.
+    pub fn get(&self, table: TableId, key: &[Value]) -> Result<Option<Row>> {
+        let space = self.inner.shape.table(table)?;
+        let key = match space.primary_key(key) {
+            Ok(key) => key,
+            // No row has such a key, since it could not be written.
+            Err(Error::KeyTooLong { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        self.inner.row(space, &key)
+    }
+
+    /// The first row whose `columns` equal `values`; meant for the columns of a unique key, in any
+    /// order. Takes the best index there is, and reads the whole table where there is none.
+    ///
+    /// # Errors
+    /// As [`View::get`].
+    pub fn get_by_unique(
+        &self,
+        table: TableId,
+        columns: &[usize],
+        values: &[Value],
+    ) -> Result<Option<Row>> {
+        let space = self.inner.shape.table(table)?;
+        if columns.len() != values.len() {
+            return Err(Error::Invalid(
+                "as many values as columns are needed".into(),
+            ));
+        }
+        let value_of = |at: &usize| {
+            let position = columns.iter().position(|column| column == at)?;
+            values.get(position).cloned()
+        };
+        let leading = |of: &mut dyn Iterator<Item = usize>| -> Vec<Value> {
+            of.map_while(|at| value_of(&at)).collect()
+        };
+        let mut index = IndexId::PRIMARY;
+        let mut prefix = leading(&mut space.table.key.iter().copied());
+        for other in &space.indexes {
+            if prefix.len() == columns.len() {
+                break;
+            }
+            let longer = leading(&mut other.columns.iter().map(|(at, _)| *at));
+            if longer.len() > prefix.len() {
+                (index, prefix) = (other.id, longer);
+            }
+        }
+        let scan = Scan {
+            index,
+            prefix,
+            start: None,
+            reverse: false,
+        };
+        for row in self.scan(table, &scan)? {
+            let row = row?;
+            if columns
+                .iter()
+                .zip(values)
+                .all(|(at, value)| row.values.get(*at) == Some(value))
+            {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ordered scan of the rows or of an index.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an unknown table or index, or more values than there are columns.
+    pub fn scan(&self, table: TableId, scan: &Scan) -> Result<RowScan> {
+        RowScan::new(&self.inner, table, scan)
+    }
+}
+
+impl ViewInner {
+    /// The row under a key of the table.
+    pub(crate) fn row(&self, space: &TableSpace, key: &[u8]) -> Result<Option<Row>> {
+        self.record(space, key)?
+            .map(|bytes| self.decode(space, &bytes))
+            .transpose()
+    }
+
+    /// The record under a key of the table.
+    pub(crate) fn record(&self, space: &TableSpace, key: &[u8]) -> Result<Option<Slice>> {
+        let current = self.snapshot.get(&space.keyspace, key)?;
+        if !self.past {
+            return Ok(current);
+        }
+        if let Some(bytes) = current
+            && since(&bytes)? <= self.version
+        {
+            return Ok(Some(bytes));
+        }
+        ended_at(self, space.table.id, key)
+    }
+
+    pub(crate) fn decode(&self, space: &TableSpace, bytes: &[u8]) -> Result<Row> {
+        decode_row(bytes, space.table.columns.len(), self.shape.loaded_at)
+    }
+}
