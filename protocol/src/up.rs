@@ -216,8 +216,9 @@ pub struct AckMutationResponses {
 /// What a client puts into the `Sec-WebSocket-Protocol` header.
 #[derive(Clone, Debug, Default)]
 pub struct InitPayload {
-    /// Its first message, if it was short enough.
-    pub init: Option<InitConnection>,
+    /// Its first message, if it was short enough; or what is wrong with it, to be answered as if it
+    /// had come in a frame.
+    pub init: Option<Result<InitConnection, String>>,
     /// Its token, if it has one.
     pub auth_token: Option<String>,
 }
@@ -240,14 +241,13 @@ impl InitPayload {
             .map_err(|error| format!("the subprotocol is not base64: {error}"))?;
         let raw: Raw = serde_json::from_slice(&json)
             .map_err(|error| format!("the subprotocol holds no JSON object: {error}"))?;
-        let init = match raw.init_connection_message {
-            None => None,
-            Some(text) => match Up::parse(text.get()) {
-                Ok(Up::InitConnection(init)) => Some(*init),
-                Ok(_) => return Err("the subprotocol holds no initConnection".into()),
-                Err(error) => return Err(format!("invalid initConnection: {error}")),
-            },
-        };
+        let init = raw.init_connection_message.map(|text| {
+            match Up::parse(text.get()) {
+                Ok(Up::InitConnection(init)) => Ok(*init),
+                Ok(_) => Err("the subprotocol holds no initConnection".to_owned()),
+                Err(error) => Err(format!("invalid initConnection: {error}")),
+            }
+        });
         Ok(Self {
             init,
             auth_token: raw.auth_token.filter(|token| !token.is_empty()),
@@ -284,7 +284,8 @@ mod tests {
         let header = "eyJpbml0Q29ubmVjdGlvbk1lc3NhZ2UiOlsiaW5pdENvbm5lY3Rpb24iLHsiZGVzaXJlZFF1ZXJpZXNQYXRjaCI6W119XSwiYXV0aFRva2VuIjoidG9rIn0%3D";
         let payload = InitPayload::decode(header).unwrap();
         assert_eq!(payload.auth_token.as_deref(), Some("tok"));
-        assert!(payload.init.unwrap().desired_queries_patch.is_empty());
+        let init = payload.init.unwrap().unwrap();
+        assert!(init.desired_queries_patch.is_empty());
         assert!(InitPayload::decode("e30%3D").unwrap().init.is_none());
     }
 

@@ -1,4 +1,5 @@
 //! placeholder
 
 pub mod config;
+pub mod http;
 pub mod log;

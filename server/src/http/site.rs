@@ -1,0 +1,174 @@
+//! What is served: the routes, and what stands behind them.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming as RequestBody;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::upgrade::Upgraded;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::admin::{AdminGate, Statz, StatzQuery};
+use super::close::{Close, CloseCode};
+use super::connect::Connect;
+use super::handshake;
+use super::readiness::{Heartbeat, Readiness};
+use super::socket::{Socket, SocketBounds};
+
+pub(super) type Body = Full<Bytes>;
+
+/// Takes over the connections of clients.
+pub trait ConnectionHandler: Send + Sync + 'static {
+    /// A client has connected. Runs on a task of its own, until the connection is over.
+    fn connected(&self, connect: Connect, socket: Socket) -> impl Future<Output = ()> + Send;
+}
+
+/// Gives the text of `/metrics`, in the Prometheus format.
+pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What is served.
+pub struct Site<H> {
+    /// Takes over the connections of clients.
+    pub handler: Arc<H>,
+    /// Whether `/` is answered.
+    pub readiness: Readiness,
+    /// Fed by `/keepalive`.
+    pub heartbeat: Heartbeat,
+    /// Protects `/statz` and `/metrics`.
+    pub admin: AdminGate,
+    /// The numbers of `/statz`.
+    pub statz: Arc<dyn Statz>,
+    /// The text of `/metrics`.
+    pub metrics: Metrics,
+}
+
+/// One TCP connection.
+#[derive(Clone)]
+pub(super) struct Peer {
+    pub(super) remote: SocketAddr,
+    pub(super) bounds: SocketBounds,
+    /// Held by whatever is left of the connection.
+    pub(super) permit: Arc<OwnedSemaphorePermit>,
+}
+
+impl<H: ConnectionHandler> Site<H> {
+    pub(super) async fn answer(
+        &self,
+        mut request: Request<RequestBody>,
+        peer: Peer,
+    ) -> Response<Body> {
+        if handshake::is_upgrade(request.method(), request.headers()) {
+            return self.upgrade(&mut request, peer);
+        }
+        let readable = matches!(*request.method(), Method::GET | Method::HEAD);
+        match request.uri().path() {
+            "/" if readable => {
+                self.readiness.ready().await;
+                ok("text/plain", "OK")
+            }
+            "/keepalive" if readable => {
+                self.heartbeat.beat();
+                self.readiness.ready().await;
+                ok("text/plain", "OK")
+            }
+            "/statz" if readable => match self.refuse(&request, "Statz Protected Area") {
+                Some(refusal) => refusal,
+                None => {
+                    let asked = StatzQuery::parse(request.uri().query().unwrap_or_default());
+                    ok(
+                        asked.content_type(),
+                        asked.answer(self.statz.as_ref()).await,
+                    )
+                }
+            },
+            "/metrics" if readable => match self.refuse(&request, "Metrics Protected Area") {
+                Some(refusal) => refusal,
+                None => ok("text/plain; version=0.0.4; charset=utf-8", (self.metrics)()),
+            },
+            "/heapz" if readable => match self.refuse(&request, "Heapz Protected Area") {
+                Some(refusal) => refusal,
+                None => status(StatusCode::NOT_IMPLEMENTED, "There is no heap profile"),
+            },
+            _ => status(StatusCode::NOT_FOUND, "Not Found"),
+        }
+    }
+
+    fn refuse(&self, request: &Request<RequestBody>, realm: &str) -> Option<Response<Body>> {
+        let header = request.headers().get(AUTHORIZATION);
+        if self
+            .admin
+            .allows_header(header.and_then(|header| header.to_str().ok()))
+        {
+            return None;
+        }
+        let mut refusal = status(StatusCode::UNAUTHORIZED, "Unauthorized");
+        if let Ok(challenge) = HeaderValue::from_str(&format!("Basic realm=\"{realm}\"")) {
+            refusal.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        Some(refusal)
+    }
+
+    /// Completes the handshake whatever was asked: a browser hides a failed one from its page. What
+    /// is wrong is said in a close frame.
+    fn upgrade(&self, request: &mut Request<RequestBody>, peer: Peer) -> Response<Body> {
+        let response = handshake::response(request.headers());
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return response;
+        }
+        let connect = Connect::parse(request.uri(), request.headers(), peer.remote);
+        let upgrade = hyper::upgrade::on(request);
+        let handler = Arc::clone(&self.handler);
+        tokio::spawn(async move {
+            let socket = match upgrade.await {
+                Ok(upgraded) => take_over(upgraded, peer),
+                Err(error) => {
+                    tracing::debug!(%error, "a client left during the handshake");
+                    return;
+                }
+            };
+            match connect {
+                Ok(connect) => handler.connected(connect, socket).await,
+                Err(reason) => {
+                    tracing::info!(reason, "refused a connection");
+                    socket.writer.close(Close::new(CloseCode::PROTOCOL, reason));
+                }
+            }
+        });
+        response
+    }
+}
+
+fn take_over(upgraded: Upgraded, peer: Peer) -> Socket {
+    let permit = Some(peer.permit);
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => {
+            let (read, write) = parts.io.into_inner().into_split();
+            let (read, write) = (Box::new(read), Box::new(write));
+            Socket::start(read, write, &parts.read_buf, peer.bounds, permit)
+        }
+        // Only if the listener serves something other than TCP.
+        Err(upgraded) => {
+            let (read, write) = tokio::io::split(TokioIo::new(upgraded));
+            Socket::start(Box::new(read), Box::new(write), &[], peer.bounds, permit)
+        }
+    }
+}
+
+fn ok(content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Full::new(body.into()));
+    let content_type = HeaderValue::from_static(content_type);
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+fn status(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = ok("text/plain", text);
+    *response.status_mut() = status;
+    response
+}
