@@ -1,0 +1,123 @@
+// Queries: what official clients hold equals what PostgreSQL answers, at rest and after each of a
+// series of transactions. Every query has a client of its own, so that no client's local rows can
+// make up for what the server forgot to send for another query.
+
+import {after, before, describe, test} from 'node:test';
+import {defineQueries, defineQuery} from '@rocicorp/zero';
+import {startApi} from '../harness/api.js';
+import {connect} from '../harness/client.js';
+import {restrict, same} from '../harness/compare.js';
+import {eventually} from '../harness/deadline.js';
+import {oracle} from '../harness/oracle.js';
+import {modelDatabase} from '../harness/world.js';
+import {Cluster} from '../harness/postgres.js';
+import {PEER, SyncServer} from '../harness/server.js';
+import {CASES} from '../model/queries.js';
+import {CHANGES} from '../model/changes.js';
+import {zql} from '../model/schema.js';
+
+const filter = new RegExp(process.env.TEST_QUERY ?? '');
+const cases = CASES.filter(c => filter.test(c.name) && !(PEER && c.peer));
+
+/** Name of the named query that stands for the case with an index. */
+const nameOf = index => `case${index}`;
+
+describe('queries', () => {
+  let cluster, sql, api, server, ask;
+  let failed = false;
+  /** Clients no longer follow: nothing after that says anything. */
+  let lost = false;
+  /** @type {{case: import('../model/queries.js').Case, view: any, marker: any, client: any}[]} */
+  const watched = [];
+  let crowd;
+
+  before(async () => {
+    cluster = await Cluster.start();
+    sql = await modelDatabase(cluster, 'queries');
+    ask = oracle(sql);
+    const queries = Object.fromEntries(cases.map((c, i) => [nameOf(i), () => c.query]));
+    api = await startApi({sql, queries: {...queries, marker: () => zql.marker}});
+    server = new SyncServer(cluster.url('queries'), api.env);
+    await sql`create publication everything for tables in schema public, crm`;
+    server.env.ZERO_APP_PUBLICATIONS = 'everything';
+    await server.start();
+    // A query the client cannot evaluate is a named one: the client's own version of it says
+    // which of the rows it holds are shown.
+    const named = defineQueries(Object.fromEntries(
+      cases.map((c, i) => [nameOf(i), defineQuery(() => c.client ?? c.query)]),
+    ));
+    for (const [i, c] of cases.entries()) {
+      const client = connect(server.url);
+      const view = client.watch(c.client ? named[nameOf(i)]() : c.query);
+      watched.push({case: c, view, marker: client.watch(zql.marker), client});
+    }
+    crowd = connect(server.url);
+    for (const c of cases.filter(c => !c.client)) crowd.watch(c.query);
+  });
+
+  after(async () => {
+    await Promise.all(watched.map(w => w.client.close()));
+    await crowd?.close();
+    await server?.dispose(failed ? 'queries' : undefined);
+    await api?.stop();
+    await cluster?.stop();
+  });
+
+  /** Compares one view with PostgreSQL, by both oracles. */
+  async function check({case: c, view}) {
+    if (!c.handOnly) {
+      same(view.data, await ask(c.query), `${c.name}: the view differs from PostgreSQL`);
+    }
+    if (!c.sql) return;
+    const rows = await sql.unsafe(c.sql);
+    const shown = rows.length > 0 ? restrict(view.data, [...rows]) : view.data;
+    same(shown, [...rows], `${c.name}: the view differs from the hand-written statement`);
+  }
+
+  async function checkAll(t) {
+    for (const w of watched) {
+      await t.test(w.case.name, async () => {
+        try {
+          await check(w);
+        } catch (error) {
+          failed = true;
+          throw error;
+        }
+      });
+    }
+  }
+
+  test('at rest', async t => {
+    for (const w of watched) {
+      await Promise.all([w.view.complete(), w.marker.complete()]).catch(error => {
+        lost = failed = true;
+        const why = JSON.stringify([w.client.errors, w.client.states]);
+        throw new Error(`${w.case.name}: ${error.message}\n${why}`);
+      });
+    }
+    await checkAll(t);
+  });
+
+  for (const [index, change] of CHANGES.entries()) {
+    test(`after: ${change.name}`, async t => {
+      if (lost) return t.skip('the clients were lost before');
+      const step = index + 1;
+      await sql.begin(async tx => {
+        for (const statement of change.statements) await tx.unsafe(statement);
+        await tx`update marker set step = ${step}`;
+      });
+      // A commit reaches a client whole: with the marker, everything is there.
+      for (const {marker, case: c} of watched) {
+        await eventually(
+          `the client of "${c.name}" to see step ${step}`,
+          () => marker.data[0]?.step === step,
+          () => JSON.stringify(marker.data),
+        ).catch(error => {
+          lost = failed = true;
+          throw error;
+        });
+      }
+      await checkAll(t);
+    });
+  }
+});
