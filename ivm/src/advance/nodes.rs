@@ -1,0 +1,225 @@
+//! The top-down pass: what enters and leaves the partitions of each node.
+
+use std::collections::HashMap;
+
+use kelvin_storage::Row;
+
+use super::Step;
+use super::candidates::{Candidate, Candidates};
+use super::touches::Touches;
+use super::window::{self, WindowChange};
+use crate::Error;
+use crate::plan::node::{Node, NodeId, PartitionKey};
+use crate::state::{NodeState, Partition, PlanState, Spot};
+
+/// The state of the pass.
+pub(super) struct Pass<'a> {
+    step: &'a Step<'a>,
+    candidates: &'a Candidates,
+    /// Per node, how the numbers of kept parent rows of its partitions change.
+    references: Vec<HashMap<PartitionKey, i64>>,
+    pub(super) touches: Touches,
+}
+
+/// Partitions of a node that come to life or end in this step.
+#[derive(Default)]
+struct Turnover {
+    opened: Vec<(PartitionKey, u64)>,
+    closed: Vec<(PartitionKey, Partition)>,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(step: &'a Step<'a>, candidates: &'a Candidates) -> Self {
+        Self {
+            step,
+            candidates,
+            references: vec![HashMap::new(); step.plan.nodes().len()],
+            touches: Touches::default(),
+        }
+    }
+
+    /// Brings one node up to date; its parent has been already.
+    pub(super) fn node(&mut self, id: NodeId, state: &mut PlanState) -> Result<(), Error> {
+        let node = self.step.plan.node(id);
+        let Some(own) = state.nodes.get_mut(id.0).filter(|_| node.kept) else {
+            return Ok(());
+        };
+        let references = self.references.get_mut(id.0).map(std::mem::take);
+        let turnover = turn_over(own, references.unwrap_or_default());
+        self.close(node, turnover.closed)?;
+        if !own.partitions.is_empty() {
+            match node.limit {
+                None => self.unlimited(id, node, own)?,
+                Some(limit) => self.limited(id, node, limit, own)?,
+            }
+        }
+        self.open(node, own, turnover.opened)
+    }
+
+    /// One path more or less leads to the row, and from it to the partitions below.
+    fn count(&mut self, node: &Node, row: &Row, paths: i64) {
+        self.touches.add(node.table.id, row, paths);
+        for branch in &node.branches {
+            if let Some(key) = self.step.plan.node(*branch).partition_of_parent(row)
+                && let Some(references) = self.references.get_mut(branch.0)
+            {
+                *references.entry(key).or_default() += paths;
+            }
+        }
+    }
+
+    fn close(&mut self, node: &Node, closed: Vec<(PartitionKey, Partition)>) -> Result<(), Error> {
+        if closed.is_empty() {
+            return Ok(());
+        }
+        if node.limit.is_some() {
+            for spot in closed.iter().flat_map(|(_, partition)| &partition.window) {
+                let row = self.row_before(node, spot)?;
+                self.count(node, &row, -1);
+            }
+            return Ok(());
+        }
+        let mut keys: Vec<_> = closed.into_iter().map(|(key, _)| key).collect();
+        keys.sort_unstable();
+        self.step.before.contents(node, &keys, &mut |_, row| {
+            self.count(node, &row, -1);
+            Ok(())
+        })
+    }
+
+    fn open(
+        &mut self,
+        node: &Node,
+        own: &mut NodeState,
+        mut opened: Vec<(PartitionKey, u64)>,
+    ) -> Result<(), Error> {
+        if opened.is_empty() {
+            return Ok(());
+        }
+        opened.sort_unstable();
+        let keys: Vec<_> = opened.iter().map(|(key, _)| key.clone()).collect();
+        let mut windows: Vec<Vec<Spot>> = vec![Vec::new(); keys.len()];
+        self.step.after.contents(node, &keys, &mut |at, row| {
+            self.count(node, &row, 1);
+            if let Some(window) = windows.get_mut(at).filter(|_| node.limit.is_some()) {
+                window.push(Spot::of(&node.order, &row));
+            }
+            Ok(())
+        })?;
+        for ((key, parents), window) in opened.into_iter().zip(windows) {
+            own.partitions.insert(key, Partition { parents, window });
+        }
+        Ok(())
+    }
+
+    /// Candidates of partitions that live on, where nothing but the candidate itself matters.
+    fn unlimited(&mut self, id: NodeId, node: &Node, own: &NodeState) -> Result<(), Error> {
+        let (step, candidates) = (self.step, self.candidates);
+        let is_live =
+            |row: &Row| node.partition(row).is_some_and(|key| own.partitions.contains_key(&key));
+        for candidate in candidates.of(step, id) {
+            if let Some(old) = candidate.old
+                && is_live(old)
+                && step.before.passes(node, old)?
+            {
+                self.count(node, old, -1);
+            }
+            if let Some(new) = candidate.new
+                && is_live(new)
+                && step.after.passes(node, new)?
+            {
+                self.count(node, new, 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn limited(
+        &mut self,
+        id: NodeId,
+        node: &Node,
+        limit: usize,
+        own: &mut NodeState,
+    ) -> Result<(), Error> {
+        let (step, candidates) = (self.step, self.candidates);
+        for (key, group) in by_partition(node, own, candidates.of(step, id)) {
+            let Some(partition) = own.partitions.get_mut(&key) else {
+                continue;
+            };
+            let WindowChange { left, entered } =
+                window::advance(step, node, limit, &key, &mut partition.window, &group)?;
+            let old_rows: HashMap<_, _> =
+                group.iter().filter_map(|c| c.old).map(|row| (row.id, row)).collect();
+            for spot in left {
+                match old_rows.get(&spot.id) {
+                    Some(row) => self.count(node, row, -1),
+                    None => {
+                        let row = self.row_before(node, &spot)?;
+                        self.count(node, &row, -1);
+                    }
+                }
+            }
+            for row in entered {
+                self.count(node, &row, 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// A row that was in a window before the step.
+    fn row_before(&self, node: &Node, spot: &Spot) -> Result<Row, Error> {
+        let key = node.order.key_of(&spot.place);
+        let row = self.step.before.row(&node.table, &key)?;
+        row.ok_or(Error::Stale {
+            state: self.step.changes.from(),
+            from: self.step.changes.from(),
+            to: self.step.changes.version(),
+            problem: "a row of the view is not in the replica",
+        })
+    }
+}
+
+/// Applies the changed numbers of parents.
+fn turn_over(own: &mut NodeState, references: HashMap<PartitionKey, i64>) -> Turnover {
+    let mut turnover = Turnover::default();
+    for (key, change) in references {
+        let before = own.partitions.get(&key).map_or(0, |partition| partition.parents);
+        let after = before.saturating_add_signed(change);
+        debug_assert!(before.checked_add_signed(change).is_some(), "more parents left than were");
+        if before == 0 && after > 0 {
+            turnover.opened.push((key, after));
+        } else if before > 0 && after == 0 {
+            turnover.closed.extend(own.partitions.remove_entry(&key));
+        } else if let Some(partition) = own.partitions.get_mut(&key) {
+            partition.parents = after;
+        }
+    }
+    turnover
+}
+
+/// Candidates by live partition; one that moves from a partition to another is in both, in each
+/// with the side that belongs there.
+fn by_partition<'c>(
+    node: &Node,
+    own: &NodeState,
+    candidates: impl Iterator<Item = Candidate<'c>>,
+) -> HashMap<PartitionKey, Vec<Candidate<'c>>> {
+    let mut groups: HashMap<PartitionKey, Vec<Candidate<'c>>> = HashMap::new();
+    let mut add = |key: Option<PartitionKey>, candidate: Candidate<'c>| {
+        if let Some(key) = key.filter(|key| own.partitions.contains_key(key)) {
+            groups.entry(key).or_default().push(candidate);
+        }
+    };
+    for candidate in candidates {
+        let old_key = candidate.old.and_then(|row| node.partition(row));
+        let new_key = candidate.new.and_then(|row| node.partition(row));
+        if old_key == new_key {
+            add(old_key, candidate);
+            continue;
+        }
+        let (old, new) = (candidate.old, candidate.new);
+        add(old_key, Candidate { old, new: None });
+        add(new_key, Candidate { old: None, new });
+    }
+    groups
+}

@@ -1,0 +1,82 @@
+//! The changes of one step from a version to the next, arranged for the plans.
+
+use std::collections::{BTreeMap, HashMap};
+
+use kelvin_protocol::Version;
+use kelvin_storage::{Applied, RowChange, RowId, TableId};
+
+/// Net changes between two versions, by table. Made once a commit and shared by all plans.
+#[derive(Clone, Debug, Default)]
+pub struct ChangeSet {
+    from: Version,
+    version: Version,
+    tables: BTreeMap<TableId, TableChanges>,
+}
+
+/// Net changes of one table.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TableChanges {
+    pub(crate) rows: Vec<RowChange>,
+    /// Positions in `rows` by the row's number after the change.
+    by_new: HashMap<RowId, usize>,
+}
+
+impl TableChanges {
+    /// Whether the row with this number, as it stands after the change, was written by it.
+    pub(crate) fn wrote(&self, id: RowId) -> bool {
+        self.by_new.contains_key(&id)
+    }
+}
+
+impl ChangeSet {
+    /// Arranges what an apply changed.
+    #[must_use]
+    pub fn new(applied: Applied) -> Self {
+        let mut tables: BTreeMap<TableId, TableChanges> = BTreeMap::new();
+        for change in applied.changes {
+            let changes = tables.entry(change.table).or_default();
+            if let Some(new) = &change.new {
+                changes.by_new.insert(new.id, changes.rows.len());
+            }
+            changes.rows.push(change);
+        }
+        Self {
+            from: applied.from,
+            version: applied.version,
+            tables,
+        }
+    }
+
+    /// Version before the changes.
+    #[must_use]
+    pub fn from(&self) -> Version {
+        self.from
+    }
+
+    /// Version after them.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    /// The tables that changed, in the order of their numbers.
+    pub fn tables(&self) -> impl Iterator<Item = TableId> + '_ {
+        self.tables.keys().copied()
+    }
+
+    /// The changed rows of one table.
+    #[must_use]
+    pub fn rows(&self, table: TableId) -> &[RowChange] {
+        self.tables.get(&table).map_or(&[], |changes| &changes.rows)
+    }
+
+    pub(crate) fn table(&self, table: TableId) -> Option<&TableChanges> {
+        self.tables.get(&table)
+    }
+}

@@ -1,0 +1,160 @@
+//! What a simple condition asks of one value.
+//!
+//! ZQL conditions are true or false, never unknown: a null on either side makes every operator but
+//! IS and IS NOT false, negated ones included.
+
+use std::cmp::Ordering;
+use std::collections::HashSet;
+
+use kelvin_protocol::Value;
+
+use crate::like::Pattern;
+
+/// An operator with its right side.
+#[derive(Clone, Debug)]
+pub(crate) enum Check {
+    /// `=` or IS with a non-null value.
+    Equal(Value),
+    /// `!=` with a non-null value.
+    NotEqual(Value),
+    /// IS NULL.
+    IsNull,
+    /// IS NOT NULL; also NOT IN of nothing.
+    NotNull,
+    /// IS NOT with a non-null value: true of null.
+    Differs(Value),
+    /// `<`.
+    Less(Value),
+    /// `<=`.
+    AtMost(Value),
+    /// `>`.
+    Greater(Value),
+    /// `>=`.
+    AtLeast(Value),
+    /// IN or NOT IN, of more than no value.
+    Among { values: HashSet<Value>, negated: bool },
+    /// LIKE, ILIKE and their negations.
+    Like {
+        pattern: Pattern,
+        source: String,
+        ignore_case: bool,
+        negated: bool,
+    },
+}
+
+impl Check {
+    /// Whether `value` meets the condition.
+    pub(crate) fn holds(&self, value: &Value) -> bool {
+        match self {
+            Self::Equal(right) => value == right,
+            Self::NotEqual(right) => !value.is_null() && value != right,
+            Self::IsNull => value.is_null(),
+            Self::NotNull => !value.is_null(),
+            Self::Differs(right) => value != right,
+            Self::Less(right) => compare(value, right).is_some_and(Ordering::is_lt),
+            Self::AtMost(right) => compare(value, right).is_some_and(Ordering::is_le),
+            Self::Greater(right) => compare(value, right).is_some_and(Ordering::is_gt),
+            Self::AtLeast(right) => compare(value, right).is_some_and(Ordering::is_ge),
+            Self::Among { values, negated } => {
+                !value.is_null() && values.contains(value) != *negated
+            }
+            Self::Like {
+                pattern, negated, ..
+            } => value
+                .as_str()
+                .is_some_and(|text| pattern.matches(text) != *negated),
+        }
+    }
+}
+
+/// The order of two values of one type. Null and unlike types have none: ZQL never coerces.
+fn compare(left: &Value, right: &Value) -> Option<Ordering> {
+    use Value::{BigInt, Bool, Json, Number, String};
+    match (left, right) {
+        (Bool(_), Bool(_))
+        | (Number(_) | BigInt(_), Number(_) | BigInt(_))
+        | (String(_), String(_))
+        | (Json(_), Json(_)) => Some(left.zql_cmp(right)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn among(values: &[Value], negated: bool) -> Check {
+        Check::Among {
+            values: values.iter().cloned().collect(),
+            negated,
+        }
+    }
+
+    fn like(negated: bool) -> Check {
+        Check::Like {
+            pattern: Pattern::compile("a%", false).unwrap(),
+            source: "a%".to_owned(),
+            ignore_case: false,
+            negated,
+        }
+    }
+
+    #[test]
+    fn null_meets_only_is_null_and_is_not_a_value() {
+        let one = Value::from(1.0);
+        let no = [
+            Check::Equal(one.clone()),
+            Check::NotEqual(one.clone()),
+            Check::NotNull,
+            Check::Less(one.clone()),
+            Check::AtMost(one.clone()),
+            Check::Greater(one.clone()),
+            Check::AtLeast(one.clone()),
+            among(std::slice::from_ref(&one), false),
+            among(std::slice::from_ref(&one), true),
+            like(false),
+            like(true),
+        ];
+        for check in no {
+            assert!(!check.holds(&Value::Null), "{check:?}");
+        }
+        assert!(Check::IsNull.holds(&Value::Null));
+        assert!(Check::Differs(one).holds(&Value::Null));
+    }
+
+    #[test]
+    fn types_are_never_coerced() {
+        let text = Value::from("1");
+        assert!(!Check::Equal(Value::from(1.0)).holds(&text));
+        assert!(Check::NotEqual(Value::from(1.0)).holds(&text));
+        assert!(!Check::Equal(Value::from(1.0)).holds(&Value::from(true)));
+        for check in [
+            Check::Less(Value::from(2.0)),
+            Check::AtLeast(Value::from(2.0)),
+            Check::Greater(Value::from(0.0)),
+        ] {
+            assert!(!check.holds(&text), "{check:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_follow_the_order_of_values() {
+        let five = Value::from(5.0);
+        assert!(Check::Less(Value::from(6.0)).holds(&five));
+        assert!(!Check::Less(five.clone()).holds(&five));
+        assert!(Check::AtMost(five.clone()).holds(&five));
+        assert!(Check::AtLeast(five.clone()).holds(&five));
+        assert!(!Check::Greater(five.clone()).holds(&five));
+        assert!(Check::Less(Value::from("\u{1F600}")).holds(&Value::from("\u{FF5E}")));
+        assert!(Check::Less(Value::from(true)).holds(&Value::from(false)));
+    }
+
+    #[test]
+    fn membership_is_by_identity() {
+        let values = [Value::from(1.0), Value::from("a")];
+        assert!(among(&values, false).holds(&Value::from("a")));
+        assert!(!among(&values, false).holds(&Value::from("1")));
+        assert!(among(&values, true).holds(&Value::from("1")));
+        assert!(!among(&values, true).holds(&Value::from(1.0)));
+    }
+}

@@ -1,0 +1,105 @@
+//! Plans: queries resolved, canonical and ready to run.
+
+mod canonical;
+pub(crate) mod draft;
+mod index_wish;
+mod literal;
+mod lower;
+pub(crate) mod node;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use kelvin_protocol::Ast;
+use kelvin_storage::{Catalog, TableId};
+
+use crate::Error;
+use crate::plan::draft::Drafter;
+use crate::plan::node::{Node, NodeId};
+
+pub use index_wish::IndexWish;
+
+/// Primary keys as the client schema declares them: table name to column names, in the client's
+/// order. They complete orderings and choose witnesses; a table not in it has the replica's key.
+pub type ClientKeys = BTreeMap<String, Vec<String>>;
+
+/// Identity of a plan: hash of the canonical query and of the client keys it depends on. Queries
+/// with the same id have the same rows, always.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PlanId(pub [u8; 16]);
+
+impl fmt::Display for PlanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0 {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for PlanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PlanId({self})")
+    }
+}
+
+/// A query resolved against a catalog.
+///
+/// Its view at a version is a pure function of the database at that version: the rows of the query,
+/// of its related subqueries at any depth, and the first three witnesses (by primary key) of every
+/// EXISTS that a kept row asks about and that is not a permission rule's.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    id: PlanId,
+    nodes: Vec<Node>,
+}
+
+impl Plan {
+    /// Resolves a bound query: names, keys, orders, constants.
+    ///
+    /// # Errors
+    /// [`Query`](crate::ErrorKind::Query) where it names an unknown table or column, holds an
+    /// unbound parameter, or a limit, pattern or correlation that makes no sense.
+    pub fn compile(ast: &Ast, catalog: &Arc<Catalog>, keys: &ClientKeys) -> Result<Self, Error> {
+        let draft = Drafter { catalog, keys }.root(ast)?;
+        let id = PlanId(canonical::hash(&draft));
+        Ok(Self {
+            id,
+            nodes: lower::lower(draft),
+        })
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub fn id(&self) -> PlanId {
+        self.id
+    }
+
+    /// Every table it reads, whether the table's rows are in the view or only decide.
+    #[must_use]
+    pub fn tables(&self) -> BTreeSet<TableId> {
+        self.nodes.iter().map(|node| node.table.id).collect()
+    }
+
+    /// Secondary indexes that would spare it scans of whole tables, against the indexes `catalog`
+    /// has. Results never depend on them.
+    #[must_use]
+    pub fn missing_indexes(&self, catalog: &Catalog) -> Vec<IndexWish> {
+        index_wish::missing(self, catalog)
+    }
+
+    /// All nodes; a child comes after its parent.
+    pub(crate) fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    pub(crate) fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// Ids of all nodes, parents first.
+    pub(crate) fn ids(&self) -> impl DoubleEndedIterator<Item = NodeId> + use<> {
+        (0..self.nodes.len()).map(NodeId)
+    }
+}

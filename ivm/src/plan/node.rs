@@ -1,0 +1,89 @@
+//! The nodes of a plan.
+
+use std::sync::Arc;
+
+use kelvin_protocol::Value;
+use kelvin_storage::{Row, Table};
+
+use crate::check::Check;
+use crate::order::{RowOrder, Start, column_of};
+
+/// Position of a node in its plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct NodeId(pub(crate) usize);
+
+impl NodeId {
+    /// The query itself.
+    pub(crate) const ROOT: Self = Self(0);
+}
+
+/// Values of a node's correlation columns: the name of one of its partitions. Never holds a null.
+pub(crate) type PartitionKey = Box<[Value]>;
+
+/// One query or subquery. Its rows fall into partitions by their correlation columns; the root has
+/// one partition.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) table: Arc<Table>,
+    /// Order in which `limit` counts.
+    pub(crate) order: RowOrder,
+    pub(crate) start: Option<Start>,
+    pub(crate) predicate: Predicate,
+    /// Columns that every row which passes has one known value in.
+    pub(crate) fixed: Vec<(usize, Value)>,
+    /// A column that every row which passes has one of a few values in.
+    pub(crate) among: Option<(usize, Vec<Value>)>,
+    /// At most so many rows of a partition are in the view.
+    pub(crate) limit: Option<usize>,
+    /// The node above and its columns, paired with `correlation`.
+    pub(crate) parent: Option<(NodeId, Vec<usize>)>,
+    pub(crate) correlation: Vec<usize>,
+    /// Whether its rows are in the view, for parents that are.
+    pub(crate) kept: bool,
+    /// Whether it decides about its parent's rows.
+    pub(crate) gate: bool,
+    /// Children whose rows come along with a kept row of this node.
+    pub(crate) branches: Vec<NodeId>,
+}
+
+impl Node {
+    /// The partition a row falls into; `None` where a null ties it to no parent.
+    pub(crate) fn partition(&self, row: &Row) -> Option<PartitionKey> {
+        project(row, &self.correlation)
+    }
+
+    /// The partition of this node that belongs to a row of the parent node.
+    pub(crate) fn partition_of_parent(&self, parent_row: &Row) -> Option<PartitionKey> {
+        let (_, columns) = self.parent.as_ref()?;
+        project(parent_row, columns)
+    }
+
+    /// Whether the row is in the partition.
+    pub(crate) fn is_in(&self, row: &Row, partition: &[Value]) -> bool {
+        self.correlation
+            .iter()
+            .zip(partition)
+            .all(|(column, value)| column_of(row, *column) == value)
+    }
+}
+
+/// The values of these columns, unless one of them is null.
+pub(crate) fn project(row: &Row, columns: &[usize]) -> Option<PartitionKey> {
+    columns
+        .iter()
+        .map(|column| {
+            let value = column_of(row, *column);
+            (!value.is_null()).then(|| value.clone())
+        })
+        .collect()
+}
+
+/// A condition on a row. What is cheap to ask comes first.
+#[derive(Clone, Debug)]
+pub(crate) enum Predicate {
+    Const(bool),
+    Test { column: usize, check: Check },
+    All(Vec<Predicate>),
+    Any(Vec<Predicate>),
+    Exists { gate: NodeId, negated: bool },
+}

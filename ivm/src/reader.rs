@@ -1,0 +1,136 @@
+//! Reads of a plan's nodes at one version.
+
+mod gates;
+mod partitions;
+mod top;
+
+use std::cell::RefCell;
+
+use kelvin_protocol::{Direction, Value};
+use kelvin_storage::{Row, Scan, Table, View};
+
+use crate::Error;
+use crate::access::{Path, choose};
+use crate::budget::Meter;
+use crate::plan::Plan;
+use crate::plan::node::{Node, Predicate};
+use crate::reader::gates::Gate;
+
+/// Evaluates the nodes of one plan at the version of one view.
+pub(crate) struct Reader<'a> {
+    plan: &'a Plan,
+    view: &'a View,
+    meter: &'a Meter,
+    /// What is known of the gates' partitions, by node.
+    gates: RefCell<Vec<Gate>>,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(plan: &'a Plan, view: &'a View, meter: &'a Meter) -> Self {
+        Self {
+            plan,
+            view,
+            meter,
+            gates: RefCell::new(vec![Gate::default(); plan.nodes().len()]),
+        }
+    }
+
+    /// Whether the row passes the node's start and condition, whatever its partition and the limit.
+    pub(crate) fn passes(&self, node: &Node, row: &Row) -> Result<bool, Error> {
+        if node.start.as_ref().is_some_and(|start| !start.admits(row)) {
+            return Ok(false);
+        }
+        self.holds(&node.predicate, row)
+    }
+
+    fn holds(&self, predicate: &Predicate, row: &Row) -> Result<bool, Error> {
+        match predicate {
+            Predicate::Const(truth) => Ok(*truth),
+            Predicate::Test { column, check } => {
+                Ok(check.holds(crate::order::column_of(row, *column)))
+            }
+            Predicate::All(members) => self.each_is(members, row, true),
+            Predicate::Any(members) => Ok(!self.each_is(members, row, false)?),
+            Predicate::Exists { gate, negated } => {
+                let found = match self.plan.node(*gate).partition_of_parent(row) {
+                    Some(partition) => self.exists(*gate, &partition)?,
+                    None => false,
+                };
+                Ok(found != *negated)
+            }
+        }
+    }
+
+    fn each_is(&self, members: &[Predicate], row: &Row, truth: bool) -> Result<bool, Error> {
+        for member in members {
+            if self.holds(member, row)? != truth {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The row with this key of the replica.
+    pub(crate) fn row(&self, table: &Table, key: &[Value]) -> Result<Option<Row>, Error> {
+        self.meter.count()?;
+        Ok(self.view.get(table.id, key)?)
+    }
+
+    /// The path for rows with known values in `columns` and in the node's fixed columns.
+    ///
+    /// Indexes come and go while a plan lives, so the view says which there are.
+    fn path(&self, node: &Node, columns: &[usize], wanted: Option<&[(usize, Direction)]>) -> Path {
+        let fixed = node.fixed.iter().map(|(column, _)| *column);
+        let equal: Vec<usize> = columns.iter().copied().chain(fixed).collect();
+        match self.view.catalog().table_by_id(node.table.id) {
+            Some(table) => choose(table, &equal, wanted),
+            None => choose(&node.table, &equal, wanted),
+        }
+    }
+
+    /// Walks a scan, counting what it examines, until `each` has enough.
+    fn walk(
+        &self,
+        table: &Table,
+        scan: &Scan,
+        mut each: impl FnMut(Row) -> Result<Step, Error>,
+    ) -> Result<(), Error> {
+        for row in self.view.scan(table.id, scan)? {
+            self.meter.count()?;
+            if each(row?)? == Step::Enough {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a walk goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    More,
+    Enough,
+}
+
+/// The known value of a column: by the partition, else by the node's condition.
+fn known_value<'v>(
+    node: &'v Node,
+    columns: &[usize],
+    partition: &'v [Value],
+    column: usize,
+) -> Option<&'v Value> {
+    let by_partition = columns
+        .iter()
+        .position(|known| *known == column)
+        .and_then(|at| partition.get(at));
+    by_partition.or_else(|| {
+        let fixed = node.fixed.iter().find(|(known, _)| *known == column);
+        fixed.map(|(_, value)| value)
+    })
+}
+
+/// Whether walking a path once for each partition beats walking the whole table once.
+fn serves_partitions(path: &Path, columns: &[usize]) -> bool {
+    columns.iter().any(|column| path.prefix.contains(column))
+}
+

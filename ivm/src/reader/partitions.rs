@@ -1,0 +1,179 @@
+//! The contents of partitions: rows that pass, as far as the limit goes.
+
+use std::collections::HashMap;
+
+use kelvin_protocol::Value;
+use kelvin_storage::Row;
+
+use super::top::Top;
+use super::{Reader, Step, known_value, serves_partitions};
+use crate::Error;
+use crate::access::Path;
+use crate::plan::node::{Node, PartitionKey};
+
+/// Receives a row and the position of its partition among those asked for.
+type Each<'a> = &'a mut dyn FnMut(usize, Row) -> Result<(), Error>;
+
+impl Reader<'_> {
+    /// The contents of several partitions of one node. Rows of one partition come in order where
+    /// the node has a limit.
+    pub(crate) fn contents(
+        &self,
+        node: &Node,
+        partitions: &[PartitionKey],
+        each: Each<'_>,
+    ) -> Result<(), Error> {
+        let wanted = node.limit.map(|_| node.order.decisive());
+        let path = self.path(node, &node.correlation, wanted);
+        let apart = node.correlation.is_empty()
+            || serves_partitions(&path, &node.correlation)
+            || partitions.len() == 1;
+        if !apart {
+            return self.contents_in_one_scan(node, partitions, each);
+        }
+        for (at, partition) in partitions.iter().enumerate() {
+            match node.limit {
+                None => self.all_rows(node, &path, partition, &mut |row| each(at, row))?,
+                Some(limit) => {
+                    for row in self.first_rows(node, &path, partition, None, limit)? {
+                        each(at, row)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of a limited partition that come strictly after `place`, at most `count` of them.
+    pub(crate) fn rows_after(
+        &self,
+        node: &Node,
+        partition: &[Value],
+        place: &[Value],
+        count: usize,
+    ) -> Result<Vec<Row>, Error> {
+        let path = self.path(node, &node.correlation, Some(node.order.decisive()));
+        self.first_rows(node, &path, partition, Some(place), count)
+    }
+
+    fn all_rows(
+        &self,
+        node: &Node,
+        path: &Path,
+        partition: &[Value],
+        each: &mut dyn FnMut(Row) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let value_of = |column| known_value(node, &node.correlation, partition, column);
+        self.walk(&node.table, &path.scan(value_of, None), |row| {
+            if node.is_in(&row, partition) && self.passes(node, &row)? {
+                each(row)?;
+            }
+            Ok(Step::More)
+        })
+    }
+
+    fn first_rows(
+        &self,
+        node: &Node,
+        path: &Path,
+        partition: &[Value],
+        after: Option<&[Value]>,
+        count: usize,
+    ) -> Result<Vec<Row>, Error> {
+        if path.ordered
+            && let Some(rows) = self.first_in_order(node, path, partition, after, count)?
+        {
+            return Ok(rows);
+        }
+        let value_of = |column| known_value(node, &node.correlation, partition, column);
+        let mut top = Top::new(&node.order, count);
+        self.walk(&node.table, &path.scan(value_of, None), |row| {
+            if !node.is_in(&row, partition) {
+                return Ok(Step::More);
+            }
+            let place = node.order.place(&row);
+            let late = after.is_none_or(|after| node.order.compare(&place, after).is_gt());
+            if late && top.wants(&place) && self.passes(node, &row)? {
+                top.push(place, row);
+            }
+            Ok(Step::More)
+        })?;
+        Ok(top.finish().collect())
+    }
+
+    /// Reads along an index in the node's order; `None` where the index turns out to hold values
+    /// that it cannot tell apart.
+    fn first_in_order(
+        &self,
+        node: &Node,
+        path: &Path,
+        partition: &[Value],
+        after: Option<&[Value]>,
+        count: usize,
+    ) -> Result<Option<Vec<Row>>, Error> {
+        let begin = match (after, &node.start) {
+            (Some(place), _) => Some((node.order.decisive(), place)),
+            (None, Some(start)) if start.order == node.order.decisive() => {
+                Some((node.order.decisive(), &*start.values))
+            }
+            _ => None,
+        };
+        let value_of = |column| known_value(node, &node.correlation, partition, column);
+        let mut rows = Vec::new();
+        let mut misplaced = false;
+        self.walk(&node.table, &path.scan(value_of, begin), |row| {
+            if path.misplaces(&row) {
+                misplaced = true;
+                return Ok(Step::Enough);
+            }
+            let late = after.is_none_or(|after| {
+                node.order.compare(&node.order.place(&row), after).is_gt()
+            });
+            if late && node.is_in(&row, partition) && self.passes(node, &row)? {
+                rows.push(row);
+            }
+            Ok(if rows.len() >= count { Step::Enough } else { Step::More })
+        })?;
+        Ok((!misplaced).then_some(rows))
+    }
+
+    /// For want of an index: one scan for all partitions instead of one for each.
+    fn contents_in_one_scan(
+        &self,
+        node: &Node,
+        partitions: &[PartitionKey],
+        each: Each<'_>,
+    ) -> Result<(), Error> {
+        let at_of: HashMap<&PartitionKey, usize> =
+            partitions.iter().enumerate().map(|(at, key)| (key, at)).collect();
+        let path = self.path(node, &[], None);
+        let scan = path.scan(|column| known_value(node, &[], &[], column), None);
+        let mut tops: HashMap<usize, Top<'_>> = HashMap::new();
+        self.walk(&node.table, &scan, |row| {
+            let partition = node.partition(&row);
+            let Some(at) = partition.and_then(|partition| at_of.get(&partition).copied()) else {
+                return Ok(Step::More);
+            };
+            let Some(limit) = node.limit else {
+                if self.passes(node, &row)? {
+                    each(at, row)?;
+                }
+                return Ok(Step::More);
+            };
+            let top = tops
+                .entry(at)
+                .or_insert_with(|| Top::new(&node.order, limit));
+            let place = node.order.place(&row);
+            if top.wants(&place) && self.passes(node, &row)? {
+                top.push(place, row);
+            }
+            Ok(Step::More)
+        })?;
+        for at in 0..partitions.len() {
+            for row in tops.remove(&at).into_iter().flat_map(Top::finish) {
+                each(at, row)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! What is kept of a plan between two versions: numbers of rows and places in windows, never rows.
+
+mod members;
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use kelvin_protocol::{Value, Version};
+use kelvin_storage::{Row, RowId, TableId, View};
+
+use crate::budget::{Budget, Meter};
+use crate::hydrate::hydrate;
+use crate::order::RowOrder;
+use crate::plan::Plan;
+use crate::plan::node::PartitionKey;
+use crate::reader::Reader;
+use crate::{ChangeSet, Error, PlanDelta};
+
+pub(crate) use members::Members;
+
+/// A plan's view at one version, ready to be brought to the next.
+///
+/// # Invariants
+/// * The members are exactly the rows that [`evaluate`](crate::evaluate) yields at
+///   [`version`](Self::version).
+/// * A partition is held if and only if a member row refers to it (the root's always is).
+#[derive(Clone, Debug)]
+pub struct PlanState {
+    plan: Arc<Plan>,
+    version: Version,
+    pub(crate) nodes: Vec<NodeState>,
+    pub(crate) members: Members,
+    /// Whether an advance failed half way.
+    broken: bool,
+}
+
+/// The live partitions of one node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NodeState {
+    pub(crate) partitions: HashMap<PartitionKey, Partition>,
+}
+
+/// A live partition.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Partition {
+    /// Kept parent rows that refer to it.
+    pub(crate) parents: u64,
+    /// The rows it keeps, in order, where the node has a limit; empty where it has none.
+    pub(crate) window: Vec<Spot>,
+}
+
+/// A row in a window.
+#[derive(Clone, Debug)]
+pub(crate) struct Spot {
+    /// Its values in the columns of the order; the replica's key is among them.
+    pub(crate) place: Box<[Value]>,
+    pub(crate) id: RowId,
+}
+
+impl Spot {
+    pub(crate) fn of(order: &RowOrder, row: &Row) -> Self {
+        Self {
+            place: order.place(row),
+            id: row.id,
+        }
+    }
+}
+
+impl PlanState {
+    /// Evaluates the plan at the view's version, handing each distinct row of it to `sink`, and
+    /// keeps what is needed to go on from there.
+    ///
+    /// # Errors
+    /// [`Budget`](crate::ErrorKind::Budget) or [`Stopped`](crate::ErrorKind::Stopped) where the
+    /// budget or the sink ended it, [`Storage`](crate::ErrorKind::Storage) where a read failed.
+    pub fn hydrate(
+        plan: Arc<Plan>,
+        view: &View,
+        budget: &Budget,
+        sink: &mut dyn FnMut(TableId, &Row) -> ControlFlow<()>,
+    ) -> Result<Self, Error> {
+        let meter = Meter::new(budget);
+        let reader = Reader::new(&plan, view, &meter);
+        let (nodes, members) = hydrate(&plan, &reader, true, sink)?;
+        Ok(Self {
+            plan,
+            version: view.version(),
+            nodes,
+            members,
+            broken: false,
+        })
+    }
+
+    /// Brings the state from the version before `changes` to the version after them and says what
+    /// that did to the view: net, each row once.
+    ///
+    /// `before` and `after` are views at exactly these versions. The state may be at an older
+    /// version than `before` if nothing in between concerned the plan, as the
+    /// [`Router`](crate::Router) tells.
+    ///
+    /// # Errors
+    /// [`Stale`](crate::ErrorKind::Stale) where versions do not fit or an earlier advance failed;
+    /// [`Storage`](crate::ErrorKind::Storage) where a read failed. After any error the state is of
+    /// no use and the plan has to be hydrated anew.
+    pub fn advance(
+        &mut self,
+        changes: &ChangeSet,
+        before: &View,
+        after: &View,
+    ) -> Result<PlanDelta, Error> {
+        let stale = |problem| Error::Stale {
+            state: self.version,
+            from: changes.from(),
+            to: changes.version(),
+            problem,
+        };
+        if self.broken {
+            return Err(stale("an earlier advance failed"));
+        }
+        if changes.from() < self.version {
+            return Err(stale("the changes are older than the state"));
+        }
+        if before.version() != changes.from() || after.version() != changes.version() {
+            return Err(stale("the views are not at the versions of the changes"));
+        }
+        self.broken = true;
+        let plan = self.plan.clone();
+        let delta = crate::advance::advance(&plan, self, changes, before, after)?;
+        self.broken = false;
+        self.version = changes.version();
+        Ok(delta)
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// The version the state is at.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Whether the row is in the view.
+    #[must_use]
+    pub fn contains(&self, table: TableId, id: RowId) -> bool {
+        self.members.count(table, id) > 0
+    }
+
+    /// Distinct rows in the view.
+    #[must_use]
+    pub fn row_count(&self) -> u64 {
+        self.members.len()
+    }
+
+    /// Numbers of the rows in the view, by table.
+    pub fn rows(&self) -> impl Iterator<Item = (TableId, &roaring::RoaringBitmap)> + '_ {
+        self.members.tables()
+    }
+}
