@@ -11,6 +11,9 @@ use crate::order::{Order, column_of};
 /// Longer ones may be cut, and then come in no particular order among those that agree so far.
 const EXACT_TEXT_BYTES: usize = 500;
 
+/// The columns of an order and values for them: no row before these is of interest.
+pub(crate) type Begin<'a> = (&'a [(usize, Direction)], &'a [Value]);
+
 /// An index and how to walk it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Path {
@@ -29,7 +32,11 @@ pub(crate) struct Path {
 ///
 /// The longest known prefix wins, then the one that yields the order. A prefix that can hardly tell
 /// rows apart (booleans only) loses against an index in the wanted order.
-pub(crate) fn choose(table: &Table, equal: &[usize], wanted: Option<&[(usize, Direction)]>) -> Path {
+pub(crate) fn choose(
+    table: &Table,
+    equal: &[usize],
+    wanted: Option<&[(usize, Direction)]>,
+) -> Path {
     let primary: Order = table.key.iter().map(|at| (*at, Direction::Asc)).collect();
     let secondary = table.indexes.iter().map(|index| {
         let mut columns = index.columns.clone();
@@ -51,7 +58,10 @@ pub(crate) fn choose(table: &Table, equal: &[usize], wanted: Option<&[(usize, Di
             best = Some((rank, path));
         }
     }
-    best.map_or_else(|| walk(IndexId::PRIMARY, &primary, primary.len(), &[], None), |(_, path)| path)
+    best.map_or_else(
+        || walk(IndexId::PRIMARY, &primary, primary.len(), &[], None),
+        |(_, path)| path,
+    )
 }
 
 fn column_type(table: &Table, at: usize) -> Option<ValueType> {
@@ -112,14 +122,12 @@ fn walk(
 }
 
 impl Path {
-    /// The scan along this path, with the values of the known columns. `begin` holds values of the
-    /// wanted order's columns: no row before it is of interest.
-    ///
-    /// The scan may begin earlier than `begin`, never later.
+    /// The scan along this path, with the values of the known columns. It may begin earlier than
+    /// `begin`, never later.
     pub(crate) fn scan<'v>(
         &self,
         value_of: impl Fn(usize) -> Option<&'v Value>,
-        begin: Option<(&[(usize, Direction)], &[Value])>,
+        begin: Option<Begin<'_>>,
     ) -> Scan {
         let prefix: Vec<Value> = self
             .prefix
@@ -174,7 +182,10 @@ impl Path {
     /// Whether this row may come at the wrong place of an ordered path.
     pub(crate) fn misplaces(&self, row: &Row) -> bool {
         self.index != IndexId::PRIMARY
-            && self.rest.iter().any(|column| is_cut(column_of(row, *column)))
+            && self
+                .rest
+                .iter()
+                .any(|column| is_cut(column_of(row, *column)))
     }
 }
 

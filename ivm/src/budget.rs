@@ -84,7 +84,7 @@ impl Meter {
                 max_rows: self.budget.max_rows,
             });
         }
-        let due = examined % STOP_CHECK_INTERVAL == 0;
+        let due = examined.is_multiple_of(STOP_CHECK_INTERVAL);
         match &self.budget.stop {
             Some(stop) if due && stop() => Err(Error::Stopped),
             _ => Ok(()),

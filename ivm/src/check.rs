@@ -32,7 +32,10 @@ pub(crate) enum Check {
     /// `>=`.
     AtLeast(Value),
     /// IN or NOT IN, of more than no value.
-    Among { values: HashSet<Value>, negated: bool },
+    Among {
+        values: HashSet<Value>,
+        negated: bool,
+    },
     /// LIKE, ILIKE and their negations.
     Like {
         pattern: Pattern,

@@ -5,12 +5,12 @@ use std::ops::ControlFlow;
 
 use kelvin_storage::{Row, TableId, View};
 
+use crate::Error;
 use crate::budget::{Budget, Meter};
 use crate::plan::Plan;
 use crate::plan::node::{NodeId, PartitionKey};
 use crate::reader::Reader;
 use crate::state::{Members, NodeState, Partition, Spot};
-use crate::Error;
 
 /// The rows a client needs for the plan at the view's version, each distinct row once, in no
 /// particular order. A pure function of the database at that version: what it yields is what a

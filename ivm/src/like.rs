@@ -13,10 +13,7 @@ pub(crate) enum Pattern {
     /// The lowered text.
     EqualLowered(String),
     /// With wildcards or escapes.
-    Wild {
-        parts: Vec<Part>,
-        ignore_case: bool,
-    },
+    Wild { parts: Vec<Part>, ignore_case: bool },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -133,4 +133,3 @@ fn known_value<'v>(
 fn serves_partitions(path: &Path, columns: &[usize]) -> bool {
     columns.iter().any(|column| path.prefix.contains(column))
 }
-

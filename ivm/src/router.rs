@@ -6,10 +6,10 @@ use std::sync::Arc;
 use kelvin_protocol::Value;
 use kelvin_storage::TableId;
 
+use crate::ChangeSet;
 use crate::order::column_of;
 use crate::plan::node::{Node, Predicate};
 use crate::plan::{Plan, PlanId};
-use crate::ChangeSet;
 
 /// Finds, for a change set, the plans whose view it may change.
 ///

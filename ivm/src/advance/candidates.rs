@@ -134,7 +134,10 @@ fn existed(
     id: NodeId,
     key: &PartitionKey,
 ) -> Result<bool, Error> {
-    let live = state.nodes.get(id.0).and_then(|node| node.partitions.get(key));
+    let live = state
+        .nodes
+        .get(id.0)
+        .and_then(|node| node.partitions.get(key));
     match live {
         Some(partition) => Ok(!partition.window.is_empty()),
         None => step.before.exists(id, key),

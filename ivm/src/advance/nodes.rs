@@ -115,8 +115,10 @@ impl<'a> Pass<'a> {
     /// Candidates of partitions that live on, where nothing but the candidate itself matters.
     fn unlimited(&mut self, id: NodeId, node: &Node, own: &NodeState) -> Result<(), Error> {
         let (step, candidates) = (self.step, self.candidates);
-        let is_live =
-            |row: &Row| node.partition(row).is_some_and(|key| own.partitions.contains_key(&key));
+        let is_live = |row: &Row| {
+            node.partition(row)
+                .is_some_and(|key| own.partitions.contains_key(&key))
+        };
         for candidate in candidates.of(step, id) {
             if let Some(old) = candidate.old
                 && is_live(old)
@@ -148,8 +150,11 @@ impl<'a> Pass<'a> {
             };
             let WindowChange { left, entered } =
                 window::advance(step, node, limit, &key, &mut partition.window, &group)?;
-            let old_rows: HashMap<_, _> =
-                group.iter().filter_map(|c| c.old).map(|row| (row.id, row)).collect();
+            let old_rows: HashMap<_, _> = group
+                .iter()
+                .filter_map(|c| c.old)
+                .map(|row| (row.id, row))
+                .collect();
             for spot in left {
                 match old_rows.get(&spot.id) {
                     Some(row) => self.count(node, row, -1),
@@ -183,9 +188,15 @@ impl<'a> Pass<'a> {
 fn turn_over(own: &mut NodeState, references: HashMap<PartitionKey, i64>) -> Turnover {
     let mut turnover = Turnover::default();
     for (key, change) in references {
-        let before = own.partitions.get(&key).map_or(0, |partition| partition.parents);
+        let before = own
+            .partitions
+            .get(&key)
+            .map_or(0, |partition| partition.parents);
         let after = before.saturating_add_signed(change);
-        debug_assert!(before.checked_add_signed(change).is_some(), "more parents left than were");
+        debug_assert!(
+            before.checked_add_signed(change).is_some(),
+            "more parents left than were"
+        );
         if before == 0 && after > 0 {
             turnover.opened.push((key, after));
         } else if before > 0 && after == 0 {

@@ -36,15 +36,25 @@ pub(super) fn advance(
     candidates: &[Candidate<'_>],
 ) -> Result<WindowChange, Error> {
     let order = &node.order;
-    let end = window.last().filter(|_| window.len() >= limit).map(|spot| spot.place.clone());
-    let gone: HashSet<_> = candidates.iter().filter_map(|c| c.old).map(|row| row.id).collect();
-    let (mut left, stayed): (Vec<Spot>, Vec<Spot>) =
-        std::mem::take(window).into_iter().partition(|spot| gone.contains(&spot.id));
+    let end = window
+        .last()
+        .filter(|_| window.len() >= limit)
+        .map(|spot| spot.place.clone());
+    let gone: HashSet<_> = candidates
+        .iter()
+        .filter_map(|c| c.old)
+        .map(|row| row.id)
+        .collect();
+    let (mut left, stayed): (Vec<Spot>, Vec<Spot>) = std::mem::take(window)
+        .into_iter()
+        .partition(|spot| gone.contains(&spot.id));
 
     let mut incoming = Vec::new();
     for row in candidates.iter().filter_map(|candidate| candidate.new) {
         let spot = Spot::of(order, row);
-        let behind = end.as_ref().is_some_and(|end| order.compare(&spot.place, end).is_gt());
+        let behind = end
+            .as_ref()
+            .is_some_and(|end| order.compare(&spot.place, end).is_gt());
         if !behind && step.after.passes(node, row)? {
             incoming.push((spot, row));
         }

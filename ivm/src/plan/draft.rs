@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use kelvin_protocol::{
-    Ast, Bound, Condition, Correlation, CorrelatedSubquery, Direction, ExistsOp, Ordering, System,
+    Ast, Bound, Condition, CorrelatedSubquery, Correlation, Direction, ExistsOp, Ordering, System,
     Value,
 };
 use kelvin_storage::{Catalog, Table};
@@ -12,7 +12,7 @@ use kelvin_storage::{Catalog, Table};
 use crate::check::Check;
 use crate::order::{RowOrder, Start};
 use crate::plan::canonical;
-use crate::plan::literal::{bind_to_column, compile_simple, Simple};
+use crate::plan::literal::{Simple, bind_to_column, compile_simple};
 use crate::{ClientKeys, Error};
 
 /// How many witnesses of an EXISTS are in a view for each correlation value. One would do; with
@@ -48,7 +48,10 @@ pub(crate) struct Link {
 #[derive(Clone, Debug)]
 pub(crate) enum Filter {
     Const(bool),
-    Test { column: usize, check: Check },
+    Test {
+        column: usize,
+        check: Check,
+    },
     All(Vec<Filter>),
     Any(Vec<Filter>),
     Exists {
@@ -105,7 +108,10 @@ impl Drafter<'_> {
     fn node(&self, ast: &Ast, place: Place) -> Result<Draft, Error> {
         let table = self.table(&ast.table)?;
         if place.depth > MAX_DEPTH {
-            return Err(invalid(&table, format!("nested deeper than {MAX_DEPTH} levels")));
+            return Err(invalid(
+                &table,
+                format!("nested deeper than {MAX_DEPTH} levels"),
+            ));
         }
         let key = self.key(&table)?;
         let order = row_order(&table, ast.order_by.as_deref(), &key)?;
@@ -137,9 +143,11 @@ impl Drafter<'_> {
         let mut links = Vec::with_capacity(ast.related.len());
         for (at, child) in ast.related.iter().enumerate() {
             let replaced = child.subquery.alias.is_some()
-                && ast.related.iter().skip(at + 1).any(|later| {
-                    later.subquery.alias == child.subquery.alias
-                });
+                && ast
+                    .related
+                    .iter()
+                    .skip(at + 1)
+                    .any(|later| later.subquery.alias == child.subquery.alias);
             if replaced || child.system == Some(System::Permissions) {
                 continue;
             }
@@ -147,8 +155,8 @@ impl Drafter<'_> {
             let mut draft = self.node(&child.subquery, below)?;
             draft.related = self.related(&child.subquery, &draft.table, below)?;
             let link = link(table, &child.correlation, draft)?;
-            let nothing = link.draft.limit == Some(0)
-                || matches!(link.draft.filter, Filter::Const(false));
+            let nothing =
+                link.draft.limit == Some(0) || matches!(link.draft.filter, Filter::Const(false));
             if !nothing {
                 links.push(link);
             }
@@ -163,7 +171,10 @@ impl Drafter<'_> {
         place: Place,
     ) -> Result<Filter, Error> {
         if place.depth > MAX_DEPTH {
-            return Err(invalid(table, format!("nested deeper than {MAX_DEPTH} levels")));
+            return Err(invalid(
+                table,
+                format!("nested deeper than {MAX_DEPTH} levels"),
+            ));
         }
         match condition {
             Condition::Simple { op, left, right } => {
@@ -238,10 +249,9 @@ impl Drafter<'_> {
     /// The key that clients know the table's rows by: theirs if they declared one.
     fn key(&self, table: &Table) -> Result<Vec<usize>, Error> {
         match self.keys.get(&table.name) {
-            Some(columns) if !columns.is_empty() => columns
-                .iter()
-                .map(|name| column(table, name))
-                .collect(),
+            Some(columns) if !columns.is_empty() => {
+                columns.iter().map(|name| column(table, name)).collect()
+            }
             _ => Ok(table.key.clone()),
         }
     }
@@ -301,7 +311,10 @@ fn start(table: &Table, bound: &Bound, order: &RowOrder) -> Result<Start, Error>
 
 fn whole_limit(table: &Table, limit: f64) -> Result<usize, Error> {
     if !(limit >= 0.0 && limit.fract() == 0.0) {
-        return Err(invalid(table, format!("limit {limit} is not a whole number of at least 0")));
+        return Err(invalid(
+            table,
+            format!("limit {limit} is not a whole number of at least 0"),
+        ));
     }
     #[expect(
         clippy::cast_possible_truncation,

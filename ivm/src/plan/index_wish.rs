@@ -24,9 +24,7 @@ pub(crate) fn missing(plan: &Plan, catalog: &Catalog) -> Vec<IndexWish> {
             .parent
             .as_ref()
             .filter(|_| node.gate)
-            .and_then(|(parent, columns)| {
-                lookup_wish(plan.node(*parent), columns, catalog)
-            });
+            .and_then(|(parent, columns)| lookup_wish(plan.node(*parent), columns, catalog));
         for wish in downwards.into_iter().chain(upwards) {
             if !wishes.contains(&wish) {
                 wishes.push(wish);
@@ -45,7 +43,10 @@ fn contents_wish(node: &Node, catalog: &Catalog) -> Option<IndexWish> {
         equal.extend(fixed.filter(|column| !node.correlation.contains(column)));
     }
     // Witnesses are few and any order of them is sorted in no time.
-    let wanted = node.limit.filter(|_| !node.gate).map(|_| node.order.decisive());
+    let wanted = node
+        .limit
+        .filter(|_| !node.gate)
+        .map(|_| node.order.decisive());
     let path = choose(table, &equal, wanted);
     let served = path.ordered
         && (equal.is_empty() || (!path.prefix.is_empty() && covers(&path.prefix, node)));

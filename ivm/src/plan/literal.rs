@@ -155,7 +155,10 @@ fn like(
 pub(crate) fn bind_to_column(column: &Column, value: Value) -> Value {
     let int8 = column.upstream_type == "int8";
     match value {
-        #[expect(clippy::cast_precision_loss, reason = "that is what such a column holds")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "that is what such a column holds"
+        )]
         Value::BigInt(int) if !int8 => Value::from(int as f64),
         #[expect(clippy::cast_possible_truncation, reason = "whole and in range")]
         Value::Number(number)

@@ -126,13 +126,16 @@ impl Reader<'_> {
                 misplaced = true;
                 return Ok(Step::Enough);
             }
-            let late = after.is_none_or(|after| {
-                node.order.compare(&node.order.place(&row), after).is_gt()
-            });
+            let late = after
+                .is_none_or(|after| node.order.compare(&node.order.place(&row), after).is_gt());
             if late && node.is_in(&row, partition) && self.passes(node, &row)? {
                 rows.push(row);
             }
-            Ok(if rows.len() >= count { Step::Enough } else { Step::More })
+            Ok(if rows.len() >= count {
+                Step::Enough
+            } else {
+                Step::More
+            })
         })?;
         Ok((!misplaced).then_some(rows))
     }
@@ -144,8 +147,11 @@ impl Reader<'_> {
         partitions: &[PartitionKey],
         each: Each<'_>,
     ) -> Result<(), Error> {
-        let at_of: HashMap<&PartitionKey, usize> =
-            partitions.iter().enumerate().map(|(at, key)| (key, at)).collect();
+        let at_of: HashMap<&PartitionKey, usize> = partitions
+            .iter()
+            .enumerate()
+            .map(|(at, key)| (key, at))
+            .collect();
         let path = self.path(node, &[], None);
         let scan = path.scan(|column| known_value(node, &[], &[], column), None);
         let mut tops: HashMap<usize, Top<'_>> = HashMap::new();

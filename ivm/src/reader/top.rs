@@ -44,8 +44,7 @@ impl<'a> Top<'a> {
     }
 
     fn sort(&mut self) {
-        self.rows
-            .sort_by(|(a, _), (b, _)| self.order.compare(a, b));
+        self.rows.sort_by(|(a, _), (b, _)| self.order.compare(a, b));
         self.rows.truncate(self.limit);
         self.cut = self.rows.len() == self.limit;
     }

@@ -62,7 +62,9 @@ impl Members {
     }
 
     pub(crate) fn tables(&self) -> impl Iterator<Item = (TableId, &RoaringBitmap)> + '_ {
-        self.tables.iter().map(|(table, members)| (*table, &members.ids))
+        self.tables
+            .iter()
+            .map(|(table, members)| (*table, &members.ids))
     }
 }
 

@@ -43,7 +43,11 @@ impl Naive<'_> {
         self.trees(ast, None)
     }
 
-    fn trees(&self, ast: &Ast, parent: Option<(&CorrelatedSubquery, &Table, &[Value])>) -> Vec<Tree> {
+    fn trees(
+        &self,
+        ast: &Ast,
+        parent: Option<(&CorrelatedSubquery, &Table, &[Value])>,
+    ) -> Vec<Tree> {
         let table = self.table(ast);
         self.window(ast, parent, ast.limit, true)
             .into_iter()
@@ -148,7 +152,10 @@ impl Naive<'_> {
         }
         match self.keys.get(&table.name) {
             Some(key) => {
-                order.extend(key.iter().map(|name| (table.column(name).unwrap(), Direction::Asc)));
+                order.extend(
+                    key.iter()
+                        .map(|name| (table.column(name).unwrap(), Direction::Asc)),
+                );
             }
             None => order.extend(table.key.iter().map(|at| (*at, Direction::Asc))),
         }
@@ -166,17 +173,19 @@ impl Naive<'_> {
                 return false;
             }
         }
-        ast.filter.as_ref().is_none_or(|filter| self.holds(filter, table, row))
+        ast.filter
+            .as_ref()
+            .is_none_or(|filter| self.holds(filter, table, row))
     }
 
     fn holds(&self, condition: &Condition, table: &Table, row: &[Value]) -> bool {
         match condition {
-            Condition::And { conditions } => {
-                conditions.iter().all(|member| self.holds(member, table, row))
-            }
-            Condition::Or { conditions } => {
-                conditions.iter().any(|member| self.holds(member, table, row))
-            }
+            Condition::And { conditions } => conditions
+                .iter()
+                .all(|member| self.holds(member, table, row)),
+            Condition::Or { conditions } => conditions
+                .iter()
+                .any(|member| self.holds(member, table, row)),
             Condition::CorrelatedSubquery { related, op, .. } => {
                 let limit = related.subquery.limit.filter(|limit| *limit == 0.0);
                 let found = self
@@ -219,7 +228,11 @@ fn compare(order: &[(usize, Direction)], a: &[Value], b: &[Value]) -> Ordering {
     for (column, direction) in order {
         let ordering = a[*column].zql_cmp(&b[*column]);
         if ordering.is_ne() {
-            return if *direction == Direction::Asc { ordering } else { ordering.reverse() };
+            return if *direction == Direction::Asc {
+                ordering
+            } else {
+                ordering.reverse()
+            };
         }
     }
     Ordering::Equal
@@ -232,7 +245,11 @@ fn correlated(
     table: &Table,
     row: &[Value],
 ) -> bool {
-    let pairs = link.correlation.parent_field.iter().zip(&link.correlation.child_field);
+    let pairs = link
+        .correlation
+        .parent_field
+        .iter()
+        .zip(&link.correlation.child_field);
     pairs.into_iter().all(|(of_parent, of_child)| {
         let above = &parent_row[parent_table.column(of_parent).unwrap()];
         let below = &row[table.column(of_child).unwrap()];
@@ -269,7 +286,10 @@ fn junction(conditions: &[Condition], all: bool) -> Option<bool> {
     if truths.contains(&Some(!all)) {
         return Some(!all);
     }
-    truths.iter().all(|truth| *truth == Some(all)).then_some(all)
+    truths
+        .iter()
+        .all(|truth| *truth == Some(all))
+        .then_some(all)
 }
 
 fn test(op: SimpleOp, left: &Value, right: &serde_json::Value) -> bool {
@@ -290,7 +310,13 @@ fn test(op: SimpleOp, left: &Value, right: &serde_json::Value) -> bool {
     let like = |ignore_case: bool| match (left.as_str(), value.as_str()) {
         (Some(text), Some(pattern)) => {
             let chars = |text: &str| -> Vec<char> {
-                if ignore_case { text.to_lowercase() } else { text.to_owned() }.chars().collect()
+                if ignore_case {
+                    text.to_lowercase()
+                } else {
+                    text.to_owned()
+                }
+                .chars()
+                .collect()
             };
             Some(matches(&chars(text), &chars(pattern)))
         }

@@ -35,8 +35,9 @@ fn node(random: &mut Random, depth: usize, in_exists: bool) -> Json {
         ast["start"] = json!({ "row": row, "exclusive": random.chance(50) });
     }
     if !in_exists && depth < 3 && random.chance(60) {
-        let related: Vec<Json> =
-            (0..random.below(3)).map(|_| related(random, depth + 1)).collect();
+        let related: Vec<Json> = (0..random.below(3))
+            .map(|_| related(random, depth + 1))
+            .collect();
         ast["related"] = Json::Array(related);
     }
     ast
@@ -47,9 +48,8 @@ fn correlation(random: &mut Random) -> Json {
         return json!({ "parentField": ["s"], "childField": [*random.pick(&["s", "z"])] });
     }
     let pairs = 1 + usize::from(random.chance(20));
-    let side = |random: &mut Random| -> Vec<&str> {
-        (0..pairs).map(|_| *random.pick(&NUMBERS)).collect()
-    };
+    let side =
+        |random: &mut Random| -> Vec<&str> { (0..pairs).map(|_| *random.pick(&NUMBERS)).collect() };
     json!({ "parentField": side(random), "childField": side(random) })
 }
 
@@ -61,7 +61,11 @@ fn related(random: &mut Random, depth: usize) -> Json {
         link["hidden"] = json!(true);
     }
     if random.chance(50) {
-        link["system"] = json!(if random.chance(8) { "permissions" } else { "client" });
+        link["system"] = json!(if random.chance(8) {
+            "permissions"
+        } else {
+            "client"
+        });
     }
     link
 }
@@ -84,7 +88,11 @@ fn exists(random: &mut Random, depth: usize) -> Json {
     subquery["alias"] = json!("zsubq_p");
     let mut related = json!({ "correlation": correlation(random), "subquery": subquery });
     if random.chance(70) {
-        related["system"] = json!(if random.chance(25) { "permissions" } else { "client" });
+        related["system"] = json!(if random.chance(25) {
+            "permissions"
+        } else {
+            "client"
+        });
     }
     let mut condition = json!({
         "type": "correlatedSubquery",
@@ -122,21 +130,35 @@ fn simple(random: &mut Random) -> Json {
         0..20 if TEXTS.contains(&name) => {
             let pattern = *random.pick(&["%", "_", "a%", "%A", r"\%", "__", "ä_", "", "%b%", "AB"]);
             let op = *random.pick(&["LIKE", "NOT LIKE", "ILIKE", "NOT ILIKE"]);
-            (op, if random.chance(5) { Json::Null } else { json!(pattern) })
+            (
+                op,
+                if random.chance(5) {
+                    Json::Null
+                } else {
+                    json!(pattern)
+                },
+            )
         }
         0..20 => {
             let values: Vec<Json> = (0..random.below(4))
                 .map(|_| literal(random, column))
                 .filter(|value| !value.is_null())
                 .collect();
-            let list = if random.chance(5) { Json::Null } else { Json::Array(values) };
+            let list = if random.chance(5) {
+                Json::Null
+            } else {
+                Json::Array(values)
+            };
             (*random.pick(&["IN", "NOT IN"]), list)
         }
         20..30 => (*random.pick(&["IS", "IS NOT"]), literal(random, column)),
         30..50 => ("=", literal(random, column)),
         50..60 => ("!=", literal(random, column)),
         60..63 => (*random.pick(&["=", "!=", "<", ">="]), json!("a")),
-        _ => (*random.pick(&["<", "<=", ">", ">="]), literal(random, column)),
+        _ => (
+            *random.pick(&["<", "<=", ">", ">="]),
+            literal(random, column),
+        ),
     };
     let left = if random.chance(4) {
         json!({ "type": "literal", "value": literal(random, column) })

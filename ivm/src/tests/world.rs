@@ -1,12 +1,13 @@
 //! A small replica and a plain model of what is in it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use kelvin_protocol::{Direction, Value, ValueType, Version};
 use kelvin_storage::{
-    Applied, Catalog, Column, Datum, Index, IndexId, Replica, Row, RowOp, Table, TableId,
-    Transaction, View,
+    Applied, Catalog, Column, Datum, Index, IndexId, Replica, ReplicaIdentity, ReplicaOptions, Row,
+    RowOp, Table, TableId, Transaction, View,
 };
 
 use super::random::Random;
@@ -26,7 +27,10 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(tables: Vec<Table>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let model = tables.iter().map(|table| (table.id, ModelTable::new())).collect();
+        let model = tables
+            .iter()
+            .map(|table| (table.id, ModelTable::new()))
+            .collect();
         let catalog = Catalog::new(tables, Vec::new());
         let replica = create(dir.path(), catalog);
         Self {
@@ -38,10 +42,6 @@ impl World {
 
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
         self.replica.catalog()
-    }
-
-    pub(crate) fn table(&self, name: &str) -> Arc<Table> {
-        self.catalog().table(name).unwrap().clone()
     }
 
     pub(crate) fn view(&self) -> View {
@@ -108,8 +108,9 @@ impl World {
     }
 }
 
-fn create(_dir: &std::path::Path, catalog: Catalog) -> Replica {
-    Replica::new(catalog, 100)
+fn create(dir: &Path, catalog: Catalog) -> Replica {
+    let loader = Replica::create(dir, &ReplicaOptions::default(), catalog).unwrap();
+    loader.finish(ReplicaIdentity::default(), 100).unwrap()
 }
 
 fn random_index(random: &mut Random, columns: usize) -> Vec<(usize, Direction)> {
@@ -169,7 +170,9 @@ pub(crate) fn table(id: u32, name: &str, columns: &[(&str, ValueType)], key: &[u
 pub(crate) fn random_tables(random: &mut Random) -> Vec<Table> {
     (1..=3)
         .map(|id| {
-            let key = random.pick(&[vec![0], vec![0, 1], vec![1, 0], vec![2]]).clone();
+            let key = random
+                .pick(&[vec![0], vec![0, 1], vec![1, 0], vec![2]])
+                .clone();
             let mut table = table(id, &format!("t{id}"), &COLUMNS, &key);
             table.unique_keys.push(vec![2]);
             for at in 0..random.below(3) {
@@ -213,8 +216,8 @@ pub(crate) fn random_ops(random: &mut Random, world: &World) -> Vec<RowOp> {
     for _ in 0..1 + random.below(6) {
         let table = random.pick(catalog.tables());
         let rows = model.get_mut(&table.id).unwrap();
-        let victim = (!rows.is_empty())
-            .then(|| rows.keys().nth(random.below(rows.len())).unwrap().clone());
+        let victim =
+            (!rows.is_empty()).then(|| rows.keys().nth(random.below(rows.len())).unwrap().clone());
         match (random.below(100), victim) {
             (0..3, _) => {
                 rows.clear();
@@ -252,7 +255,9 @@ fn key_of(table: &Table, row: &[Value]) -> Vec<Value> {
 }
 
 fn random_insert(random: &mut Random, table: &Table, rows: &mut ModelTable) -> Option<RowOp> {
-    let mut row: Vec<Value> = (0..COLUMNS.len()).map(|at| random_value(random, at)).collect();
+    let mut row: Vec<Value> = (0..COLUMNS.len())
+        .map(|at| random_value(random, at))
+        .collect();
     row[2] = Value::from(format!("u{}", random.below(40)));
     if !fits(table, rows, &row) {
         return None;
