@@ -1,1 +1,751 @@
-//! Hard cases.
+//! The cases that engines of this kind get wrong, one by one. Each step is also checked against the
+//! naive evaluator, a fresh hydration and what a client would compute.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kelvin_protocol::{Value, ValueType};
+use kelvin_storage::{Datum, RowOp};
+use serde_json::{Value as Json, json};
+
+use super::watched::Watched;
+use super::world::{World, table};
+use crate::{Budget, ChangeSet, ClientKeys, ErrorKind, Plan, PlanDelta, PlanState};
+
+struct Case {
+    world: World,
+    watched: Watched,
+}
+
+fn world() -> World {
+    use ValueType::{Boolean, Number, String};
+    let issue = [
+        ("id", Number),
+        ("owner", Number),
+        ("prio", Number),
+        ("title", String),
+        ("open", Boolean),
+    ];
+    World::new(vec![
+        table(1, "issue", &issue, &[0]),
+        table(
+            2,
+            "comment",
+            &[("id", Number), ("issue", Number), ("author", Number)],
+            &[0],
+        ),
+        table(3, "label", &[("id", Number), ("name", String)], &[0]),
+        table(
+            4,
+            "issue_label",
+            &[("issue", Number), ("label", Number)],
+            &[0, 1],
+        ),
+        table(5, "user", &[("id", Number), ("boss", Number)], &[0]),
+    ])
+}
+
+fn values(row: &Json) -> Vec<Value> {
+    row.as_array().unwrap().iter().map(Value::from).collect()
+}
+
+fn put(world: &World, table: &str, row: Json) -> RowOp {
+    let table = world.catalog().table(table).unwrap().id;
+    let row = values(&row);
+    RowOp::Insert { table, row }
+}
+
+fn delete(world: &World, table: &str, key: Json) -> RowOp {
+    let table = world.catalog().table(table).unwrap().id;
+    let key = values(&key);
+    RowOp::Delete { table, key }
+}
+
+fn rekey(world: &World, table: &str, old_key: Json, row: Json) -> RowOp {
+    let table = world.catalog().table(table).unwrap().id;
+    RowOp::Update {
+        table,
+        old_key: Some(values(&old_key)),
+        row: values(&row).into_iter().map(Datum::Value).collect(),
+    }
+}
+
+impl Case {
+    /// A query over a world that was filled with these rows.
+    fn new(rows: &[(&str, Json)], query: &Json) -> Self {
+        let mut world = world();
+        let ops = rows.iter().flat_map(|(table, rows)| {
+            rows.as_array()
+                .unwrap()
+                .iter()
+                .map(|row| put(&world, table, row.clone()))
+        });
+        let ops: Vec<RowOp> = ops.collect();
+        world.apply(ops);
+        let watched = Watched::new(query, &world, &ClientKeys::new());
+        Self { world, watched }
+    }
+
+    fn step(&mut self, ops: impl FnOnce(&World) -> Vec<RowOp>) -> PlanDelta {
+        let before = self.world.view();
+        let ops = ops(&self.world);
+        let changes = ChangeSet::new(self.world.apply(ops));
+        let after = self.world.view();
+        self.watched
+            .step(&self.world, &changes, (&before, &after), "step")
+    }
+
+    /// Keys of the rows of a table in the view.
+    fn keys(&self, table: &str) -> Vec<Json> {
+        let table = self.world.catalog().table(table).unwrap().id;
+        let rows = self.watched.rows.keys().filter(|(of, _)| *of == table);
+        rows.map(|(_, key)| Json::Array(key.iter().map(json_of).collect()))
+            .collect()
+    }
+
+    /// The only column of the keys of a table's rows in the view.
+    fn ids(&self, table: &str) -> Vec<i64> {
+        self.keys(table)
+            .iter()
+            .map(|key| key[0].as_i64().unwrap())
+            .collect()
+    }
+}
+
+fn json_of(value: &Value) -> Json {
+    json!(value.as_f64().unwrap() as i64)
+}
+
+/// How many rows entered, changed and left.
+fn counts(delta: &PlanDelta) -> (usize, usize, usize) {
+    let count = |old: bool, new: bool| {
+        let of = |row: &&crate::RowDelta| row.old.is_some() == old && row.new.is_some() == new;
+        delta.rows.iter().filter(of).count()
+    };
+    (count(false, true), count(true, true), count(true, false))
+}
+
+fn issue(id: i64, owner: Json, prio: Json) -> Json {
+    json!([id, owner, prio, format!("title {id}"), true])
+}
+
+fn link(parent: &str, child: &str, subquery: Json) -> Json {
+    json!({
+        "correlation": { "parentField": [parent], "childField": [child] },
+        "subquery": subquery,
+    })
+}
+
+fn exists(parent: &str, child: &str, subquery: Json) -> Json {
+    json!({
+        "type": "correlatedSubquery", "op": "EXISTS", "related": link(parent, child, subquery),
+    })
+}
+
+fn not_exists(parent: &str, child: &str, subquery: Json) -> Json {
+    let mut condition = exists(parent, child, subquery);
+    condition["op"] = json!("NOT EXISTS");
+    condition
+}
+
+fn equal(column: &str, right: Json) -> Json {
+    json!({
+        "type": "simple", "op": "=", "left": { "type": "column", "name": column },
+        "right": { "type": "literal", "value": right },
+    })
+}
+
+fn of(table: &str) -> Json {
+    json!({ "table": table, "alias": table })
+}
+
+fn filtered(table: &str, condition: Json) -> Json {
+    json!({ "table": table, "alias": table, "where": condition })
+}
+
+fn any(members: &[Json]) -> Json {
+    json!({ "type": "or", "conditions": members })
+}
+
+#[test]
+fn removing_a_child_of_several_limited_parents_refills_the_window() {
+    let query = json!({ "table": "issue", "limit": 2, "orderBy": [["prio", "asc"]],
+        "where": exists("owner", "id", of("user")) });
+    let issues = json!([
+        issue(1, json!(1), json!(1)),
+        issue(2, json!(1), json!(2)),
+        issue(3, json!(2), json!(3)),
+        issue(4, json!(2), json!(4))
+    ]);
+    let mut case = Case::new(
+        &[("issue", issues), ("user", json!([[1, null], [2, null]]))],
+        &query,
+    );
+    assert_eq!((case.ids("issue"), case.ids("user")), (vec![1, 2], vec![1]));
+    case.step(|world| vec![delete(world, "user", json!([1]))]);
+    assert_eq!((case.ids("issue"), case.ids("user")), (vec![3, 4], vec![2]));
+    case.step(|world| vec![put(world, "user", json!([1, null]))]);
+    assert_eq!(case.ids("issue"), [1, 2]);
+}
+
+#[test]
+fn a_self_join_over_three_levels_follows_a_row_that_moves_below_itself() {
+    let mut below = of("user");
+    below["related"] = json!([link("id", "boss", of("user"))]);
+    let mut query = filtered("user", equal("id", json!(1)));
+    query["related"] = json!([link("id", "boss", below)]);
+    let users = json!([[1, null], [2, 1], [3, 2], [4, 3]]);
+    let mut case = Case::new(&[("user", users)], &query);
+    assert_eq!(case.ids("user"), [1, 2, 3]);
+    case.step(|world| vec![put(world, "user", json!([4, 1]))]);
+    assert_eq!(case.ids("user"), [1, 2, 3, 4]);
+    case.step(|world| vec![put(world, "user", json!([1, 1]))]);
+    assert_eq!(case.ids("user"), [1, 2, 3, 4]);
+    let delta = case.step(|world| vec![put(world, "user", json!([2, 2]))]);
+    assert_eq!((case.ids("user"), counts(&delta)), (vec![1, 4], (0, 0, 2)));
+}
+
+#[test]
+fn a_row_that_is_root_child_and_witness_leaves_with_its_last_path() {
+    let mut query = filtered("user", exists("id", "boss", of("user")));
+    query["related"] = json!([link("boss", "id", of("user"))]);
+    let mut case = Case::new(&[("user", json!([[1, null], [2, 1], [3, 2]]))], &query);
+    assert_eq!(case.ids("user"), [1, 2, 3]);
+    let delta = case.step(|world| vec![delete(world, "user", json!([3]))]);
+    assert_eq!((case.ids("user"), counts(&delta)), (vec![1, 2], (0, 0, 1)));
+    let delta = case.step(|world| vec![put(world, "user", json!([2, null]))]);
+    assert_eq!((case.ids("user"), counts(&delta)), (vec![], (0, 0, 2)));
+}
+
+#[test]
+fn a_changed_key_is_one_row_that_leaves_and_another_that_enters() {
+    let mut query = of("issue");
+    query["related"] = json!([link("id", "issue", of("issue_label"))]);
+    let rows = [
+        ("issue", json!([issue(1, json!(1), json!(1))])),
+        ("issue_label", json!([[1, 1], [1, 2], [2, 1]])),
+    ];
+    let mut case = Case::new(&rows, &query);
+    let delta = case.step(|world| {
+        vec![rekey(
+            world,
+            "issue",
+            json!([1]),
+            issue(2, json!(1), json!(1)),
+        )]
+    });
+    assert_eq!(counts(&delta), (2, 0, 3));
+    let delta = case.step(|world| vec![rekey(world, "issue_label", json!([2, 1]), json!([2, 9]))]);
+    assert_eq!(counts(&delta), (1, 0, 1));
+    assert_eq!(case.keys("issue_label"), [json!([2, 9])]);
+}
+
+#[test]
+fn one_change_reaches_sibling_relationships_and_conditions_at_once() {
+    let both = json!({ "type": "and", "conditions": [
+        exists("id", "issue", filtered("comment", equal("author", json!(1)))),
+        exists("id", "issue", of("comment")),
+    ] });
+    let mut query = filtered("issue", both);
+    query["related"] = json!([
+        { "correlation": { "parentField": ["id"], "childField": ["issue"] },
+          "subquery": { "table": "comment", "alias": "first", "limit": 1 } },
+        link("id", "issue", of("comment")),
+    ]);
+    let rows = [
+        ("issue", json!([issue(1, json!(1), json!(1))])),
+        ("comment", json!([[1, 1, 1], [2, 1, 2]])),
+    ];
+    let mut case = Case::new(&rows, &query);
+    assert_eq!(case.ids("comment"), [1, 2]);
+    let delta = case.step(|world| vec![put(world, "comment", json!([1, 1, 2]))]);
+    assert_eq!(counts(&delta), (0, 0, 3));
+    let delta = case.step(|world| vec![put(world, "comment", json!([2, 1, 1]))]);
+    assert_eq!(counts(&delta), (3, 0, 0));
+}
+
+#[test]
+fn a_change_that_switches_branches_of_an_or_is_one_change() {
+    let condition = any(&[equal("prio", json!(1)), equal("owner", json!(1))]);
+    let issues = json!([issue(1, json!(0), json!(1))]);
+    let mut case = Case::new(&[("issue", issues)], &filtered("issue", condition));
+    let delta = case.step(|world| vec![put(world, "issue", issue(1, json!(1), json!(0)))]);
+    assert_eq!(counts(&delta), (0, 1, 0));
+}
+
+#[test]
+fn a_limit_window_follows_edits_at_its_end() {
+    let query = json!({ "table": "issue", "limit": 2, "orderBy": [["prio", "asc"]] });
+    let issues: Vec<Json> = (1..=4).map(|id| issue(id, json!(1), json!(id))).collect();
+    let mut case = Case::new(&[("issue", json!(issues))], &query);
+    let mut edit = |id: i64, prio: Json| {
+        let delta = case.step(|world| vec![put(world, "issue", issue(id, json!(1), prio))]);
+        (case.ids("issue"), counts(&delta))
+    };
+    assert_eq!(edit(1, json!(9)), (vec![2, 3], (1, 0, 1)));
+    assert_eq!(edit(3, json!(0)), (vec![2, 3], (0, 1, 0)));
+    assert_eq!(edit(10, json!(-1)), (vec![3, 10], (1, 0, 1)));
+    // A tie at the end is broken by the key, and null comes first.
+    assert_eq!(edit(4, json!(0)), (vec![3, 10], (0, 0, 0)));
+    assert_eq!(edit(2, json!(0)), (vec![2, 10], (1, 0, 1)));
+    assert_eq!(edit(4, Json::Null), (vec![4, 10], (1, 0, 1)));
+    assert_eq!(edit(10, json!(5)), (vec![2, 4], (1, 0, 1)));
+}
+
+#[test]
+fn a_limit_window_runs_dry_and_fills_again() {
+    let query = json!({ "table": "issue", "limit": 1, "orderBy": [["prio", "desc"]] });
+    let issues = json!([issue(1, json!(1), json!(1)), issue(2, json!(1), json!(2))]);
+    let mut case = Case::new(&[("issue", issues)], &query);
+    assert_eq!(case.ids("issue"), [2]);
+    case.step(|world| vec![delete(world, "issue", json!([2]))]);
+    assert_eq!(case.ids("issue"), [1]);
+    case.step(|world| vec![delete(world, "issue", json!([1]))]);
+    assert!(case.ids("issue").is_empty());
+    case.step(|world| vec![put(world, "issue", issue(3, json!(1), Json::Null))]);
+    assert_eq!(case.ids("issue"), [3]);
+}
+
+#[test]
+fn a_start_row_that_is_gone_or_null_still_starts_the_result() {
+    let issues = json!([
+        issue(1, json!(1), Json::Null),
+        issue(2, json!(1), json!(5)),
+        issue(3, json!(1), json!(5)),
+        issue(4, json!(1), json!(9))
+    ]);
+    let from = |row: Json, exclusive: bool| {
+        let query = json!({ "table": "issue", "orderBy": [["prio", "asc"]],
+            "start": { "row": row, "exclusive": exclusive } });
+        Case::new(&[("issue", issues.clone())], &query).ids("issue")
+    };
+    assert_eq!(from(json!({ "prio": 5, "id": 2 }), true), [3, 4]);
+    assert_eq!(from(json!({ "prio": 5, "id": 2 }), false), [2, 3, 4]);
+    assert_eq!(from(json!({ "prio": null, "id": 1 }), true), [2, 3, 4]);
+    assert_eq!(from(json!({ "prio": 5 }), true), [2, 3, 4]);
+    assert_eq!(from(json!({ "prio": 6, "id": 77 }), false), [4]);
+}
+
+#[test]
+fn not_exists_turns_with_the_first_and_the_last_child_and_an_edit_of_the_parent() {
+    let condition = any(&[
+        not_exists("id", "issue", of("comment")),
+        equal("prio", json!(7)),
+    ]);
+    let issues = json!([issue(1, json!(1), json!(1))]);
+    let mut case = Case::new(&[("issue", issues)], &filtered("issue", condition));
+    assert_eq!(case.ids("issue"), [1]);
+    case.step(|world| vec![put(world, "comment", json!([1, 1, 1]))]);
+    assert!(case.ids("issue").is_empty());
+    case.step(|world| vec![put(world, "comment", json!([2, 1, 1]))]);
+    let delta = case.step(|world| {
+        vec![
+            delete(world, "comment", json!([1])),
+            delete(world, "comment", json!([2])),
+            put(world, "issue", issue(1, json!(1), json!(2))),
+        ]
+    });
+    assert_eq!((case.ids("issue"), counts(&delta)), (vec![1], (1, 0, 0)));
+    let delta = case.step(|world| {
+        vec![
+            put(world, "comment", json!([3, 1, 1])),
+            put(world, "issue", issue(1, json!(1), json!(7))),
+        ]
+    });
+    assert_eq!(counts(&delta), (0, 1, 0));
+    assert!(case.ids("comment").is_empty());
+}
+
+#[test]
+fn a_nested_exists_cascades_and_a_replaced_witness_keeps_its_parent() {
+    let labelled = exists(
+        "label",
+        "id",
+        filtered("label", equal("name", json!("bug"))),
+    );
+    let condition = exists("id", "issue", filtered("issue_label", labelled));
+    let rows = [
+        (
+            "issue",
+            json!([issue(1, json!(1), json!(1)), issue(2, json!(1), json!(1))]),
+        ),
+        ("label", json!([[1, "bug"], [2, "bug"], [3, "idea"]])),
+        (
+            "issue_label",
+            json!([[1, 1], [1, 2], [1, 3], [2, 1], [2, 3]]),
+        ),
+    ];
+    let mut case = Case::new(&rows, &filtered("issue", condition));
+    assert_eq!(
+        (case.ids("issue"), case.ids("label")),
+        (vec![1, 2], vec![1, 2])
+    );
+    case.step(|world| vec![put(world, "label", json!([1, "done"]))]);
+    assert_eq!((case.ids("issue"), case.ids("label")), (vec![1], vec![2]));
+    assert_eq!(case.keys("issue_label"), [json!([1, 2])]);
+    case.step(|world| {
+        vec![
+            put(world, "label", json!([3, "bug"])),
+            delete(world, "label", json!([2])),
+        ]
+    });
+    assert_eq!(
+        (case.ids("issue"), case.ids("label")),
+        (vec![1, 2], vec![3])
+    );
+}
+
+#[test]
+fn of_many_witnesses_the_first_three_by_key_are_in_the_view() {
+    let condition = exists("id", "issue", of("comment"));
+    let comments: Vec<Json> = (1..=6).map(|id| json!([id, 1, 1])).collect();
+    let rows = [
+        ("issue", json!([issue(1, json!(1), json!(1))])),
+        ("comment", json!(comments)),
+    ];
+    let mut case = Case::new(&rows, &filtered("issue", condition));
+    assert_eq!(case.ids("comment"), [1, 2, 3]);
+    case.step(|world| vec![delete(world, "comment", json!([2]))]);
+    assert_eq!(case.ids("comment"), [1, 3, 4]);
+    case.step(|world| vec![put(world, "comment", json!([0, 1, 1]))]);
+    assert_eq!(case.ids("comment"), [0, 1, 3]);
+}
+
+#[test]
+fn parents_with_one_key_share_a_window_until_the_last_of_them_is_gone() {
+    let mut query = filtered("issue", equal("open", json!(true)));
+    let latest =
+        json!({ "table": "comment", "alias": "c", "limit": 1, "orderBy": [["id", "desc"]] });
+    query["related"] = json!([link("owner", "author", latest)]);
+    let rows = [
+        (
+            "issue",
+            json!([issue(1, json!(1), json!(1)), issue(2, json!(1), json!(1))]),
+        ),
+        ("comment", json!([[1, 0, 1], [2, 0, 1], [3, 0, 2]])),
+    ];
+    let mut case = Case::new(&rows, &query);
+    assert_eq!(case.ids("comment"), [2]);
+    let delta = case.step(|world| vec![delete(world, "issue", json!([1]))]);
+    assert_eq!(counts(&delta), (0, 0, 1));
+    // Pointed to a partition that nobody looked at before.
+    case.step(|world| vec![put(world, "issue", issue(2, json!(2), json!(1)))]);
+    assert_eq!(case.ids("comment"), [3]);
+    case.step(|world| vec![put(world, "issue", issue(2, Json::Null, json!(1)))]);
+    assert!(case.ids("comment").is_empty());
+}
+
+#[test]
+fn null_never_joins_null() {
+    let mut query = filtered("issue", not_exists("owner", "boss", of("user")));
+    query["related"] = json!([link("owner", "boss", of("user"))]);
+    let rows = [
+        ("issue", json!([issue(1, Json::Null, json!(1))])),
+        ("user", json!([[1, null], [2, null]])),
+    ];
+    let case = Case::new(&rows, &query);
+    assert_eq!(case.ids("issue"), [1]);
+    assert!(case.ids("user").is_empty());
+}
+
+#[test]
+fn a_compound_correlation_matches_on_all_columns() {
+    let condition = json!({ "type": "correlatedSubquery", "op": "EXISTS", "related": {
+        "correlation": { "parentField": ["id", "owner"], "childField": ["issue", "author"] },
+        "subquery": of("comment"),
+    } });
+    let rows = [
+        (
+            "issue",
+            json!([issue(1, json!(5), json!(1)), issue(2, json!(6), json!(1))]),
+        ),
+        ("comment", json!([[1, 1, 6], [2, 2, 5], [3, 2, 6]])),
+    ];
+    let mut case = Case::new(&rows, &filtered("issue", condition));
+    assert_eq!(case.ids("issue"), [2]);
+    case.step(|world| vec![put(world, "comment", json!([1, 1, 5]))]);
+    assert_eq!(
+        (case.ids("issue"), case.ids("comment")),
+        (vec![1, 2], vec![1, 3])
+    );
+}
+
+#[test]
+fn parent_and_child_can_be_deleted_together() {
+    let mut query = filtered("issue", exists("id", "issue", of("comment")));
+    query["related"] = json!([link("id", "issue", of("comment"))]);
+    let rows = [
+        ("issue", json!([issue(1, json!(1), json!(1))])),
+        ("comment", json!([[1, 1, 1]])),
+    ];
+    let mut case = Case::new(&rows, &query);
+    let delta = case.step(|world| {
+        vec![
+            delete(world, "issue", json!([1])),
+            delete(world, "comment", json!([1])),
+        ]
+    });
+    assert_eq!(counts(&delta), (0, 0, 2));
+}
+
+#[test]
+fn two_rows_can_swap_a_value_the_client_knows_them_by() {
+    let mut case = Case::new(
+        &[(
+            "issue",
+            json!([issue(1, json!(1), json!(1)), issue(2, json!(2), json!(2))]),
+        )],
+        &json!({ "table": "issue", "limit": 1, "orderBy": [["owner", "asc"]] }),
+    );
+    let delta = case.step(|world| {
+        vec![
+            put(world, "issue", issue(1, json!(2), json!(1))),
+            put(world, "issue", issue(2, json!(1), json!(2))),
+        ]
+    });
+    assert_eq!((case.ids("issue"), counts(&delta)), (vec![2], (1, 0, 1)));
+}
+
+#[test]
+fn a_row_deleted_and_inserted_again_is_one_change() {
+    let mut query = json!({ "table": "issue", "limit": 2 });
+    query["related"] = json!([link("owner", "id", of("user"))]);
+    let rows = [
+        ("issue", json!([issue(1, json!(1), json!(1))])),
+        ("user", json!([[1, null], [2, null]])),
+    ];
+    let mut case = Case::new(&rows, &query);
+    let delta = case.step(|world| {
+        vec![
+            delete(world, "issue", json!([1])),
+            put(world, "issue", issue(1, json!(2), json!(1))),
+        ]
+    });
+    assert_eq!(counts(&delta), (1, 1, 1));
+    let changed = delta
+        .rows
+        .iter()
+        .find(|row| row.old.is_some() && row.new.is_some())
+        .unwrap();
+    assert_ne!(
+        changed.old.as_ref().unwrap().id,
+        changed.new.as_ref().unwrap().id
+    );
+}
+
+#[test]
+fn a_truncate_next_to_changes_of_the_same_table_is_an_ordinary_change() {
+    let mut query = filtered("issue", exists("id", "issue", of("comment")));
+    query["related"] = json!([link("id", "issue", of("comment"))]);
+    let issues: Vec<Json> = (0..50).map(|id| issue(id, json!(1), json!(id))).collect();
+    let comments: Vec<Json> = (0..200).map(|id| json!([id, id % 50, 1])).collect();
+    let mut case = Case::new(
+        &[("issue", json!(issues)), ("comment", json!(comments))],
+        &query,
+    );
+    let delta = case.step(|world| {
+        let comment = world.catalog().table("comment").unwrap().id;
+        vec![
+            put(world, "comment", json!([1, 1, 2])),
+            RowOp::Truncate {
+                tables: vec![comment],
+            },
+            put(world, "comment", json!([2, 2, 2])),
+            put(world, "comment", json!([900, 3, 2])),
+        ]
+    });
+    assert_eq!(
+        (case.ids("issue"), case.ids("comment")),
+        (vec![2, 3], vec![2, 900])
+    );
+    assert_eq!(counts(&delta), (1, 1, 48 + 199));
+}
+
+#[test]
+fn a_deleted_witness_leaves_whichever_branch_of_an_or_it_stood_for() {
+    let mut by_author = exists(
+        "id",
+        "issue",
+        filtered("comment", equal("author", json!(1))),
+    );
+    by_author["flip"] = json!(true);
+    let mut by_owner = exists("owner", "id", of("user"));
+    by_owner["flip"] = json!(true);
+    let rows = [
+        ("issue", json!([issue(1, json!(1), json!(1))])),
+        ("comment", json!([[1, 1, 1]])),
+        ("user", json!([[1, null]])),
+    ];
+    let query = filtered("issue", any(&[by_author, by_owner]));
+    let mut case = Case::new(&rows, &query);
+    assert_eq!((case.ids("comment"), case.ids("user")), (vec![1], vec![1]));
+    case.step(|world| vec![delete(world, "comment", json!([1]))]);
+    assert!(case.ids("comment").is_empty());
+    assert_eq!(case.ids("issue"), [1]);
+    case.step(|world| vec![delete(world, "user", json!([1]))]);
+    assert!(case.watched.rows.is_empty());
+}
+
+#[test]
+fn a_limit_inside_exists_means_nothing_unless_it_is_zero() {
+    let rows = [
+        (
+            "issue",
+            json!([issue(1, json!(1), json!(1)), issue(2, json!(1), json!(1))]),
+        ),
+        ("comment", json!([[1, 1, 1], [2, 1, 1]])),
+    ];
+    let limited = |limit: usize, flip: bool, op: &str| {
+        let mut condition = exists("id", "issue", json!({ "table": "comment", "limit": limit }));
+        condition["flip"] = json!(flip);
+        condition["op"] = json!(op);
+        Case::new(&rows, &filtered("issue", condition)).ids("issue")
+    };
+    for flip in [false, true] {
+        assert_eq!(limited(1, flip, "EXISTS"), [1]);
+        assert_eq!(limited(1, flip, "NOT EXISTS"), [2]);
+        assert!(limited(0, flip, "EXISTS").is_empty());
+        assert_eq!(limited(0, flip, "NOT EXISTS"), [1, 2]);
+    }
+}
+
+#[test]
+fn rows_a_permission_rule_asks_about_are_not_synced_nor_is_anything_below_them() {
+    let below = exists("author", "id", of("user"));
+    let mut rule = exists("id", "issue", filtered("comment", below));
+    rule["related"]["system"] = json!("permissions");
+    let rows = [
+        (
+            "issue",
+            json!([issue(1, json!(1), json!(1)), issue(2, json!(1), json!(1))]),
+        ),
+        ("comment", json!([[1, 1, 1], [2, 2, 2]])),
+        ("user", json!([[1, null]])),
+    ];
+    let mut case = Case::new(&rows, &filtered("issue", rule));
+    assert_eq!(case.ids("issue"), [1]);
+    assert_eq!(case.watched.rows.len(), 1);
+    case.step(|world| vec![put(world, "user", json!([2, null]))]);
+    assert_eq!(
+        (case.ids("issue"), case.watched.rows.len()),
+        (vec![1, 2], 2)
+    );
+}
+
+#[test]
+fn of_relationships_with_one_name_the_last_counts() {
+    let mut query = of("issue");
+    query["related"] = json!([
+        link("id", "issue", json!({ "table": "comment", "alias": "it" })),
+        link("owner", "id", json!({ "table": "user", "alias": "it" })),
+    ]);
+    let rows = [
+        ("issue", json!([issue(1, json!(1), json!(1))])),
+        ("comment", json!([[1, 1, 1]])),
+        ("user", json!([[1, null]])),
+    ];
+    let case = Case::new(&rows, &query);
+    assert!(case.ids("comment").is_empty());
+    assert_eq!(case.ids("user"), [1]);
+}
+
+#[test]
+fn a_junction_brings_its_hidden_rows_and_their_destinations_once() {
+    let mut hop = json!({ "table": "issue_label", "alias": "labels" });
+    hop["related"] = json!([link(
+        "label",
+        "id",
+        json!({ "table": "label", "alias": "labels" })
+    )]);
+    let mut hidden = link("id", "issue", hop);
+    hidden["hidden"] = json!(true);
+    let mut query = of("issue");
+    query["related"] = json!([hidden]);
+    let rows = [
+        (
+            "issue",
+            json!([issue(1, json!(1), json!(1)), issue(2, json!(1), json!(1))]),
+        ),
+        ("label", json!([[1, "bug"]])),
+        ("issue_label", json!([[1, 1], [2, 1]])),
+    ];
+    let mut case = Case::new(&rows, &query);
+    assert_eq!(
+        (case.ids("label"), case.ids("issue_label")),
+        (vec![1], vec![1, 2])
+    );
+    let delta = case.step(|world| vec![delete(world, "issue_label", json!([1, 1]))]);
+    assert_eq!(counts(&delta), (0, 0, 1));
+    let delta = case.step(|world| vec![delete(world, "issue_label", json!([2, 1]))]);
+    assert_eq!(counts(&delta), (0, 0, 2));
+}
+
+#[test]
+fn texts_too_long_for_an_index_still_sort_exactly() {
+    let mut world = world();
+    let long = "long".repeat(9000);
+    let row = |id: i64, tail: &str| json!([id, 1, 1, format!("{long}{tail}"), true]);
+    let ops = [row(1, "c"), row(2, "b"), row(3, "a"), row(4, "")];
+    let ops: Vec<RowOp> = ops
+        .into_iter()
+        .map(|row| put(&world, "issue", row))
+        .collect();
+    world.apply(ops);
+    let issue = world.catalog().table("issue").unwrap().id;
+    world
+        .replica
+        .add_index(issue, &[(3, kelvin_protocol::Direction::Asc)])
+        .unwrap();
+    let query = json!({ "table": "issue", "limit": 2, "orderBy": [["title", "asc"]] });
+    let watched = Watched::new(&query, &world, &ClientKeys::new());
+    let mut case = Case { world, watched };
+    assert_eq!(case.ids("issue"), [3, 4]);
+    case.step(|world| vec![delete(world, "issue", json!([4]))]);
+    assert_eq!(case.ids("issue"), [2, 3]);
+}
+
+fn hydrate(case: &Case, query: &Json, budget: &Budget) -> Result<PlanState, crate::Error> {
+    let ast = serde_json::from_value(query.clone()).unwrap();
+    let plan = Plan::compile(&ast, &case.world.catalog(), &ClientKeys::new())?;
+    let mut ignore = |_, _: &_| std::ops::ControlFlow::Continue(());
+    PlanState::hydrate(Arc::new(plan), &case.world.view(), budget, &mut ignore)
+}
+
+#[test]
+fn a_query_over_its_budget_or_past_its_deadline_ends_alone() {
+    let issues: Vec<Json> = (0..600).map(|id| issue(id, json!(1), json!(id))).collect();
+    let query = of("issue");
+    let case = Case::new(&[("issue", json!(issues))], &query);
+    let error = hydrate(&case, &query, &Budget::rows(100)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Budget);
+    let error = hydrate(&case, &query, &Budget::unlimited().with_stop(|| true)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stopped);
+    assert_eq!(
+        hydrate(&case, &query, &Budget::rows(600))
+            .unwrap()
+            .row_count(),
+        600
+    );
+}
+
+#[test]
+fn changes_of_other_versions_than_the_state_expects_are_refused() {
+    let query = of("issue");
+    let mut case = Case::new(&[("issue", json!([issue(1, json!(1), json!(1))]))], &query);
+    let mut state = hydrate(&case, &query, &Budget::unlimited()).unwrap();
+    let before = case.world.view();
+    let op = put(&case.world, "issue", issue(2, json!(1), json!(1)));
+    let changes = ChangeSet::new(case.world.apply(vec![op]));
+    let after = case.world.view();
+    let error = state.advance(&changes, &after, &after).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stale);
+    assert_eq!(
+        state.advance(&changes, &before, &after).unwrap().rows.len(),
+        1
+    );
+    let error = state.advance(&changes, &before, &after).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stale);
+    let issue = case.world.catalog().table("issue").unwrap().id;
+    let ids: BTreeSet<u32> = state.rows().flat_map(|(_, ids)| ids.iter()).collect();
+    assert!(ids.iter().all(|id| state.contains(issue, *id)) && ids.len() == 2);
+}

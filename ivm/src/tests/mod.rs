@@ -3,6 +3,9 @@
 mod hard_cases;
 mod histories;
 mod naive;
+mod plans;
 mod queries;
 mod random;
+mod routing;
+mod watched;
 mod world;

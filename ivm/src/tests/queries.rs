@@ -14,7 +14,7 @@ pub(crate) fn random_query(random: &mut Random) -> Json {
 
 fn node(random: &mut Random, depth: usize, in_exists: bool) -> Json {
     let mut ast = json!({ "table": format!("t{}", 1 + random.below(3)) });
-    if random.chance(75) {
+    if random.chance(60) {
         ast["where"] = condition(random, depth, 0);
     }
     if random.chance(60) {
@@ -24,7 +24,7 @@ fn node(random: &mut Random, depth: usize, in_exists: bool) -> Json {
         ast["orderBy"] = Json::Array(order);
     }
     if random.chance(40) {
-        ast["limit"] = json!(*random.pick(&[0, 1, 1, 2, 2, 3, 4, 1000]));
+        ast["limit"] = json!(*random.pick(&[0, 1, 1, 2, 2, 2, 3, 3, 4, 5, 7, 1000]));
     }
     if random.chance(if in_exists { 5 } else { 20 }) {
         let mut row = serde_json::Map::new();

@@ -188,17 +188,15 @@ pub(crate) fn random_tables(random: &mut Random) -> Vec<Table> {
         .collect()
 }
 
-fn small(random: &mut Random) -> Value {
-    Value::from(random.below(5) as f64)
-}
-
 /// A value for the column, sometimes null where it may be.
 pub(crate) fn random_value(random: &mut Random, column: usize) -> Value {
     if column > 2 && random.chance(20) {
         return Value::Null;
     }
     match COLUMNS[column].1 {
-        ValueType::Number => small(random),
+        // Keys need some room.
+        ValueType::Number if column < 2 => Value::from(random.below(10) as f64),
+        ValueType::Number => Value::from(random.below(5) as f64),
         ValueType::Boolean => Value::from(random.chance(50)),
         _ if column == 7 && random.chance(20) => {
             let tail = *random.pick(&["", "a", "b"]);

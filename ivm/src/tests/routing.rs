@@ -1,0 +1,110 @@
+//! Which plans hear of a change.
+
+use std::sync::Arc;
+
+use kelvin_protocol::{Value, ValueType};
+use serde_json::{Value as Json, json};
+
+use super::world::{World, table};
+use crate::{ChangeSet, ClientKeys, Plan, PlanId, Router};
+
+use kelvin_storage::{Datum, RowOp, TableId};
+
+const ISSUE: TableId = TableId(1);
+
+fn world() -> World {
+    use ValueType::Number;
+    World::new(vec![
+        table(
+            1,
+            "issue",
+            &[("id", Number), ("owner", Number), ("prio", Number)],
+            &[0],
+        ),
+        table(2, "user", &[("id", Number), ("team", Number)], &[0]),
+    ])
+}
+
+fn owned_by(op: &str, owner: &Json) -> Json {
+    json!({ "table": "issue", "where": {
+        "type": "simple", "op": op, "left": { "type": "column", "name": "owner" },
+        "right": { "type": "literal", "value": owner },
+    } })
+}
+
+fn add(router: &mut Router, world: &World, query: &Json) -> PlanId {
+    let ast = serde_json::from_value(query.clone()).unwrap();
+    let plan = Plan::compile(&ast, &world.catalog(), &ClientKeys::new()).unwrap();
+    router.insert(plan.id(), &Arc::new(plan.clone()));
+    plan.id()
+}
+
+fn issue(id: f64, owner: f64) -> Vec<Value> {
+    vec![Value::from(id), Value::from(owner), Value::from(0.0)]
+}
+
+#[test]
+fn a_change_reaches_plans_of_its_old_and_its_new_value_only() {
+    let (mut world, mut router) = (world(), Router::new());
+    let ids: Vec<PlanId> = (0..4)
+        .map(|owner| add(&mut router, &world, &owned_by("=", &json!(owner))))
+        .collect();
+    let some = add(&mut router, &world, &owned_by("IN", &json!([2, 9])));
+    let nobody = add(&mut router, &world, &owned_by("IS", &Json::Null));
+    let routed = |router: &Router, applied| router.route(&ChangeSet::new(applied));
+
+    let row = issue(1.0, 1.0);
+    let inserted = world.apply(vec![RowOp::Insert { table: ISSUE, row }]);
+    assert_eq!(routed(&router, inserted), [ids[1]]);
+
+    let row = issue(1.0, 2.0).into_iter().map(Datum::Value).collect();
+    let moved = world.apply(vec![RowOp::Update {
+        table: ISSUE,
+        old_key: None,
+        row,
+    }]);
+    let mut expected = vec![ids[1], ids[2], some];
+    expected.sort();
+    assert_eq!(routed(&router, moved), expected);
+
+    let row = vec![Value::from(2.0), Value::Null, Value::Null];
+    let without = world.apply(vec![RowOp::Insert { table: ISSUE, row }]);
+    assert_eq!(routed(&router, without), [nobody]);
+}
+
+#[test]
+fn a_plan_hears_of_every_table_below_it_until_it_is_removed() {
+    let (mut world, mut router) = (world(), Router::new());
+    let mut query = owned_by("=", &json!(7));
+    query["related"] = json!([{
+        "correlation": { "parentField": ["owner"], "childField": ["id"] },
+        "subquery": { "table": "user", "alias": "owner" },
+    }]);
+    let id = add(&mut router, &world, &query);
+    assert_eq!(add(&mut router, &world, &query), id);
+    assert_eq!(router.len(), 1);
+    let row = vec![Value::from(1.0), Value::from(1.0)];
+    let changes = ChangeSet::new(world.apply(vec![RowOp::Insert {
+        table: TableId(2),
+        row,
+    }]));
+    assert_eq!(router.route(&changes), [id]);
+    router.remove(&id);
+    assert!(router.is_empty());
+    assert!(router.route(&changes).is_empty());
+}
+
+#[test]
+fn a_query_for_nothing_hears_of_nothing() {
+    let (mut world, mut router) = (world(), Router::new());
+    let nothing = json!({ "table": "issue", "where": { "type": "or", "conditions": [] } });
+    add(&mut router, &world, &nothing);
+    add(
+        &mut router,
+        &world,
+        &json!({ "table": "issue", "limit": 0 }),
+    );
+    let row = issue(1.0, 1.0);
+    let changes = ChangeSet::new(world.apply(vec![RowOp::Insert { table: ISSUE, row }]));
+    assert!(router.route(&changes).is_empty());
+}

@@ -1,0 +1,175 @@
+//! A query that is maintained and checked after every step.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use kelvin_protocol::{Ast, Version};
+use kelvin_storage::View;
+
+use super::naive::{Naive, Rows};
+use super::world::{Model, World, keyed};
+use crate::state::NodeState;
+use crate::{Budget, ChangeSet, ClientKeys, Plan, PlanDelta, PlanState, Router, evaluate};
+
+pub(crate) struct Watched {
+    text: String,
+    ast: Ast,
+    keys: ClientKeys,
+    plan: Arc<Plan>,
+    state: PlanState,
+    router: Router,
+    /// The view, from the first hydration and all deltas since.
+    pub(crate) rows: Rows,
+    /// The view at every version so far.
+    past: Vec<(Version, Rows)>,
+}
+
+impl Watched {
+    pub(crate) fn new(query: &serde_json::Value, world: &World, keys: &ClientKeys) -> Self {
+        let ast: Ast = serde_json::from_value(query.clone()).unwrap();
+        let plan = Arc::new(Plan::compile(&ast, &world.catalog(), keys).unwrap());
+        let mut router = Router::new();
+        router.insert(plan.id(), &plan);
+        let view = world.view();
+        let watched = Self {
+            text: query.to_string(),
+            ast,
+            keys: keys.clone(),
+            state: hydrated(&plan, &view),
+            rows: fresh(&plan, &view),
+            plan,
+            router,
+            past: Vec::new(),
+        };
+        watched.check(world, &view, "at first");
+        watched
+    }
+
+    /// Follows one step of the world and checks everything there is to check.
+    pub(crate) fn step(
+        &mut self,
+        world: &World,
+        changes: &ChangeSet,
+        (before, after): (&View, &View),
+        context: &str,
+    ) -> PlanDelta {
+        let context = format!("{context}, query {}", self.text);
+        let mut delta = PlanDelta::default();
+        if self.router.route(changes).contains(&self.plan.id()) {
+            delta = self.state.advance(changes, before, after).unwrap();
+            fold(&mut self.rows, &delta, world, &context);
+        }
+        self.check(world, after, &context);
+        self.past.push((after.version(), self.rows.clone()));
+        delta
+    }
+
+    fn check(&self, world: &World, view: &View, context: &str) {
+        let naive = self.naive(world, &world.model, |naive| naive.view(&self.ast));
+        assert_eq!(fresh(&self.plan, view), naive, "fresh: {context}");
+        assert_eq!(self.rows, naive, "maintained: {context}");
+        assert_same_state(&self.state, &hydrated(&self.plan, view), context);
+        self.check_sufficient(world, context);
+    }
+
+    /// What a client computes from the rows of the view alone is the result. (Permission rules and
+    /// NOT EXISTS are not in queries that clients run.)
+    fn check_sufficient(&self, world: &World, context: &str) {
+        if self.text.contains("NOT EXISTS") || self.text.contains("permissions") {
+            return;
+        }
+        let catalog = world.catalog();
+        let mut model: Model = catalog
+            .tables()
+            .iter()
+            .map(|table| (table.id, Default::default()))
+            .collect();
+        for ((table, key), row) in &self.rows {
+            model
+                .get_mut(table)
+                .unwrap()
+                .insert(key.clone(), row.clone());
+        }
+        let tree = |model: &Model| self.naive(world, model, |naive| naive.tree(&self.ast));
+        assert_eq!(tree(&model), tree(&world.model), "sufficiency: {context}");
+    }
+
+    fn naive<T>(&self, world: &World, model: &Model, ask: impl FnOnce(&Naive<'_>) -> T) -> T {
+        ask(&Naive {
+            catalog: &world.catalog(),
+            keys: &self.keys,
+            model,
+        })
+    }
+
+    /// Evaluates at every version that was seen and is still readable.
+    pub(crate) fn check_past(&self, world: &World, context: &str) {
+        let horizon = world.replica.horizon();
+        for (version, rows) in self.past.iter().filter(|(version, _)| *version >= horizon) {
+            let view = world.replica.at(*version).unwrap();
+            let then = fresh(&self.plan, &view);
+            assert_eq!(
+                &then, rows,
+                "version {version}, {context}, query {}",
+                self.text
+            );
+        }
+    }
+}
+
+fn hydrated(plan: &Arc<Plan>, view: &View) -> PlanState {
+    let mut ignore = |_, _: &_| ControlFlow::Continue(());
+    PlanState::hydrate(plan.clone(), view, &Budget::unlimited(), &mut ignore).unwrap()
+}
+
+fn fresh(plan: &Plan, view: &View) -> Rows {
+    let mut rows = Rows::new();
+    evaluate(plan, view, &Budget::unlimited(), &mut |table, row| {
+        let table = view.catalog().table_by_id(table).unwrap();
+        let known = rows.insert(keyed(table, row), row.values.to_vec());
+        assert!(known.is_none(), "a row came twice");
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    rows
+}
+
+fn fold(rows: &mut Rows, delta: &PlanDelta, world: &World, context: &str) {
+    for change in &delta.rows {
+        let catalog = world.catalog();
+        let table = catalog.table_by_id(change.table).unwrap();
+        let row = change.old.as_ref().or(change.new.as_ref()).unwrap();
+        let held = match &change.new {
+            Some(new) => {
+                assert_eq!(keyed(table, new), keyed(table, row), "{context}");
+                rows.insert(keyed(table, new), new.values.to_vec())
+            }
+            None => rows.remove(&keyed(table, row)),
+        };
+        let old = change.old.as_ref().map(|row| row.values.to_vec());
+        assert_eq!(held, old, "old side of a delta: {context}");
+    }
+}
+
+fn assert_same_state(maintained: &PlanState, fresh: &PlanState, context: &str) {
+    assert_eq!(maintained.members, fresh.members, "members: {context}");
+    assert_eq!(maintained.row_count(), fresh.row_count());
+    let summary = |node: &NodeState| {
+        let spots = |window: &[crate::state::Spot]| -> Vec<_> {
+            window
+                .iter()
+                .map(|spot| (spot.place.clone(), spot.id))
+                .collect()
+        };
+        let mut partitions: Vec<_> = node
+            .partitions
+            .iter()
+            .map(|(key, it)| (key.clone(), it.parents, spots(&it.window)))
+            .collect();
+        partitions.sort();
+        partitions
+    };
+    for (at, (kept, new)) in maintained.nodes.iter().zip(&fresh.nodes).enumerate() {
+        assert_eq!(summary(kept), summary(new), "node {at}: {context}");
+    }
+}
