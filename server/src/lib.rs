@@ -1,5 +1,8 @@
 //! placeholder
 
+pub mod app_api;
+pub mod auth;
 pub mod config;
 pub mod http;
 pub mod log;
+pub mod permissions;
