@@ -91,9 +91,8 @@ fn touched(before: &View, after: &View) -> Result<Vec<(TableId, Slice)>> {
 
 fn decode(bytes: &[u8]) -> Result<Vec<(TableId, Slice)>> {
     let corrupt = |what: &str| Error::Corrupt(format!("unreadable changelog: {what}"));
-    let archive = match bytes.split_first() {
-        Some((&FORMAT, archive)) => archive,
-        _ => return Err(corrupt("unknown format")),
+    let Some((&FORMAT, archive)) = bytes.split_first() else {
+        return Err(corrupt("unknown format"));
     };
     let record = rkyv::access::<ArchivedRecordArchive<'_>, rancor::Error>(archive)
         .map_err(|error| corrupt(&error.to_string()))?;

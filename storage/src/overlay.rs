@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use fjall::{Readable, Slice};
+use fjall::{Keyspace, OwnedWriteBatch, Readable, Slice};
 use kelvin_protocol::{Value, Version};
 
 use crate::archive::{encode_entry, encode_row, entry_primary, since};
 use crate::error::{Error, Result};
-use crate::layout::{SPACE_BYTES, space_key};
+use crate::layout::{ended_key, space_key};
 use crate::shape::{IndexSpace, TableSpace};
 use crate::view::{View, ViewInner};
 use crate::{Datum, IndexId, Row, RowChange, RowId, RowOp, TableId};
+
+/// Bytes a record of the history takes beside its key and value, for accounting.
+const HISTORY_OVERHEAD: u64 = 24;
 
 /// A row and its stored bytes.
 #[derive(Clone)]
@@ -39,37 +42,32 @@ struct EntrySlot {
 }
 
 /// A record that ended within the batch.
-pub(crate) struct Ended {
-    pub(crate) table: TableId,
-    pub(crate) key: Slice,
-    pub(crate) end: Version,
-    pub(crate) record: Slice,
-}
-
-/// A final write to a table.
-pub(crate) struct Write<'a> {
-    pub(crate) table: &'a TableSpace,
-    pub(crate) key: &'a Slice,
-    /// `None` removes.
-    pub(crate) record: Option<&'a Slice>,
+struct Ended {
+    table: TableId,
+    key: Slice,
+    end: Version,
+    record: Slice,
 }
 
 /// Rows and index entries as the transactions so far leave them, over the view they started from.
-pub(crate) struct Overlay {
+pub(crate) struct Overlay<'a> {
     base: Arc<ViewInner>,
     rows: Vec<RowSlot>,
     row_at: HashMap<(TableId, Slice), usize>,
     entries: Vec<EntrySlot>,
     entry_at: HashMap<(TableId, Slice), usize>,
     ended: Vec<Ended>,
-    next_rows: HashMap<TableId, RowId>,
+    /// Next free row numbers before the batch.
+    free: &'a HashMap<TableId, RowId>,
+    /// Next free row numbers of the tables that took some.
+    taken: HashMap<TableId, RowId>,
     /// Rows written by the transaction under way, by their place in `rows`.
     touched: Vec<usize>,
 }
 
-impl Overlay {
-    /// Over the newest view. `next_rows` are the next free row numbers.
-    pub(crate) fn new(base: &View, next_rows: HashMap<TableId, RowId>) -> Self {
+impl<'a> Overlay<'a> {
+    /// Over the newest view. `free` are the next free row numbers.
+    pub(crate) fn new(base: &View, free: &'a HashMap<TableId, RowId>) -> Self {
         Self {
             base: base.inner().clone(),
             rows: Vec::new(),
@@ -77,7 +75,8 @@ impl Overlay {
             entries: Vec::new(),
             entry_at: HashMap::new(),
             ended: Vec::new(),
-            next_rows,
+            free,
+            taken: HashMap::new(),
             touched: Vec::new(),
         }
     }
@@ -122,18 +121,14 @@ impl Overlay {
             .collect()
     }
 
-    /// What ended, in order.
-    pub(crate) fn ended(&self) -> &[Ended] {
-        &self.ended
+    /// The next free row numbers of the tables that took some.
+    pub(crate) fn taken(&self) -> &HashMap<TableId, RowId> {
+        &self.taken
     }
 
-    /// The next free row numbers.
-    pub(crate) fn next_rows(&self) -> &HashMap<TableId, RowId> {
-        &self.next_rows
-    }
-
-    /// What has to be written to the tables, each key once.
-    pub(crate) fn writes(&self) -> impl Iterator<Item = Write<'_>> {
+    /// Writes what changed in the tables, each key once, and what ended into `bucket`. Returns the
+    /// bytes of history, roughly.
+    pub(crate) fn write(&self, batch: &mut OwnedWriteBatch, bucket: &Keyspace) -> u64 {
         let rows = self.rows.iter().filter(|slot| slot.touched.is_some());
         let rows = rows.map(|slot| {
             let record = slot.now.as_ref().map(|image| &image.bytes);
@@ -141,22 +136,35 @@ impl Overlay {
         });
         let entries = self.entries.iter();
         let entries = entries.map(|slot| (&slot.table, &slot.key, slot.existed, slot.now.as_ref()));
-        rows.chain(entries)
-            .filter(|(_, _, existed, record)| *existed || record.is_some())
-            .map(|(table, key, _, record)| Write { table, key, record })
+        for (table, key, existed, record) in rows.chain(entries) {
+            match record {
+                Some(record) => batch.insert(&table.keyspace, key.clone(), record.clone()),
+                None if existed => batch.remove(&table.keyspace, key.clone()),
+                None => {}
+            }
+        }
+        let mut bytes = 0;
+        for ended in &self.ended {
+            let key = ended_key(ended.table, &ended.key, ended.end);
+            bytes += (key.len() + ended.record.len()) as u64 + HISTORY_OVERHEAD;
+            batch.insert(bucket, key, ended.record.clone());
+        }
+        bytes
     }
 
-    /// The net change of every row that was written and is or was there.
-    pub(crate) fn into_changes(self) -> Vec<RowChange> {
+    /// The net change of every row that was written and is or was there, and the next free row
+    /// numbers of the tables that took some.
+    pub(crate) fn finish(self) -> (Vec<RowChange>, HashMap<TableId, RowId>) {
         let written = self.rows.into_iter().filter(|slot| slot.touched.is_some());
-        written
+        let changes = written
             .filter(|slot| slot.before.is_some() || slot.now.is_some())
             .map(|slot| RowChange {
                 table: slot.table.table.id,
                 old: slot.before.map(|image| image.row),
                 new: slot.now.map(|image| image.row),
             })
-            .collect()
+            .collect();
+        (changes, self.taken)
     }
 
     fn upsert(&mut self, space: &Arc<TableSpace>, row: &[Value], version: Version) -> Result<()> {
@@ -224,7 +232,8 @@ impl Overlay {
     }
 
     fn take_row_id(&mut self, table: TableId) -> Result<RowId> {
-        let next = self.next_rows.entry(table).or_default();
+        let free = self.free.get(&table).copied().unwrap_or_default();
+        let next = self.taken.entry(table).or_insert(free);
         let id = *next;
         *next = id.checked_add(1).ok_or(Error::Exhausted(table))?;
         Ok(id)
@@ -267,24 +276,29 @@ impl Overlay {
         if old.is_none() && new.is_none() {
             return Ok(());
         }
-        slot.now.clone_from(&new);
         if slot.touched.replace(version) != Some(version) {
             self.touched.push(at);
         }
         let (space, key) = (slot.table.clone(), slot.key.clone());
-        if let Some(old) = &old
+        let values_of = |image: &Image| image.row.values.clone();
+        let (old_values, new_values) = (old.as_ref().map(values_of), new.as_ref().map(values_of));
+        slot.now = new;
+        if let Some(old) = old
             && since(&old.bytes)? < version
         {
             self.ended.push(Ended {
                 table: space.table.id,
                 key: key.clone(),
                 end: version,
-                record: old.bytes.clone(),
+                record: old.bytes,
             });
         }
         for index in &space.indexes {
-            let entry = |image: &Image| index.entry_key(&image.row.values, &key);
-            let (old, new) = (old.as_ref().map(entry), new.as_ref().map(entry));
+            let entry = |values: &Arc<[Value]>| index.entry_key(values, &key);
+            let (old, new) = (
+                old_values.as_ref().map(entry),
+                new_values.as_ref().map(entry),
+            );
             self.move_entry(&space, index, old, new, version)?;
         }
         Ok(())
@@ -362,6 +376,3 @@ fn key_of(space: &TableSpace, row: &[Datum]) -> Result<Vec<Value>> {
     };
     space.table.key.iter().map(value).collect()
 }
-
-/// Bytes a key adds to the history beside itself, for accounting.
-pub(crate) const HISTORY_OVERHEAD: u64 = 24 + SPACE_BYTES as u64;

@@ -24,7 +24,7 @@ const STEPS_BEFORE_JUMP: u32 = 8;
 pub(crate) fn ended_at(view: &ViewInner, table: TableId, key: &[u8]) -> Result<Option<Slice>> {
     for bucket in buckets_after(view) {
         // What ends after this bucket began earlier may still stand in a later one, but not both.
-        if let Some(found) = ended_in(view, bucket, table, key)? {
+        if let Some(found) = ended_in(view, &bucket.keyspace, table, key)? {
             return Ok(since_visible(&found, view.version)?.then_some(found));
         }
     }
@@ -43,7 +43,7 @@ fn buckets_after(view: &ViewInner) -> impl Iterator<Item = &Bucket> {
 /// The first record under `key` in this bucket that ended after the version of the view.
 fn ended_in(
     view: &ViewInner,
-    bucket: &Bucket,
+    bucket: &Keyspace,
     table: TableId,
     key: &[u8],
 ) -> Result<Option<Slice>> {
@@ -52,7 +52,7 @@ fn ended_in(
     };
     let from = ended_key(table, key, after);
     let to = ended_key(table, key, Version::MAX);
-    match view.snapshot.range(&bucket.keyspace, from..=to).next() {
+    match view.snapshot.range(bucket, from..=to).next() {
         Some(record) => Ok(Some(record.value()?)),
         None => Ok(None),
     }
@@ -222,7 +222,10 @@ impl HistoryScan {
             steps += 1;
             if steps >= STEPS_BEFORE_JUMP {
                 steps = 0;
-                if let Some(found) = self.jump_over(view, key)? {
+                // Whether the visible record, if there is one, is still ahead of us.
+                let ahead = (end <= view.version) != self.reverse;
+                self.jump_over(view, key);
+                if ahead && let Some(found) = self.visible(view, key)? {
                     self.head = Some((Slice::from(key), found));
                     return Ok(());
                 }
@@ -231,26 +234,24 @@ impl HistoryScan {
         Ok(())
     }
 
-    /// Finds the visible record under `key` by a seek and goes on behind the key. Keeps the cost of
-    /// a row that changes all the time at two seeks.
-    fn jump_over(&mut self, view: &ViewInner, key: &[u8]) -> Result<Option<Slice>> {
+    /// Goes on behind `key`. Keeps the cost of a row that changes all the time at two seeks.
+    fn jump_over(&mut self, view: &ViewInner, key: &[u8]) {
         let prefix = ended_prefix(self.table, key);
         if self.reverse {
-            self.range.1 = Bound::Excluded(prefix.clone());
+            self.range.1 = Bound::Excluded(prefix);
         } else {
             self.range.0 = after_prefix(&prefix).map_or(Bound::Unbounded, Bound::Included);
         }
         self.iter = open_range(&view.snapshot, &self.keyspace, &self.range);
-        let Some(after) = view.version.checked_add(1) else {
-            return Ok(None);
-        };
-        let from = ended_key(self.table, key, after);
-        let to = ended_key(self.table, key, Version::MAX);
-        let found = match view.snapshot.range(&self.keyspace, from..=to).next() {
-            Some(record) => record.value()?,
-            None => return Ok(None),
-        };
-        Ok(since_visible(&found, view.version)?.then_some(found))
+    }
+
+    /// The visible record under `key`.
+    fn visible(&self, view: &ViewInner, key: &[u8]) -> Result<Option<Slice>> {
+        let found = ended_in(view, &self.keyspace, self.table, key)?;
+        match found {
+            Some(found) if since_visible(&found, view.version)? => Ok(Some(found)),
+            _ => Ok(None),
+        }
     }
 }
 

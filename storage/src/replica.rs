@@ -12,9 +12,9 @@ use crate::directory::Directory;
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::history::Samples;
-use crate::layout::{GROUPS, META, ended_key};
+use crate::layout::{GROUPS, META};
 use crate::meta::{self, Meta, MetaWriter, ReplicaIdentity};
-use crate::overlay::{HISTORY_OVERHEAD, Overlay};
+use crate::overlay::Overlay;
 use crate::shape::{Shape, open_keyspace};
 use crate::view::View;
 use crate::{Applied, Catalog, Groups, ReplicaOptions, RowChange, RowId, TableId, Transaction};
@@ -207,7 +207,7 @@ impl Replica {
         let mut writer = self.inner.writer()?;
         let base = self.latest()?;
         let from = base.version();
-        let mut overlay = Overlay::new(&base, writer.next_rows.clone());
+        let mut overlay = Overlay::new(&base, &writer.next_rows);
         let mut batch = self.inner.db.batch();
         let bucket = base.inner().shape.active_bucket()?.keyspace.clone();
         let mut version = from;
@@ -224,42 +224,30 @@ impl Replica {
             history_bytes += crate::changelog::write(&mut batch, &bucket, version, &touched)?;
         }
         if version == from {
+            let changes = Vec::new();
             return Ok(Applied {
                 from,
                 version,
-                changes: Vec::new(),
+                changes,
             });
         }
-        for write in overlay.writes() {
-            match write.record {
-                Some(record) => {
-                    batch.insert(&write.table.keyspace, write.key.clone(), record.clone());
-                }
-                None => batch.remove(&write.table.keyspace, write.key.clone()),
-            }
-        }
-        for ended in overlay.ended() {
-            let key = ended_key(ended.table, &ended.key, ended.end);
-            history_bytes += (key.len() + ended.record.len()) as u64 + HISTORY_OVERHEAD;
-            batch.insert(&bucket, key, ended.record.clone());
-        }
+        history_bytes += overlay.write(&mut batch, &bucket);
         let mut meta = self.inner.meta_writer(&mut batch);
-        for (table, next) in overlay.next_rows() {
-            if writer.next_rows.get(table) != Some(next) {
-                meta.next_row(*table, *next)?;
-            }
+        for (table, next) in overlay.taken() {
+            meta.next_row(*table, *next)?;
         }
         meta.watermark(version)?;
         // INVARIANT: rows, index entries, history, changelog and watermark are in this one batch.
         batch.commit()?;
-        writer.next_rows.clone_from(overlay.next_rows());
+        let (changes, taken) = overlay.finish();
+        writer.next_rows.extend(taken);
         writer.bucket_bytes += history_bytes;
         self.inner.publish(version, base.inner().shape.clone());
         self.inner.rotate_if_full(&mut writer)?;
         Ok(Applied {
             from,
             version,
-            changes: overlay.into_changes(),
+            changes,
         })
     }
 
@@ -383,10 +371,12 @@ impl Inner {
         let version = self.current().latest.version();
         let view = View::new(version, false, self.db.snapshot(), Arc::new(shape));
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        // Older views would lack a table or an index that the catalog has now.
+        if !Arc::ptr_eq(current.latest.catalog(), view.catalog()) {
+            current.recent.clear();
+        }
         current.latest = view;
         current.horizon = horizon;
-        // Views of the old shape lack what is new in it.
-        current.recent.clear();
     }
 
     /// Lets go of everything older than the newest view.

@@ -1,0 +1,150 @@
+//! kill -9 while applying: the replica comes back at a transaction boundary.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod sample;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use kelvin_protocol::{Value, Version};
+use kelvin_storage::{Replica, RowOp, Scan};
+use sample::{BY_NAME, ITEMS, delete, insert, load, options, transaction};
+
+const DIR: &str = "KELVIN_CRASH_DIR";
+const ITEM_COUNT: u32 = 40;
+const ROUNDS: u64 = 5;
+
+/// The transaction at `version`: renames some items, drops some, and counts.
+fn ops(version: Version) -> Vec<RowOp> {
+    let v = u32::try_from(version).unwrap();
+    let mut ops: Vec<_> = (0..4)
+        .map(|i| insert((v * 7 + i * 11) % ITEM_COUNT, &format!("name {}", v % 17)))
+        .collect();
+    ops.push(delete((v * 3) % ITEM_COUNT));
+    ops.push(insert(1000, &version.to_string()));
+    ops
+}
+
+/// Run by the test below in a process of its own; does nothing otherwise.
+#[test]
+fn applies_until_it_is_killed() {
+    let Ok(dir) = std::env::var(DIR) else {
+        return;
+    };
+    let replica = Replica::open(Path::new(&dir), &options()).unwrap();
+    let mut version = replica.watermark();
+    loop {
+        let batch: Vec<_> = (version + 1..version + 1 + version % 4)
+            .map(|version| transaction(version, ops(version)))
+            .collect();
+        version += 1 + version % 4;
+        replica.apply(&batch).unwrap();
+        replica
+            .apply(&[transaction(version, ops(version))])
+            .unwrap();
+        if version % 50 < 4 {
+            replica.trim_history(version - 40).unwrap();
+            replica.sync().unwrap();
+        }
+        println!("applied {version}");
+    }
+}
+
+#[test]
+fn a_killed_replica_reopens_at_a_transaction_boundary() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(load(dir.path(), 0..ITEM_COUNT));
+    for round in 0..ROUNDS {
+        let printed = run_and_kill(dir.path(), 20 + round * 137);
+        let replica = Replica::open(dir.path(), &options()).unwrap();
+        let watermark = replica.watermark();
+        assert!(
+            watermark >= printed,
+            "lost {printed}, came back at {watermark}"
+        );
+        compare(&replica, watermark);
+        // Replaying what is there changes nothing; what is not there yet goes on from here.
+        let again: Vec<_> = (watermark - 3..=watermark + 2)
+            .map(|v| transaction(v, ops(v)))
+            .collect();
+        let applied = replica.apply(&again).unwrap();
+        assert_eq!((applied.from, applied.version), (watermark, watermark + 2));
+        compare(&replica, watermark + 2);
+        compare(&replica, watermark);
+        compare(&replica, replica.horizon());
+    }
+}
+
+/// Lets a process apply until it has said so `lines` times, then kills it. Returns the last version
+/// it spoke of.
+fn run_and_kill(dir: &Path, lines: u64) -> Version {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "applies_until_it_is_killed", "--nocapture"])
+        .env(DIR, dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let versions = out.lines().map_while(Result::ok).filter_map(|line| {
+        let (_, version) = line.split_once("applied ")?;
+        version.parse().ok()
+    });
+    let mut versions = versions.fuse();
+    let mut last = 0;
+    for version in versions.by_ref().take(usize::try_from(lines).unwrap()) {
+        last = version;
+    }
+    child.kill().unwrap();
+    let last = versions.last().unwrap_or(last);
+    child.wait().unwrap();
+    last
+}
+
+/// The database at `version` is what its transactions make of the load.
+fn compare(replica: &Replica, version: Version) {
+    let mut expected: std::collections::BTreeMap<Value, Vec<Value>> = (0..ITEM_COUNT)
+        .map(|id| {
+            (
+                f64::from(id).into(),
+                sample::item(id, &format!("item {id}")),
+            )
+        })
+        .collect();
+    for op in (101..=version).flat_map(ops) {
+        match op {
+            RowOp::Insert { row, .. } => {
+                expected.insert(row[0].clone(), row);
+            }
+            RowOp::Delete { key, .. } => {
+                expected.remove(&key[0]);
+            }
+            _ => unreachable!(),
+        }
+    }
+    let view = replica.at(version).unwrap();
+    let rows = view.scan(ITEMS, &Scan::all()).unwrap();
+    let rows: Vec<_> = rows.map(|row| row.unwrap().values.to_vec()).collect();
+    assert_eq!(rows, expected.values().cloned().collect::<Vec<_>>());
+    for row in &rows {
+        assert_eq!(
+            view.get(ITEMS, &row[..1]).unwrap().unwrap().values[..],
+            row[..]
+        );
+    }
+    let mut by_name: Vec<_> = rows
+        .iter()
+        .map(|row| (row[1].clone(), row[0].clone()))
+        .collect();
+    by_name.sort();
+    let found = view.scan(ITEMS, &Scan::of(BY_NAME)).unwrap();
+    let found: Vec<_> = found
+        .map(|row| row.unwrap())
+        .map(|row| (row.values[1].clone(), row.values[0].clone()))
+        .collect();
+    assert_eq!(found, by_name);
+}

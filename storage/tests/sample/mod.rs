@@ -1,0 +1,93 @@
+//! A replica of one table of items.
+#![allow(dead_code, reason = "each test binary uses its share")]
+
+use std::ops::Range;
+use std::path::Path;
+
+use kelvin_protocol::{Direction, Value, ValueType, Version};
+use kelvin_storage::{
+    Catalog, Column, Index, IndexId, Replica, ReplicaIdentity, ReplicaOptions, RowOp, Table,
+    TableId, Transaction,
+};
+
+pub const ITEMS: TableId = TableId(7);
+pub const BY_NAME: IndexId = IndexId(1);
+
+pub fn catalog() -> Catalog {
+    let column = |name: &str, attnum, value_type| Column {
+        name: name.into(),
+        attnum,
+        upstream_type: "text".into(),
+        type_oid: 25,
+        value_type,
+        not_null: false,
+    };
+    let items = Table {
+        id: ITEMS,
+        name: "items".into(),
+        schema: "public".into(),
+        upstream_name: "items".into(),
+        oid: 16384,
+        columns: vec![
+            column("id", 1, ValueType::Number),
+            column("name", 2, ValueType::String),
+            column("note", 3, ValueType::String),
+        ],
+        unsynced_columns: vec![],
+        key: vec![0],
+        unique_keys: vec![vec![0]],
+        indexes: vec![Index {
+            id: BY_NAME,
+            name: "items_name".into(),
+            columns: vec![(1, Direction::Asc)],
+            unique: false,
+        }],
+    };
+    Catalog::new(vec![items], vec![])
+}
+
+pub fn options() -> ReplicaOptions {
+    ReplicaOptions {
+        cache_bytes: 8 * 1024 * 1024,
+        memtable_bytes: 64 * 1024,
+        worker_threads: 1,
+        ..ReplicaOptions::default()
+    }
+}
+
+pub fn item(id: u32, name: &str) -> Vec<Value> {
+    vec![
+        f64::from(id).into(),
+        name.into(),
+        format!("note of {name}").into(),
+    ]
+}
+
+pub fn insert(id: u32, name: &str) -> RowOp {
+    RowOp::Insert {
+        table: ITEMS,
+        row: item(id, name),
+    }
+}
+
+pub fn delete(id: u32) -> RowOp {
+    RowOp::Delete {
+        table: ITEMS,
+        key: vec![f64::from(id).into()],
+    }
+}
+
+pub fn transaction(version: Version, ops: Vec<RowOp>) -> Transaction {
+    Transaction { version, ops }
+}
+
+/// A replica at version 100 with these items.
+pub fn load(dir: &Path, ids: Range<u32>) -> Replica {
+    let loader = Replica::create(dir, &options(), catalog()).unwrap();
+    let mut part = loader.table(ITEMS).unwrap();
+    for id in ids {
+        part.insert(item(id, &format!("item {id}"))).unwrap();
+    }
+    part.finish().unwrap();
+    loader.finish(ReplicaIdentity::default(), 100).unwrap()
+}
