@@ -1,0 +1,101 @@
+//! The initial copy: all rows of the snapshot that a new slot exports.
+
+mod chunk;
+mod rows;
+mod worker;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use kelvin_storage::Loader;
+use tokio::sync::mpsc;
+
+pub(crate) use chunk::{Chunk, plan};
+
+use crate::discovery::Discovery;
+use crate::options::Options;
+use crate::progress::{CopyCounters, Progress};
+use crate::{Address, Error, Result};
+
+/// Time between two reports of progress.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the workers share.
+pub(crate) struct Copy {
+    address: Address,
+    snapshot: String,
+    loader: Loader,
+    queue: Mutex<VecDeque<Chunk>>,
+    counters: CopyCounters,
+    /// Set when a worker failed; the others then stop at the next chunk.
+    stop: AtomicBool,
+}
+
+impl Copy {
+    fn next(&self) -> Option<Chunk> {
+        if self.stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    }
+}
+
+/// Copies everything into the loader. The connection that exported the snapshot must stay idle
+/// until this returns.
+pub(crate) async fn copy(
+    options: &Options,
+    address: &Address,
+    snapshot: String,
+    discovery: &Discovery,
+    loader: Loader,
+    progress: &Arc<dyn Progress>,
+) -> Result<Loader> {
+    let chunks = plan(discovery, options.text_copy);
+    let rows = discovery.sources.iter().map(|source| source.rows).sum();
+    let tables = u64::try_from(discovery.sources.len()).unwrap_or(u64::MAX);
+    let workers = options.copy_workers.clamp(1, chunks.len().max(1));
+    let copy = Arc::new(Copy {
+        address: address.clone(),
+        snapshot,
+        loader,
+        queue: Mutex::new(chunks.into()),
+        counters: CopyCounters::new(tables, rows),
+        stop: AtomicBool::new(false),
+    });
+    let (done, mut results) = mpsc::channel(workers);
+    for number in 0..workers {
+        worker::spawn(number, Arc::clone(&copy), done.clone())?;
+    }
+    drop(done);
+    let mut failure = None;
+    let mut report = tokio::time::interval(REPORT_INTERVAL);
+    loop {
+        tokio::select! {
+            result = results.recv() => match result {
+                None => break,
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    copy.stop.store(true, Ordering::Relaxed);
+                    failure.get_or_insert(error);
+                }
+            },
+            _ = report.tick() => {
+                progress.copying(copy.counters.now());
+                copy.counters.log();
+            }
+        }
+    }
+    progress.copying(copy.counters.now());
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    // Every worker has dropped its handle before it closed its channel.
+    Arc::into_inner(copy)
+        .map(|copy| copy.loader)
+        .ok_or_else(|| Error::Protocol("a copy worker outlived its work".into()))
+}

@@ -1,0 +1,193 @@
+//! The rows of a COPY, from the bytes PostgreSQL sends.
+
+use bytes::{Buf, BytesMut};
+use kelvin_protocol::Value;
+use kelvin_storage::Table;
+
+use super::chunk::Format;
+use crate::decode::{DecodeError, Decoder};
+use crate::{Error, Result};
+
+const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
+/// Signature, flags, length of the header's extension.
+const HEADER: usize = 11 + 4 + 4;
+const MALFORMED: DecodeError = DecodeError("a COPY row is malformed");
+
+/// Splits and decodes the rows of one COPY, whatever pieces its bytes come in.
+pub(crate) struct Rows<'a> {
+    table: &'a Table,
+    columns: Vec<(Decoder, bool)>,
+    format: Format,
+    buffer: BytesMut,
+    header_read: bool,
+    ended: bool,
+}
+
+impl<'a> Rows<'a> {
+    pub(crate) fn new(table: &'a Table, format: Format) -> Self {
+        let columns = table.columns.iter().map(|column| {
+            let decoder = Decoder::of(column);
+            (decoder, format == Format::Binary && decoder.knows_binary())
+        });
+        Self {
+            table,
+            columns: columns.collect(),
+            format,
+            buffer: BytesMut::new(),
+            header_read: format == Format::Text,
+            ended: false,
+        }
+    }
+
+    /// Takes in bytes.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next row that is there in full.
+    pub(crate) fn next(&mut self) -> Result<Option<Vec<Value>>> {
+        if !self.header_read && !self.read_header()? {
+            return Ok(None);
+        }
+        if self.ended {
+            return Ok(None);
+        }
+        match self.format {
+            Format::Binary => self.binary_row(),
+            Format::Text => self.text_row(),
+        }
+    }
+
+    /// Whether the COPY ended where it should.
+    pub(crate) fn finish(&self) -> Result<()> {
+        let complete = self.buffer.is_empty() && (self.ended || self.format == Format::Text);
+        if complete {
+            Ok(())
+        } else {
+            Err(self.fault(None, &MALFORMED))
+        }
+    }
+
+    fn fault(&self, column: Option<usize>, error: &DecodeError) -> Error {
+        let column = column.and_then(|at| self.table.columns.get(at));
+        let column = column.map_or("", |column| column.name.as_str());
+        Error::Protocol(format!("copy of {:?}, column {column:?}: {error}", self.table.name))
+    }
+
+    fn read_header(&mut self) -> Result<bool> {
+        if self.buffer.len() < HEADER {
+            return Ok(false);
+        }
+        let mut header = self.buffer.split_to(HEADER);
+        if !header.starts_with(SIGNATURE) {
+            return Err(self.fault(None, &MALFORMED));
+        }
+        header.advance(SIGNATURE.len());
+        let (_flags, extension) = (header.get_u32(), header.get_u32());
+        if extension != 0 {
+            return Err(self.fault(None, &DecodeError("COPY has an unknown header")));
+        }
+        self.header_read = true;
+        Ok(true)
+    }
+
+    fn binary_row(&mut self) -> Result<Option<Vec<Value>>> {
+        let Some(length) = binary_row_length(&self.buffer).map_err(|e| self.fault(None, &e))?
+        else {
+            return Ok(None);
+        };
+        let mut row = self.buffer.split_to(length);
+        match row.get_i16() {
+            -1 => {
+                self.ended = true;
+                return Ok(None);
+            }
+            count if usize::try_from(count) == Ok(self.columns.len()) => {}
+            _ => return Err(self.fault(None, &MALFORMED)),
+        }
+        let mut values = Vec::with_capacity(self.columns.len());
+        for (at, (decoder, binary)) in self.columns.iter().enumerate() {
+            // The lengths were checked when the row was measured.
+            let Ok(length) = usize::try_from(row.get_i32()) else {
+                values.push(Value::Null);
+                continue;
+            };
+            let bytes = row.split_to(length);
+            let value = if *binary {
+                decoder.binary(&bytes)
+            } else {
+                decoder.text(&bytes)
+            };
+            values.push(value.map_err(|error| self.fault(Some(at), &error))?);
+        }
+        Ok(Some(values))
+    }
+
+    fn text_row(&mut self) -> Result<Option<Vec<Value>>> {
+        let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') else {
+            return Ok(None);
+        };
+        let line = self.buffer.split_to(end + 1);
+        let line = line.get(..end).unwrap_or_default();
+        let mut values = Vec::with_capacity(self.columns.len());
+        let mut unescaped = Vec::new();
+        let fields = line.split(|byte| *byte == b'\t');
+        for (at, field) in fields.enumerate() {
+            let Some((decoder, _)) = self.columns.get(at) else {
+                return Err(self.fault(None, &MALFORMED));
+            };
+            if field == b"\\N" {
+                values.push(Value::Null);
+                continue;
+            }
+            let value = unescape(field, &mut unescaped).and_then(|()| decoder.text(&unescaped));
+            values.push(value.map_err(|error| self.fault(Some(at), &error))?);
+        }
+        if values.len() != self.columns.len() {
+            return Err(self.fault(None, &MALFORMED));
+        }
+        Ok(Some(values))
+    }
+}
+
+/// Length of the binary row at the start of `buffer`, if all of it is there.
+fn binary_row_length(buffer: &[u8]) -> Result<Option<usize>, DecodeError> {
+    let Some((count, _)) = buffer.split_first_chunk() else {
+        return Ok(None);
+    };
+    let mut length: usize = 2;
+    for _ in 0..i16::from_be_bytes(*count).max(0) {
+        let rest = buffer.get(length..).unwrap_or_default();
+        let Some((field, _)) = rest.split_first_chunk() else {
+            return Ok(None);
+        };
+        let field = match i32::from_be_bytes(*field) {
+            -1 => 0,
+            field => usize::try_from(field).map_err(|_| MALFORMED)?,
+        };
+        length = length.checked_add(4 + field).ok_or(MALFORMED)?;
+    }
+    Ok((buffer.len() >= length).then_some(length))
+}
+
+fn unescape(field: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+    out.clear();
+    let mut bytes = field.iter();
+    while let Some(byte) = bytes.next() {
+        if *byte != b'\\' {
+            out.push(*byte);
+            continue;
+        }
+        out.push(match bytes.next() {
+            Some(b'\\') => b'\\',
+            Some(b'b') => 8,
+            Some(b'f') => 12,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(b'v') => 11,
+            _ => return Err(DecodeError("a COPY row has an unknown escape")),
+        });
+    }
+    Ok(())
+}

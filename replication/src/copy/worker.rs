@@ -1,0 +1,81 @@
+//! A thread that copies chunk after chunk over its own connection.
+//!
+//! Decoding and sorting are work for a processor, so they do not run on the shared runtime.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::TryStreamExt;
+use tokio::sync::mpsc;
+use tokio_postgres::Client;
+
+use super::Copy;
+use super::chunk::Chunk;
+use super::rows::Rows;
+use crate::quote::literal;
+use crate::{Result, sql};
+
+/// Application name of the connections that copy.
+const APPLICATION: &str = "kelvin-initial-copy";
+
+/// Starts a worker. It sends its one result when it has dropped its handle on `copy`.
+pub(super) fn spawn(
+    number: usize,
+    copy: Arc<Copy>,
+    done: mpsc::Sender<Result<()>>,
+) -> Result<()> {
+    std::thread::Builder::new()
+        .name(format!("copy-{number}"))
+        .spawn(move || {
+            let result = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(Into::into)
+                .and_then(|runtime| runtime.block_on(work(&copy)));
+            drop(copy);
+            // The receiver is gone only if the whole copy was given up.
+            let _ = done.blocking_send(result);
+        })?;
+    Ok(())
+}
+
+async fn work(copy: &Copy) -> Result<()> {
+    let client = sql::connect(&copy.address, APPLICATION).await?;
+    sql::set_session(&client).await?;
+    client
+        .batch_execute(&format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+            literal(&copy.snapshot)
+        ))
+        .await?;
+    while let Some(chunk) = copy.next() {
+        copy_chunk(copy, &client, &chunk).await?;
+        if chunk.done() {
+            copy.counters.tables_done.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(table = chunk.table.name, "copied a table");
+        }
+    }
+    client.batch_execute("COMMIT").await?;
+    Ok(())
+}
+
+async fn copy_chunk(copy: &Copy, client: &Client, chunk: &Chunk) -> Result<()> {
+    let mut loader = copy.loader.table(chunk.table.id)?;
+    let mut rows = Rows::new(&chunk.table, chunk.format);
+    let stream = client.copy_out(&chunk.statement).await?;
+    let mut stream = std::pin::pin!(stream);
+    while let Some(bytes) = stream.try_next().await? {
+        rows.push(&bytes);
+        let mut count = 0;
+        while let Some(row) = rows.next()? {
+            loader.insert(row)?;
+            count += 1;
+        }
+        copy.counters.rows.fetch_add(count, Ordering::Relaxed);
+        let length = u64::try_from(bytes.len()).unwrap_or(0);
+        copy.counters.bytes.fetch_add(length, Ordering::Relaxed);
+    }
+    rows.finish()?;
+    loader.finish()?;
+    Ok(())
+}

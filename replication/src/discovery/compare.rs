@@ -1,0 +1,79 @@
+//! Whether the upstream's schema is still the one the replica was copied with.
+
+use kelvin_protocol::Direction;
+use kelvin_storage::{Catalog, Table, TableId};
+
+/// How the upstream's schema differs from the replica's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SchemaDifference {
+    /// Only indexes are missing here; they can be added.
+    Indexes(Vec<MissingIndex>),
+    /// Tables, columns or keys differ; says which.
+    Structure(String),
+}
+
+/// An index the upstream has and the replica has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MissingIndex {
+    pub(crate) table: TableId,
+    pub(crate) name: String,
+    pub(crate) columns: Vec<(usize, Direction)>,
+}
+
+/// Compares; `None` where nothing the replica cares about differs. Indexes that are gone upstream
+/// are kept here.
+pub(crate) fn difference(ours: &Catalog, theirs: &Catalog) -> Option<SchemaDifference> {
+    if let Some(reason) = structure(ours, theirs) {
+        return Some(SchemaDifference::Structure(reason));
+    }
+    let mut missing = Vec::new();
+    for theirs in theirs.tables() {
+        let Some(ours) = ours.table(&theirs.name) else {
+            continue;
+        };
+        for index in &theirs.indexes {
+            if !ours.indexes.iter().any(|known| known.columns == index.columns) {
+                missing.push(MissingIndex {
+                    table: ours.id,
+                    name: index.name.clone(),
+                    columns: index.columns.clone(),
+                });
+            }
+        }
+    }
+    (!missing.is_empty()).then_some(SchemaDifference::Indexes(missing))
+}
+
+fn structure(ours: &Catalog, theirs: &Catalog) -> Option<String> {
+    for table in ours.tables() {
+        let Some(now) = theirs.table(&table.name) else {
+            return Some(format!("table {:?} is no longer published or syncable", table.name));
+        };
+        if let Some(what) = table_difference(table, now) {
+            return Some(format!("{what} of table {:?} changed", table.name));
+        }
+    }
+    let new = theirs.tables().iter().find(|table| ours.table(&table.name).is_none())?;
+    Some(format!("table {:?} is new", new.name))
+}
+
+fn table_difference(ours: &Table, theirs: &Table) -> Option<&'static str> {
+    if ours.oid != theirs.oid {
+        return Some("the identity");
+    }
+    if ours.columns != theirs.columns {
+        return Some("the columns");
+    }
+    // Reasons are texts of ours and may be put otherwise in another version.
+    let names = |table: &Table| -> Vec<String> {
+        let names = table.unsynced_columns.iter().map(|(name, _)| name.clone());
+        names.collect()
+    };
+    if names(ours) != names(theirs) {
+        return Some("the columns that are not synced");
+    }
+    if ours.key != theirs.key || ours.unique_keys != theirs.unique_keys {
+        return Some("the keys");
+    }
+    None
+}

@@ -1,0 +1,53 @@
+//! What the publications publish → the replica's catalog.
+
+mod build;
+mod compare;
+mod read;
+
+use kelvin_storage::Catalog;
+use tokio_postgres::GenericClient;
+
+pub(crate) use compare::{MissingIndex, SchemaDifference, difference};
+
+use crate::Result;
+
+/// The published tables, as the upstream has them now (or in the transaction's snapshot).
+pub(crate) struct Discovery {
+    pub(crate) catalog: Catalog,
+    /// For each table of the catalog, in its order, how it is copied.
+    pub(crate) sources: Vec<Source>,
+}
+
+/// What the copy of a table has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// Whether rows are in partitions.
+    pub(crate) partitioned: bool,
+    /// Conditions of which a row must meet one; all rows where empty.
+    pub(crate) filters: Vec<String>,
+    /// Size in blocks of the main fork.
+    pub(crate) blocks: u64,
+    /// Size in bytes including TOAST.
+    pub(crate) bytes: u64,
+    /// The planner's estimate of the number of rows.
+    pub(crate) rows: u64,
+}
+
+/// Reads the catalog of PostgreSQL. `version` is `server_version_num`.
+pub(crate) async fn discover(
+    client: &impl GenericClient,
+    publications: &[String],
+    version: i32,
+) -> Result<Discovery> {
+    let published = read::published(client, publications, version).await?;
+    Ok(build::build(published))
+}
+
+/// Name of a table as clients say it.
+pub(crate) fn client_name(schema: &str, name: &str) -> String {
+    if schema == "public" {
+        name.to_owned()
+    } else {
+        format!("{schema}.{name}")
+    }
+}

@@ -1,0 +1,221 @@
+//! Queries on the system catalogs.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tokio_postgres::{GenericClient, Row};
+
+use crate::decode::ElementKind;
+use crate::discovery::Source;
+use crate::{Error, Result};
+
+/// First version whose `pg_publication_tables` lists generated columns only where they are
+/// published.
+const TRUSTED_COLUMN_LISTS: i32 = 160_000;
+
+/// A published table with everything the catalogs say about it.
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) oid: u32,
+    pub(super) schema: String,
+    pub(super) name: String,
+    /// `relreplident`: d, n, f or i.
+    pub(super) identity: String,
+    pub(super) columns: Vec<PublishedColumn>,
+    pub(super) indexes: Vec<PublishedIndex>,
+    pub(super) source: Source,
+}
+
+#[derive(Debug)]
+pub(super) struct PublishedColumn {
+    pub(super) name: String,
+    pub(super) attnum: i16,
+    pub(super) type_oid: u32,
+    /// `typname`, or the element's with `[]` for each dimension.
+    pub(super) type_name: String,
+    pub(super) kind: ElementKind,
+    pub(super) not_null: bool,
+    pub(super) generated: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct PublishedIndex {
+    pub(super) name: String,
+    pub(super) btree: bool,
+    pub(super) unique: bool,
+    pub(super) primary: bool,
+    pub(super) replica_identity: bool,
+    pub(super) immediate: bool,
+    /// attnum and whether descending; attnum 0 is an expression.
+    pub(super) columns: Vec<(i16, bool)>,
+}
+
+const TABLES: &str = "
+    SELECT c.oid, n.nspname, c.relname, c.relreplident::text, c.relkind::text,
+           p.attnames::text[], p.rowfilter, p.pubname::text,
+           coalesce(CASE WHEN c.relkind = 'r' THEN pg_relation_size(c.oid) END, 0)
+             / current_setting('block_size')::bigint,
+           coalesce(pg_table_size(c.oid), 0), greatest(c.reltuples, 0)::bigint
+    FROM pg_publication_tables p
+    JOIN pg_namespace n ON n.nspname = p.schemaname
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+    WHERE p.pubname = ANY ($1)
+    ORDER BY n.nspname, c.relname, p.pubname";
+
+const COLUMNS: &str = "
+    SELECT a.attrelid, a.attname, a.attnum, t.oid, t.typname, t.typtype::text,
+           e.typname, greatest(a.attndims::int, 1), a.attnotnull, a.attgenerated <> ''
+    FROM pg_attribute a
+    JOIN pg_type t ON t.oid = a.atttypid
+    LEFT JOIN pg_type e ON e.typarray = t.oid
+    WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY a.attrelid, a.attnum";
+
+const INDEXES: &str = "
+    SELECT x.indrelid, i.relname, m.amname = 'btree', x.indisunique, x.indisprimary,
+           x.indisreplident, x.indimmediate, x.indkey::int2[], x.indoption::int2[],
+           x.indnkeyatts::int
+    FROM pg_index x
+    JOIN pg_class i ON i.oid = x.indexrelid
+    JOIN pg_am m ON m.oid = i.relam
+    WHERE x.indrelid = ANY ($1) AND x.indisvalid AND x.indpred IS NULL AND x.indexprs IS NULL
+    ORDER BY x.indrelid, i.relname";
+
+/// Everything the publications publish, by schema and name.
+pub(super) async fn published(
+    client: &impl GenericClient,
+    publications: &[String],
+    version: i32,
+) -> Result<Vec<Published>> {
+    let tables = tables(client, publications).await?;
+    let oids: Vec<u32> = tables.values().map(|(table, _)| table.oid).collect();
+    let mut columns = columns(client, &oids).await?;
+    let mut indexes = indexes(client, &oids).await?;
+    let trusted = version >= TRUSTED_COLUMN_LISTS;
+    Ok(tables
+        .into_values()
+        .map(|(mut table, names)| {
+            table.columns = columns.remove(&table.oid).unwrap_or_default();
+            table.columns.retain(|column| {
+                names.contains(&column.name) && (trusted || !column.generated)
+            });
+            table.indexes = indexes.remove(&table.oid).unwrap_or_default();
+            table
+        })
+        .collect())
+}
+
+type ByName = BTreeMap<(String, String), (Published, Vec<String>)>;
+
+/// The tables with the names of their published columns.
+async fn tables(client: &impl GenericClient, publications: &[String]) -> Result<ByName> {
+    let mut tables = ByName::new();
+    let mut unfiltered = Vec::new();
+    for row in client.query(TABLES, &[&publications]).await? {
+        let (table, names) = table(&row)?;
+        let filter: Option<String> = row.try_get(6)?;
+        let publication: String = row.try_get(7)?;
+        let at = (table.schema.clone(), table.name.clone());
+        let entry = tables.entry(at.clone()).or_insert_with(|| (table, names.clone()));
+        if entry.1 != names {
+            return Err(Error::Config(format!(
+                "table {:?} is in several publications, and {publication:?} publishes other \
+                 columns of it than the rest: give them the same column list",
+                at.1
+            )));
+        }
+        match filter {
+            Some(filter) => entry.0.source.filters.push(filter),
+            // One publication without a filter publishes every row.
+            None => unfiltered.push(at),
+        }
+    }
+    for at in unfiltered {
+        if let Some((table, _)) = tables.get_mut(&at) {
+            table.source.filters.clear();
+        }
+    }
+    Ok(tables)
+}
+
+fn table(row: &Row) -> Result<(Published, Vec<String>)> {
+    let count = |at: usize| -> Result<u64> {
+        let count: i64 = row.try_get(at)?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    };
+    let kind: String = row.try_get(4)?;
+    let table = Published {
+        oid: row.try_get(0)?,
+        schema: row.try_get(1)?,
+        name: row.try_get(2)?,
+        identity: row.try_get(3)?,
+        columns: Vec::new(),
+        indexes: Vec::new(),
+        source: Source {
+            partitioned: kind == "p",
+            filters: Vec::new(),
+            blocks: count(8)?,
+            bytes: count(9)?,
+            rows: count(10)?,
+        },
+    };
+    let names: Option<Vec<String>> = row.try_get(5)?;
+    Ok((table, names.unwrap_or_default()))
+}
+
+async fn columns(
+    client: &impl GenericClient,
+    oids: &[u32],
+) -> Result<HashMap<u32, Vec<PublishedColumn>>> {
+    let mut columns = HashMap::<u32, Vec<_>>::new();
+    for row in client.query(COLUMNS, &[&oids]).await? {
+        let own_name: String = row.try_get(4)?;
+        let element: Option<String> = row.try_get(6)?;
+        let dimensions = usize::try_from(row.try_get::<_, i32>(7)?).unwrap_or(1);
+        let kind = match (&element, row.try_get::<_, String>(5)?.as_str()) {
+            (Some(_), _) => ElementKind::Array,
+            (None, "e") => ElementKind::Enum,
+            (None, "b") => ElementKind::Base,
+            _ => ElementKind::Other,
+        };
+        let column = PublishedColumn {
+            name: row.try_get(1)?,
+            attnum: row.try_get(2)?,
+            type_oid: row.try_get(3)?,
+            type_name: element.map_or(own_name, |name| name + &"[]".repeat(dimensions)),
+            kind,
+            not_null: row.try_get(8)?,
+            generated: row.try_get(9)?,
+        };
+        columns.entry(row.try_get(0)?).or_default().push(column);
+    }
+    Ok(columns)
+}
+
+async fn indexes(
+    client: &impl GenericClient,
+    oids: &[u32],
+) -> Result<HashMap<u32, Vec<PublishedIndex>>> {
+    let mut indexes = HashMap::<u32, Vec<_>>::new();
+    for row in client.query(INDEXES, &[&oids]).await? {
+        let attnums: Vec<i16> = row.try_get(7)?;
+        let options: Vec<i16> = row.try_get(8)?;
+        let keys = usize::try_from(row.try_get::<_, i32>(9)?).unwrap_or(0);
+        let descending = |at: usize| options.get(at).is_some_and(|option| option & 1 == 1);
+        let index = PublishedIndex {
+            name: row.try_get(1)?,
+            btree: row.try_get(2)?,
+            unique: row.try_get(3)?,
+            primary: row.try_get(4)?,
+            replica_identity: row.try_get(5)?,
+            immediate: row.try_get(6)?,
+            columns: attnums
+                .iter()
+                .take(keys)
+                .enumerate()
+                .map(|(at, attnum)| (*attnum, descending(at)))
+                .collect(),
+        };
+        indexes.entry(row.try_get(0)?).or_default().push(index);
+    }
+    Ok(indexes)
+}

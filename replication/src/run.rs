@@ -1,0 +1,202 @@
+//! Following the stream, over reconnects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::preflight::{REPLICATOR_NAME, explain};
+use crate::prepare::{Prepared, blocking};
+use crate::stream::{
+    Applier, Assembler, Backoff, Durability, Feedback, QueueSender, SchemaWatch, Session, Severity,
+};
+use crate::wire::{CopyBoth, ReplicationConnection};
+use crate::{CommitListener, Error, ErrorKind, Result, sql, upstream};
+
+/// Attempts to get a slot that another process streams from.
+const TAKEOVER_ATTEMPTS: u32 = 50;
+const TAKEOVER_PAUSE: Duration = Duration::from_millis(100);
+
+impl Prepared {
+    /// Follows the stream until `shutdown`: applies every transaction, tells `listener`, confirms to
+    /// PostgreSQL what is durable. Reconnects by itself, with growing pauses.
+    ///
+    /// # Errors
+    /// * `Resync`: the slot, the schema or the upstream is not the one the replica was copied from.
+    ///   Drop every handle on the replica, [`discard`](crate::discard) it and
+    ///   [`prepare`](crate::prepare) anew.
+    /// * `Config`: only the operator can mend it.
+    /// * `Storage`: the replica cannot be written.
+    pub async fn run(
+        self,
+        listener: Arc<dyn CommitListener>,
+        shutdown: CancellationToken,
+    ) -> Result<()> {
+        let (replica, interval) = (self.replica.clone(), self.options.sync_interval);
+        let durability = blocking(move || Durability::start(replica, interval)).await?;
+        let mark = durability.mark();
+        let mut applier = Applier::start(&self.options, self.replica.clone(), listener, mark)?;
+        let described = Notify::new();
+        let watch = SchemaWatch {
+            options: &self.options,
+            address: &self.address,
+            publications: &self.publications,
+            version: self.facts.version,
+            replica: &self.replica,
+            commands: applier.commands(),
+            described: &described,
+        };
+        let queue = applier.queue();
+        let follower = Follower {
+            prepared: &self,
+            described: &described,
+            shutdown: &shutdown,
+            queue,
+            durability: &durability,
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = follower.follow() => outcome,
+            error = applier.failed() => Err(error),
+            error = watch.run() => Err(error),
+        };
+        applier.stop().await;
+        outcome
+    }
+}
+
+/// Keeps a session going.
+struct Follower<'a> {
+    prepared: &'a Prepared,
+    described: &'a Notify,
+    shutdown: &'a CancellationToken,
+    queue: QueueSender,
+    durability: &'a Durability,
+}
+
+impl Follower<'_> {
+    async fn follow(self) -> Result<()> {
+        let mut feedback = Feedback::new(*self.durability.durable().borrow());
+        let mut backoff = Backoff::default();
+        loop {
+            let ended = tokio::select! {
+                ended = self.session(&mut feedback, &mut backoff) => ended,
+                () = self.shutdown.cancelled() => return Ok(()),
+            };
+            let Err(error) = ended else { return Ok(()) };
+            if !error.may_pass() {
+                return Err(error);
+            }
+            let (wait, severity) = backoff.next();
+            report(&error, wait, severity);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.shutdown.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    /// Connects and streams until something fails.
+    async fn session(&self, feedback: &mut Feedback, backoff: &mut Backoff) -> Result<()> {
+        let prepared = self.prepared;
+        let stream = self.connect(feedback).await?;
+        let timeout = prepared.facts.wal_sender_timeout;
+        let watchdog = (!timeout.is_zero()).then(|| timeout * 2);
+        let session = Session {
+            stream,
+            assembler: Assembler::new(prepared.replica.catalog()),
+            feedback,
+            queue: self.queue.clone(),
+            durable: self.durability.durable(),
+            described: self.described,
+            shutdown: self.shutdown,
+            wal_sender_timeout: timeout,
+            inbound_timeout: prepared.options.inbound_timeout.or(watchdog),
+        };
+        session.run(|| backoff.reset()).await.map_err(lost_publication)
+    }
+
+    async fn connect(&self, feedback: &mut Feedback) -> Result<CopyBoth> {
+        let prepared = self.prepared;
+        let (address, slot) = (&prepared.address, prepared.slot.as_str());
+        let client = sql::connect(address, REPLICATOR_NAME)
+            .await
+            .map_err(|error| explain(error, address))?;
+        for attempt in 1.. {
+            feedback.slot_confirmed(self.check_slot(&client).await?);
+            match self.start(feedback).await {
+                Err(error) if error.sqlstate() == Some("55006") && attempt < TAKEOVER_ATTEMPTS => {
+                    tokio::time::sleep(TAKEOVER_PAUSE).await;
+                }
+                // The slot was invalidated, or logical decoding was turned off; the checks before
+                // the new copy tell.
+                Err(error) if error.sqlstate() == Some("55000") => {
+                    return Err(Error::Resync(format!("slot {slot:?} cannot be used: {error}")));
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(Error::Timeout(format!("slot {slot:?} stays in use")))
+    }
+
+    /// Makes sure that the slot is there and free; gives the position it is confirmed to.
+    async fn check_slot(&self, client: &Client) -> Result<u64> {
+        let slot = self.prepared.slot.as_str();
+        let Some(state) = upstream::slot_state(client, slot).await? else {
+            return Err(Error::Resync(format!("slot {slot:?} is gone")));
+        };
+        if state.lost {
+            return Err(Error::Resync(format!("slot {slot:?} has lost WAL it needs")));
+        }
+        if let Some(pid) = state.active_pid {
+            tracing::info!(slot, pid, "ending the process that streams from our slot");
+            upstream::terminate_user(client, slot).await?;
+        }
+        Ok(state.confirmed)
+    }
+
+    async fn start(&self, feedback: &Feedback) -> Result<CopyBoth> {
+        let prepared = self.prepared;
+        let limit = prepared.options.max_message_bytes;
+        let address = &prepared.address;
+        let mut connection = ReplicationConnection::open(address, REPLICATOR_NAME, limit)
+            .await
+            .map_err(|error| explain(error, address))?;
+        let system = connection.identify().await?;
+        if system.system_identifier != prepared.system_identifier {
+            return Err(Error::Resync(
+                "there is another PostgreSQL cluster at the address now".into(),
+            ));
+        }
+        if system.flushed < feedback.start().saturating_sub(1) {
+            return Err(Error::Resync(
+                "PostgreSQL has gone back in time, as after a restore".into(),
+            ));
+        }
+        let start = feedback.start();
+        let (slot, publications) = (&prepared.slot, &prepared.publications);
+        let stream = connection.start(slot, start, publications).await?;
+        tracing::info!(slot, start = %crate::Lsn(start), "streaming from PostgreSQL");
+        Ok(stream)
+    }
+}
+
+/// A publication that was dropped and created again does not help: the stream reads the catalog as
+/// it was at each change.
+fn lost_publication(error: Error) -> Error {
+    match error.sqlstate() {
+        Some("42704") => Error::Resync(format!("a publication is gone: {error}")),
+        _ => error,
+    }
+}
+
+fn report(error: &Error, wait: Duration, severity: Severity) {
+    debug_assert!(error.kind() != ErrorKind::Resync);
+    match severity {
+        Severity::Info => tracing::info!(%error, ?wait, "the stream ended, connecting again"),
+        Severity::Warn => tracing::warn!(%error, ?wait, "the stream ended, connecting again"),
+        Severity::Error => tracing::error!(%error, ?wait, "the stream ended, connecting again"),
+    }
+}

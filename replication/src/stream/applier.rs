@@ -1,0 +1,179 @@
+//! The thread that writes to the replica.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kelvin_storage::{Replica, Transaction};
+use tokio::sync::mpsc::{self, Receiver};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::durability::AppliedMark;
+use super::queue::{QueueSender, Queued, queue};
+use crate::discovery::MissingIndex;
+use crate::{CommitListener, Error, Options, Result};
+
+/// Most transactions applied as one batch.
+const BATCH_TRANSACTIONS: usize = 256;
+/// Operations beyond which no further transaction joins a batch.
+const BATCH_OPERATIONS: usize = 4096;
+/// Time between two rounds of upkeep.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// Commands that may wait.
+const COMMANDS: usize = 8;
+/// Longest wait for the thread at the end.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Something to do between two batches.
+pub(crate) enum Command {
+    /// Build an index the upstream has.
+    AddIndex(MissingIndex),
+}
+
+/// A handle on the thread.
+pub(crate) struct Applier {
+    queue: QueueSender,
+    commands: mpsc::Sender<Command>,
+    stop: CancellationToken,
+    outcome: oneshot::Receiver<Result<()>>,
+}
+
+impl Applier {
+    pub(crate) fn start(
+        options: &Options,
+        replica: Replica,
+        listener: Arc<dyn CommitListener>,
+        mark: AppliedMark,
+    ) -> Result<Self> {
+        let (queue, transactions) = queue(options);
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let stop = CancellationToken::new();
+        let (result, outcome) = oneshot::channel();
+        let worker = Worker {
+            replica,
+            listener,
+            mark,
+            transactions,
+            commands: inbox,
+            stop: stop.clone(),
+            started: Instant::now(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
+        std::thread::Builder::new()
+            .name("replica-apply".into())
+            .spawn(move || {
+                // Nobody may be left to hear it.
+                let _ = result.send(worker.work(&runtime));
+            })?;
+        Ok(Self {
+            queue,
+            commands,
+            stop,
+            outcome,
+        })
+    }
+
+    pub(crate) fn queue(&self) -> QueueSender {
+        self.queue.clone()
+    }
+
+    pub(crate) fn commands(&self) -> mpsc::Sender<Command> {
+        self.commands.clone()
+    }
+
+    /// Waits until the thread fails. Cancel-safe.
+    pub(crate) async fn failed(&mut self) -> Error {
+        match (&mut self.outcome).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) | Err(_) => Error::Protocol("the thread that applies ended".into()),
+        }
+    }
+
+    /// Ends the thread after the batch it is at. What is queued is not applied; PostgreSQL sends it
+    /// again.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        if tokio::time::timeout(STOP_TIMEOUT, self.outcome).await.is_err() {
+            tracing::warn!("the thread that applies does not end: its listener blocks");
+        }
+    }
+}
+
+struct Worker {
+    replica: Replica,
+    listener: Arc<dyn CommitListener>,
+    mark: AppliedMark,
+    transactions: Receiver<Queued>,
+    commands: Receiver<Command>,
+    stop: CancellationToken,
+    started: Instant,
+}
+
+enum Work {
+    Transaction(Queued),
+    Command(Command),
+    Upkeep,
+    Stop,
+}
+
+impl Worker {
+    fn work(mut self, runtime: &tokio::runtime::Runtime) -> Result<()> {
+        let mut upkeep = Instant::now() + UPKEEP_INTERVAL;
+        loop {
+            match runtime.block_on(self.next(upkeep)) {
+                Work::Transaction(first) => self.apply(first)?,
+                Work::Command(Command::AddIndex(index)) => self.add_index(&index)?,
+                Work::Upkeep => {
+                    self.replica.maintain(self.started.elapsed())?;
+                    upkeep = Instant::now() + UPKEEP_INTERVAL;
+                }
+                Work::Stop => return Ok(()),
+            }
+        }
+    }
+
+    async fn next(&mut self, upkeep: Instant) -> Work {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Work::Stop,
+            () = tokio::time::sleep_until(upkeep.into()) => Work::Upkeep,
+            Some(command) = self.commands.recv() => Work::Command(command),
+            queued = self.transactions.recv() => queued.map_or(Work::Stop, Work::Transaction),
+        }
+    }
+
+    /// Applies a transaction together with those that queued up behind it: one by one while there is
+    /// time, in batches under load.
+    fn apply(&mut self, first: Queued) -> Result<()> {
+        let mut shares = Vec::new();
+        let mut batch: Vec<Transaction> = Vec::new();
+        let mut operations = 0;
+        let mut next = Some(first);
+        while let Some(queued) = next {
+            operations += queued.transaction.ops.len();
+            let (transaction, share) = queued.into_parts();
+            batch.push(transaction);
+            shares.push(share);
+            let full = batch.len() >= BATCH_TRANSACTIONS || operations >= BATCH_OPERATIONS;
+            next = if full {
+                None
+            } else {
+                self.transactions.try_recv().ok()
+            };
+        }
+        let applied = self.replica.apply(&batch)?;
+        drop(batch);
+        drop(shares);
+        self.mark.applied(applied.version);
+        self.listener.committed(applied);
+        Ok(())
+    }
+
+    fn add_index(&self, index: &MissingIndex) -> Result<()> {
+        tracing::info!(index = index.name, "building an index that is new in PostgreSQL");
+        self.replica.add_index(index.table, &index.columns)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! What of the replica survives a power loss.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use kelvin_protocol::Version;
+use kelvin_storage::Replica;
+use tokio::sync::watch;
+
+use crate::Result;
+
+/// A thread that fsyncs the replica whenever something was applied, at most once in an interval.
+///
+/// INVARIANT: only versions that `durable` shows are confirmed to PostgreSQL, for what is confirmed
+/// is never sent again.
+pub(crate) struct Durability {
+    shared: Arc<Shared>,
+    durable: watch::Receiver<Version>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    applied: Version,
+    stopped: bool,
+}
+
+/// Tells the thread what was applied.
+#[derive(Clone)]
+pub(crate) struct AppliedMark(Arc<Shared>);
+
+impl AppliedMark {
+    /// Everything up to `version` is applied.
+    pub(crate) fn applied(&self, version: Version) {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.applied = state.applied.max(version);
+        self.0.changed.notify_all();
+    }
+}
+
+impl Durability {
+    /// Syncs what there is and starts the thread. Blocks for the length of an fsync.
+    pub(crate) fn start(replica: Replica, interval: Duration) -> Result<Self> {
+        let version = replica.sync()?;
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                applied: version,
+                stopped: false,
+            }),
+            changed: Condvar::new(),
+        });
+        let (sender, durable) = watch::channel(version);
+        let state = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("replica-sync".into())
+            .spawn(move || sync_when_applied(&replica, interval, &state, &sender))?;
+        Ok(Self { shared, durable })
+    }
+
+    /// The version that is durable now. It closes when syncing failed.
+    pub(crate) fn durable(&self) -> watch::Receiver<Version> {
+        self.durable.clone()
+    }
+
+    pub(crate) fn mark(&self) -> AppliedMark {
+        AppliedMark(Arc::clone(&self.shared))
+    }
+}
+
+impl Drop for Durability {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.stopped = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+fn sync_when_applied(
+    replica: &Replica,
+    interval: Duration,
+    shared: &Shared,
+    durable: &watch::Sender<Version>,
+) {
+    loop {
+        let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = |state: &mut State| !state.stopped && state.applied <= *durable.borrow();
+        let state = *shared
+            .changed
+            .wait_while(state, waiting)
+            .unwrap_or_else(PoisonError::into_inner);
+        match replica.sync() {
+            Ok(version) => drop(durable.send_replace(version)),
+            Err(error) => {
+                tracing::error!(%error, "the replica cannot be synced to disk");
+                return;
+            }
+        }
+        if state.stopped {
+            return;
+        }
+        // Everything applied meanwhile shares the next fsync.
+        std::thread::sleep(interval);
+    }
+}

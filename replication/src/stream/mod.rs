@@ -1,0 +1,21 @@
+//! The stream of changes: from pgoutput messages to transactions of the replica.
+
+mod applier;
+mod assembler;
+mod backoff;
+mod durability;
+mod feedback;
+mod pgoutput;
+mod queue;
+mod relation;
+mod session;
+mod watch;
+
+pub(crate) use applier::{Applier, Command};
+pub(crate) use assembler::Assembler;
+pub(crate) use backoff::{Backoff, Severity};
+pub(crate) use durability::Durability;
+pub(crate) use feedback::Feedback;
+pub(crate) use queue::QueueSender;
+pub(crate) use session::Session;
+pub(crate) use watch::SchemaWatch;

@@ -1,0 +1,222 @@
+//! Messages of the `pgoutput` plugin, protocol version 1.
+
+use bytes::Bytes;
+use kelvin_protocol::Version;
+
+use crate::wire::Fields;
+use crate::{Error, Result};
+
+/// A message.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A transaction begins.
+    Begin {
+        /// LSN of its commit record: its version.
+        final_lsn: Version,
+    },
+    /// The transaction is complete.
+    Commit {
+        /// LSN of its commit record.
+        commit_lsn: Version,
+        /// LSN after the commit record.
+        end_lsn: Version,
+    },
+    /// Describes a table before its first change, and again after its schema changed.
+    Relation(Relation),
+    /// A row is new.
+    Insert { oid: u32, new: Tuple },
+    /// A row changed.
+    Update {
+        oid: u32,
+        old: Option<OldTuple>,
+        new: Tuple,
+    },
+    /// A row is gone.
+    Delete { oid: u32, old: OldTuple },
+    /// All rows of some tables are gone.
+    Truncate { oids: Vec<u32> },
+    /// Types, origins and logical messages, which do not matter here.
+    Other,
+}
+
+/// A table as the stream describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Relation {
+    pub(crate) oid: u32,
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    /// `relreplident`: d, n, f or i.
+    pub(crate) identity: u8,
+    pub(crate) columns: Vec<RelationColumn>,
+}
+
+/// A column of a [`Relation`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RelationColumn {
+    /// Whether the old value is told when it changes.
+    pub(crate) key: bool,
+    pub(crate) name: String,
+    pub(crate) type_oid: u32,
+}
+
+/// One value for each column of the relation.
+pub(crate) type Tuple = Vec<Field>;
+
+/// One value on the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Field {
+    Null,
+    /// A TOASTed value that did not change and is not sent.
+    Unchanged,
+    Text(Bytes),
+}
+
+/// The row before a change.
+#[derive(Debug)]
+pub(crate) enum OldTuple {
+    /// Only the key columns are meant.
+    Key(Tuple),
+    /// All of it.
+    Full(Tuple),
+}
+
+impl Message {
+    /// Reads one message.
+    pub(crate) fn parse(bytes: Bytes) -> Result<Self> {
+        let mut fields = Fields(bytes);
+        Ok(match fields.u8()? {
+            b'B' => Self::Begin {
+                final_lsn: fields.u64()?,
+            },
+            b'C' => {
+                let _flags = fields.u8()?;
+                Self::Commit {
+                    commit_lsn: fields.u64()?,
+                    end_lsn: fields.u64()?,
+                }
+            }
+            b'R' => Self::Relation(relation(&mut fields)?),
+            b'I' => Self::Insert {
+                oid: fields.u32()?,
+                new: new_tuple(&mut fields)?,
+            },
+            b'U' => update(&mut fields)?,
+            b'D' => Self::Delete {
+                oid: fields.u32()?,
+                old: match fields.u8()? {
+                    b'K' => OldTuple::Key(tuple(&mut fields)?),
+                    b'O' => OldTuple::Full(tuple(&mut fields)?),
+                    _ => return Err(malformed("a delete has no old row")),
+                },
+            },
+            b'T' => {
+                let count = fields.i32()?;
+                let _options = fields.u8()?;
+                Self::Truncate {
+                    oids: (0..count).map(|_| fields.u32()).collect::<Result<_>>()?,
+                }
+            }
+            b'Y' | b'O' | b'M' => Self::Other,
+            _ => return Err(malformed("an unknown message")),
+        })
+    }
+}
+
+fn malformed(what: &str) -> Error {
+    Error::Protocol(format!("pgoutput: {what}"))
+}
+
+fn relation(fields: &mut Fields) -> Result<Relation> {
+    let oid = fields.u32()?;
+    let schema = fields.text()?;
+    let name = fields.text()?;
+    let identity = fields.u8()?;
+    let count = fields.i16()?;
+    let columns = (0..count).map(|_| {
+        let key = fields.u8()? & 1 == 1;
+        let name = fields.text()?;
+        let type_oid = fields.u32()?;
+        let _modifier = fields.i32()?;
+        Ok(RelationColumn {
+            key,
+            name,
+            type_oid,
+        })
+    });
+    let columns = columns.collect::<Result<_>>()?;
+    Ok(Relation {
+        oid,
+        // pgoutput says nothing for pg_catalog.
+        schema: if schema.is_empty() {
+            "pg_catalog".into()
+        } else {
+            schema
+        },
+        name,
+        identity,
+        columns,
+    })
+}
+
+fn update(fields: &mut Fields) -> Result<Message> {
+    let oid = fields.u32()?;
+    let (old, new) = match fields.u8()? {
+        b'K' => (Some(OldTuple::Key(tuple(fields)?)), new_tuple(fields)?),
+        b'O' => (Some(OldTuple::Full(tuple(fields)?)), new_tuple(fields)?),
+        b'N' => (None, tuple(fields)?),
+        _ => return Err(malformed("an update has no new row")),
+    };
+    Ok(Message::Update { oid, old, new })
+}
+
+fn new_tuple(fields: &mut Fields) -> Result<Tuple> {
+    match fields.u8()? {
+        b'N' => tuple(fields),
+        _ => Err(malformed("a change has no new row")),
+    }
+}
+
+fn tuple(fields: &mut Fields) -> Result<Tuple> {
+    let count = fields.i16()?;
+    (0..count)
+        .map(|_| {
+            Ok(match fields.u8()? {
+                b'n' => Field::Null,
+                b'u' => Field::Unchanged,
+                b't' => {
+                    let length = fields.i32()?;
+                    Field::Text(fields.bytes(length)?)
+                }
+                _ => return Err(malformed("a value of an unknown kind")),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_update_with_its_old_key_is_read() {
+        let bytes = Bytes::from_static(b"U\0\0\0\x07K\0\x01t\0\0\0\x01aN\0\x02t\0\0\0\x01bu");
+        let Message::Update { oid, old, new } = Message::parse(bytes).unwrap() else {
+            panic!("not an update");
+        };
+        assert_eq!(oid, 7);
+        assert!(matches!(old, Some(OldTuple::Key(key)) if key.len() == 1));
+        assert_eq!(new, [Field::Text(Bytes::from_static(b"b")), Field::Unchanged]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(
+            tag in prop::sample::select(b"BCRIUDTYOM?".to_vec()),
+            mut bytes: Vec<u8>,
+        ) {
+            bytes.insert(0, tag);
+            let _ = Message::parse(bytes.into());
+        }
+    }
+}

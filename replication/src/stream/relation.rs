@@ -1,0 +1,168 @@
+//! A table of the stream and the table of the replica it goes to.
+
+use std::sync::Arc;
+
+use kelvin_protocol::Value;
+use kelvin_storage::{Catalog, Datum, RowOp, Table};
+
+use super::pgoutput::{Field, OldTuple, Relation, Tuple};
+use crate::decode::Decoder;
+use crate::discovery::client_name;
+use crate::{Error, Result};
+
+/// What is done with the changes of a table.
+#[derive(Debug)]
+pub(super) enum Target {
+    /// They are written to the replica.
+    Held(Held),
+    /// The table is not synced.
+    Ignored,
+}
+
+/// A table that is held.
+#[derive(Debug)]
+pub(super) struct Held {
+    table: Arc<Table>,
+    /// For each column of the table, where its value is in a tuple and how it is decoded.
+    columns: Vec<(usize, Decoder)>,
+}
+
+impl Target {
+    /// Finds the table.
+    ///
+    /// # Errors
+    /// [`Error::Resync`] where the stream's table is not the one that was copied.
+    pub(super) fn resolve(relation: &Relation, catalog: &Catalog) -> Result<Self> {
+        let name = client_name(&relation.schema, &relation.name);
+        let changed = |what: &str| Error::Resync(format!("{what} of table {name:?} changed"));
+        let Some(table) = catalog.table(&name) else {
+            if catalog.unsynced().iter().any(|table| table.name == name) {
+                return Ok(Self::Ignored);
+            }
+            return Err(Error::Resync(format!("table {name:?} is new")));
+        };
+        if table.oid != relation.oid {
+            return Err(changed("the identity"));
+        }
+        let mut columns = Vec::with_capacity(table.columns.len());
+        for column in &table.columns {
+            let at = relation
+                .columns
+                .iter()
+                .position(|there| there.name == column.name && there.type_oid == column.type_oid)
+                .ok_or_else(|| changed(&format!("column {:?}", column.name)))?;
+            columns.push((at, Decoder::of(column)));
+        }
+        let known = |name: &String| {
+            table.column(name).is_some()
+                || table.unsynced_columns.iter().any(|(column, _)| column == name)
+        };
+        if let Some(new) = relation.columns.iter().find(|column| !known(&column.name)) {
+            return Err(changed(&format!("column {:?}", new.name)));
+        }
+        let told = |at: &usize| {
+            let there = columns.get(*at).and_then(|(at, _)| relation.columns.get(*at));
+            there.is_some_and(|column| column.key)
+        };
+        // Identity FULL flags every column, and a table without identity takes only inserts.
+        let only_inserts = !relation.columns.iter().any(|column| column.key);
+        if relation.identity == b'n' || (!only_inserts && !table.key.iter().all(told)) {
+            return Err(changed("the replica identity"));
+        }
+        Ok(Self::Held(Held {
+            table: Arc::clone(table),
+            columns,
+        }))
+    }
+}
+
+impl Held {
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    pub(super) fn insert(&self, new: &Tuple) -> Result<RowOp> {
+        let row = (0..self.columns.len()).map(|at| self.value(new, at));
+        Ok(RowOp::Insert {
+            table: self.table.id,
+            row: row.collect::<Result<_>>()?,
+        })
+    }
+
+    pub(super) fn update(&self, old: Option<&OldTuple>, new: &Tuple) -> Result<RowOp> {
+        let mut row = Vec::with_capacity(self.columns.len());
+        for at in 0..self.columns.len() {
+            row.push(match self.datum(new, at)? {
+                Datum::Unchanged => self.unchanged(old, at)?,
+                datum => datum,
+            });
+        }
+        let old_key = old.map(|old| self.key(old)).transpose()?;
+        let same = |key: &Vec<Value>| {
+            let mut pairs = self.table.key.iter().zip(key);
+            pairs.all(|(at, value)| matches!(row.get(*at), Some(Datum::Value(new)) if new == value))
+        };
+        let old_key = old_key.filter(|key| !same(key));
+        Ok(RowOp::Update {
+            table: self.table.id,
+            old_key,
+            row,
+        })
+    }
+
+    pub(super) fn delete(&self, old: &OldTuple) -> Result<RowOp> {
+        Ok(RowOp::Delete {
+            table: self.table.id,
+            key: self.key(old)?,
+        })
+    }
+
+    /// A column that the new tuple leaves out, from the old one where that has it.
+    fn unchanged(&self, old: Option<&OldTuple>, at: usize) -> Result<Datum> {
+        let in_key = self.table.key.contains(&at);
+        match old {
+            Some(OldTuple::Full(old)) => self.datum(old, at),
+            Some(OldTuple::Key(old)) if in_key => self.datum(old, at),
+            _ if in_key => Err(self.fault(at, "an unchanged key is not told")),
+            _ => Ok(Datum::Unchanged),
+        }
+    }
+
+    fn key(&self, old: &OldTuple) -> Result<Vec<Value>> {
+        let (OldTuple::Key(old) | OldTuple::Full(old)) = old;
+        let values = self.table.key.iter().map(|at| self.value(old, *at));
+        values.collect()
+    }
+
+    fn value(&self, tuple: &Tuple, at: usize) -> Result<Value> {
+        match self.datum(tuple, at)? {
+            Datum::Value(value) => Ok(value),
+            Datum::Unchanged => Err(self.fault(at, "a value that is needed is not sent")),
+        }
+    }
+
+    fn datum(&self, tuple: &Tuple, at: usize) -> Result<Datum> {
+        let field = self
+            .columns
+            .get(at)
+            .and_then(|(there, decoder)| Some((tuple.get(*there)?, *decoder)));
+        match field {
+            None => Err(self.fault(at, "the row is too short")),
+            Some((Field::Null, _)) => Ok(Datum::Value(Value::Null)),
+            Some((Field::Unchanged, _)) => Ok(Datum::Unchanged),
+            Some((Field::Text(text), decoder)) => match decoder.text(text) {
+                Ok(value) => Ok(Datum::Value(value)),
+                Err(error) => Err(self.fault(at, &error.0)),
+            },
+        }
+    }
+
+    fn fault(&self, at: usize, what: &str) -> Error {
+        let column = self.table.columns.get(at);
+        let column = column.map_or("", |column| column.name.as_str());
+        Error::Protocol(format!(
+            "change of table {:?}, column {column:?}: {what}",
+            self.table.name
+        ))
+    }
+}

@@ -1,0 +1,195 @@
+//! One connection's worth of the stream.
+
+use std::time::Duration;
+
+use kelvin_protocol::Version;
+use kelvin_storage::Transaction;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::assembler::{Assembled, Assembler};
+use super::feedback::Feedback;
+use super::queue::QueueSender;
+use crate::wire::{CopyBoth, Inbound};
+use crate::{Error, Result};
+
+/// Longest time between two status updates.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// Status updates in one `wal_sender_timeout`.
+const STATUS_PER_TIMEOUT: u32 = 4;
+/// Shortest time between two status updates about what became durable.
+const CONFIRM_INTERVAL: Duration = Duration::from_millis(20);
+/// A day stands for "never" where there is no watchdog.
+const NEVER: Duration = Duration::from_secs(86_400);
+
+/// What a session works with.
+pub(crate) struct Session<'a> {
+    pub(crate) stream: CopyBoth,
+    pub(crate) assembler: Assembler,
+    pub(crate) feedback: &'a mut Feedback,
+    pub(crate) queue: QueueSender,
+    pub(crate) durable: watch::Receiver<Version>,
+    /// Told when a table is described, for its schema may have changed.
+    pub(crate) described: &'a Notify,
+    pub(crate) shutdown: &'a CancellationToken,
+    /// The server's; zero for never.
+    pub(crate) wal_sender_timeout: Duration,
+    /// Silence after which the connection is given up.
+    pub(crate) inbound_timeout: Option<Duration>,
+}
+
+enum Event {
+    Message(Inbound),
+    Durable,
+    Tick,
+    Silence,
+    Shutdown,
+}
+
+struct Clocks {
+    status: Interval,
+    last_inbound: Instant,
+    last_status: Instant,
+}
+
+impl Session<'_> {
+    /// Streams until shutdown, which is `Ok`, or until something fails. `progressed` is called when
+    /// the first message has arrived.
+    pub(crate) async fn run(mut self, progressed: impl FnOnce()) -> Result<()> {
+        let mut clocks = self.clocks();
+        let mut progressed = Some(progressed);
+        loop {
+            match self.event(&mut clocks).await? {
+                Event::Shutdown => return Ok(()),
+                Event::Silence => {
+                    return Err(Error::Timeout(format!(
+                        "PostgreSQL has been silent for {:?}",
+                        clocks.last_inbound.elapsed()
+                    )));
+                }
+                Event::Tick => {
+                    // The server only speaks up when we are silent, so ask it whether it is there.
+                    let silent = clocks.last_inbound.elapsed() >= clocks.status.period() / 2;
+                    self.status(&mut clocks, silent).await?;
+                }
+                Event::Durable => {
+                    let due = clocks.last_status + CONFIRM_INTERVAL;
+                    tokio::time::sleep_until(due).await;
+                    let version = *self.durable.borrow_and_update();
+                    self.feedback.durable(version);
+                    self.status(&mut clocks, false).await?;
+                }
+                Event::Message(message) => {
+                    if let Some(progressed) = progressed.take() {
+                        progressed();
+                    }
+                    self.take(message, &mut clocks).await?;
+                    while let Some(message) = self.stream.buffered()? {
+                        self.take(message, &mut clocks).await?;
+                    }
+                    clocks.last_inbound = Instant::now();
+                }
+            }
+            if self.shutdown.is_cancelled() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn clocks(&self) -> Clocks {
+        let period = match self.wal_sender_timeout {
+            Duration::ZERO => STATUS_INTERVAL,
+            timeout => (timeout / STATUS_PER_TIMEOUT).min(STATUS_INTERVAL),
+        };
+        let mut status = interval(period.max(CONFIRM_INTERVAL));
+        status.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Clocks {
+            status,
+            last_inbound: Instant::now(),
+            last_status: Instant::now(),
+        }
+    }
+
+    async fn event(&mut self, clocks: &mut Clocks) -> Result<Event> {
+        let deadline = clocks.last_inbound + self.inbound_timeout.unwrap_or(NEVER);
+        tokio::select! {
+            () = self.shutdown.cancelled() => Ok(Event::Shutdown),
+            message = self.stream.next() => message.map(Event::Message),
+            changed = self.durable.changed() => match changed {
+                Ok(()) => Ok(Event::Durable),
+                Err(_) => Err(Error::Protocol("the replica is no longer synced".into())),
+            },
+            _ = clocks.status.tick() => Ok(Event::Tick),
+            () = sleep_until(deadline) => Ok(match self.inbound_timeout {
+                Some(_) => Event::Silence,
+                None => Event::Tick,
+            }),
+        }
+    }
+
+    async fn status(&mut self, clocks: &mut Clocks, reply: bool) -> Result<()> {
+        let position = self.feedback.confirm();
+        self.stream.status(position, reply).await?;
+        clocks.last_status = Instant::now();
+        Ok(())
+    }
+
+    async fn take(&mut self, message: Inbound, clocks: &mut Clocks) -> Result<()> {
+        // INVARIANT: a shutdown may have kept a transaction out of the queue, so nothing after it
+        // is looked at, lest a position beyond it be confirmed.
+        if self.shutdown.is_cancelled() {
+            return Ok(());
+        }
+        match message {
+            Inbound::Keepalive { wal_end, reply } => {
+                // In the middle of a transaction the position may lie beyond its commit.
+                if !self.assembler.in_transaction() {
+                    self.feedback.received(wal_end);
+                }
+                if reply {
+                    self.status(clocks, false).await?;
+                }
+            }
+            Inbound::Data(bytes) => match self.assembler.push(bytes)? {
+                Assembled::Nothing => {}
+                Assembled::Described => self.described.notify_one(),
+                Assembled::Empty { end_lsn } => self.feedback.received(end_lsn),
+                Assembled::Transaction {
+                    transaction,
+                    weight,
+                } => self.enqueue(transaction, weight, clocks).await?,
+            },
+        }
+        Ok(())
+    }
+
+    /// Waits for room in the queue. Meanwhile nothing is read, so TCP holds the server back, but the
+    /// server still hears that we are alive.
+    async fn enqueue(
+        &mut self,
+        transaction: Transaction,
+        weight: usize,
+        clocks: &mut Clocks,
+    ) -> Result<()> {
+        let version = transaction.version;
+        let queue = self.queue.clone();
+        let mut push = std::pin::pin!(queue.push(transaction, weight));
+        loop {
+            tokio::select! {
+                biased;
+                pushed = &mut push => {
+                    pushed.map_err(|_| Error::Protocol("the queue is closed".into()))?;
+                    self.feedback.enqueued(version);
+                    return Ok(());
+                }
+                () = self.shutdown.cancelled() => return Ok(()),
+                _ = clocks.status.tick() => {
+                    let durable = *self.durable.borrow();
+                    self.feedback.durable(durable);
+                    self.status(clocks, false).await?;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Notices changes of the upstream's schema that bring no change of a row.
+
+use std::time::Duration;
+
+use kelvin_storage::Replica;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, timeout};
+use tokio_postgres::{Client, IsolationLevel};
+
+use super::Command;
+use crate::discovery::{SchemaDifference, difference, discover};
+use crate::{Address, Error, Options, Result, sql};
+
+/// Application name of the connection that looks.
+const APPLICATION: &str = "kelvin-schema-watch";
+/// Time for several descriptions to come together.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Longest look.
+const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '30s'";
+
+/// Compares the upstream's schema with the replica's, every so often and when a table is described.
+pub(crate) struct SchemaWatch<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) address: &'a Address,
+    pub(crate) publications: &'a [String],
+    /// `server_version_num`.
+    pub(crate) version: i32,
+    pub(crate) replica: &'a Replica,
+    pub(crate) commands: mpsc::Sender<Command>,
+    /// Set off when a table is described.
+    pub(crate) described: &'a Notify,
+}
+
+impl SchemaWatch<'_> {
+    /// Watches until the schema differs in a way that needs a new copy. A look that fails is tried
+    /// again at the next occasion; the stream tells the operator about a server that is away.
+    pub(crate) async fn run(self) -> Error {
+        let mut client = None;
+        loop {
+            let _ = timeout(self.options.schema_interval, self.described.notified()).await;
+            sleep(SETTLE).await;
+            match self.look(&mut client).await {
+                Ok(None) => {}
+                Ok(Some(reason)) => return Error::Resync(reason),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot look at the schema");
+                    client = None;
+                }
+            }
+        }
+    }
+
+    /// One look: why a new copy is needed, if it is.
+    async fn look(&self, client: &mut Option<Client>) -> Result<Option<String>> {
+        let client = match client {
+            Some(client) if !client.is_closed() => client,
+            slot => {
+                let fresh = sql::connect(self.address, APPLICATION).await?;
+                sql::set_session(&fresh).await?;
+                fresh.batch_execute(STATEMENT_TIMEOUT).await?;
+                slot.insert(fresh)
+            }
+        };
+        // One snapshot for all queries, so that a change is seen whole or not at all.
+        let transaction = client
+            .build_transaction()
+            .isolation_level(IsolationLevel::RepeatableRead)
+            .read_only(true)
+            .start()
+            .await?;
+        let now = discover(&transaction, self.publications, self.version).await?;
+        transaction.commit().await?;
+        match difference(&self.replica.catalog(), &now.catalog) {
+            None => Ok(None),
+            Some(SchemaDifference::Structure(reason)) => Ok(Some(reason)),
+            Some(SchemaDifference::Indexes(missing)) => {
+                for index in missing {
+                    // The receiver ends with the stream; then this watch ends too.
+                    let _ = self.commands.send(Command::AddIndex(index)).await;
+                }
+                Ok(None)
+            }
+        }
+    }
+}

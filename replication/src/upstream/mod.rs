@@ -1,0 +1,12 @@
+//! What kelvin keeps in the upstream database: the same objects as zero-cache.
+
+mod identity;
+mod objects;
+mod publications;
+mod replicas;
+mod slots;
+
+pub(crate) use identity::ensure_replica_identities;
+pub(crate) use objects::ensure;
+pub(crate) use replicas::{RegisteredReplica, finish, forget, register, retire_older};
+pub(crate) use slots::{SlotState, create, drop_slot, slot_state, terminate_user};

@@ -1,0 +1,14 @@
+//! A replication connection: the parts of the PostgreSQL protocol that `tokio-postgres` lacks.
+
+mod channel;
+mod command;
+mod copy_both;
+mod handshake;
+mod message;
+mod socket;
+
+pub(crate) use channel::Channel;
+pub(crate) use command::{CreatedSlot, ReplicationConnection, SystemIdentity};
+pub(crate) use copy_both::{CopyBoth, Inbound};
+pub(crate) use message::Fields;
+pub(crate) use socket::{Duplex, dial};
