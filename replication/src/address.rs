@@ -96,7 +96,11 @@ impl TlsMode {
 /// Shows everything but the password.
 impl std::fmt::Debug for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "postgres://{}@{}/{}", self.user, self.host, self.database)
+        write!(
+            f,
+            "postgres://{}@{}/{}",
+            self.user, self.host, self.database
+        )
     }
 }
 
@@ -295,7 +299,12 @@ mod tests {
 
     #[test]
     fn what_is_not_an_address_is_a_config_error() {
-        for url in ["mysql://x", "postgres://h:x", "postgres://%4", "postgres://h?sslmode=maybe"] {
+        for url in [
+            "mysql://x",
+            "postgres://h:x",
+            "postgres://%4",
+            "postgres://h?sslmode=maybe",
+        ] {
             let error = Address::parse(url).unwrap_err();
             assert_eq!(error.kind(), crate::ErrorKind::Config, "{url}");
         }

@@ -51,7 +51,10 @@ pub(crate) async fn check(options: &Options) -> Result<Upstream> {
     sql::set_session(&client).await?;
     let facts = check_settings(&client, &address).await?;
     let mut connection = open_replication(&address, &client, options).await?;
-    let system = connection.identify().await.map_err(|error| pooled(error, &address))?;
+    let system = connection
+        .identify()
+        .await
+        .map_err(|error| pooled(error, &address))?;
     Ok(Upstream {
         address,
         client,
@@ -113,9 +116,14 @@ pub(crate) async fn open_replication(
         Err(error) => error,
     };
     if error.sqlstate() == Some("42501") {
-        let granted = client.batch_execute("ALTER ROLE CURRENT_USER REPLICATION").await;
+        let granted = client
+            .batch_execute("ALTER ROLE CURRENT_USER REPLICATION")
+            .await;
         if granted.is_ok() {
-            tracing::info!(role = address.user, "gave the role the REPLICATION attribute");
+            tracing::info!(
+                role = address.user,
+                "gave the role the REPLICATION attribute"
+            );
             return open().await.map_err(|error| explain(error, address));
         }
         return Err(Error::Config(format!(

@@ -12,7 +12,7 @@ use crate::preflight::{self, Upstream};
 use crate::progress::Progress;
 use crate::quote::literal;
 use crate::upstream::{self, RegisteredReplica};
-use crate::wire::CreatedSlot;
+use crate::wire::{CreatedSlot, ReplicationConnection};
 use crate::{Address, Error, Result, sql};
 
 /// Application name of the connection that reads the schema of the snapshot.
@@ -45,7 +45,10 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
         Some(replica) => match unfit(&upstream, &replica, &publications).await? {
             None => Some(replica),
             Some(reason) if options.auto_reset => {
-                tracing::warn!(reason, "the replica does not continue the upstream: copying anew");
+                tracing::warn!(
+                    reason,
+                    "the replica does not continue the upstream: copying anew"
+                );
                 remember(options, &replica)?;
                 None
             }
@@ -54,7 +57,10 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
     };
     let replica = match replica {
         Some(replica) => {
-            tracing::info!(version = replica.watermark(), "continuing with the replica there is");
+            tracing::info!(
+                version = replica.watermark(),
+                "continuing with the replica there is"
+            );
             replica
         }
         None => copy(options, &mut upstream, &publications, progress).await?,
@@ -133,7 +139,9 @@ async fn unfit(
         return Ok(Some("it was copied from another PostgreSQL cluster".into()));
     }
     if replica.watermark() > upstream.system.flushed {
-        return Ok(Some("PostgreSQL has gone back in time, as after a restore".into()));
+        return Ok(Some(
+            "PostgreSQL has gone back in time, as after a restore".into(),
+        ));
     }
     if identity.publications != publications {
         return Ok(Some("the list of publications has changed".into()));
@@ -141,7 +149,10 @@ async fn unfit(
     match upstream::slot_state(&upstream.client, &identity.slot).await? {
         None => return Ok(Some(format!("slot {:?} is gone", identity.slot))),
         Some(slot) if slot.lost => {
-            return Ok(Some(format!("slot {:?} has lost WAL it needs", identity.slot)));
+            return Ok(Some(format!(
+                "slot {:?} has lost WAL it needs",
+                identity.slot
+            )));
         }
         Some(_) => {}
     }
@@ -188,15 +199,8 @@ async fn copy(
     let mut connection =
         preflight::open_replication(&upstream.address, &upstream.client, options).await?;
     let failover = options.failover_slot && upstream.facts.knows_failover_slots();
-    let transaction = upstream.client.transaction().await?;
-    let (slot, created) =
-        upstream::create(&transaction, &mut connection, options, failover).await?;
-    let registered =
-        upstream::register(&transaction, &shard, &slot, created.consistent_point).await;
-    let registered = match registered {
-        Ok(registered) => transaction.commit().await.map(|()| registered).map_err(Into::into),
-        Err(error) => Err(error),
-    };
+    let (slot, created, registered) =
+        claim(options, &mut upstream.client, &mut connection, failover).await?;
     lineage.slot = Some(slot.clone());
     lineage.write(&options.replica_dir)?;
     let work = async {
@@ -220,6 +224,30 @@ async fn copy(
         clean_up(options, &slot).await;
     }
     outcome
+}
+
+type Claim = (String, CreatedSlot, Result<RegisteredReplica>);
+
+/// Creates a slot and registers it. Where only the latter fails, the slot has to be dropped again.
+async fn claim(
+    options: &Options,
+    client: &mut Client,
+    connection: &mut ReplicationConnection,
+    failover: bool,
+) -> Result<Claim> {
+    let transaction = client.transaction().await?;
+    let (slot, created) = upstream::create(&transaction, connection, options, failover).await?;
+    let shard = options.shard();
+    let register = upstream::register(&transaction, &shard, &slot, created.consistent_point);
+    let registered = match register.await {
+        Ok(registered) => transaction
+            .commit()
+            .await
+            .map(|()| registered)
+            .map_err(Into::into),
+        Err(error) => Err(error),
+    };
+    Ok((slot, created, registered))
 }
 
 /// Drops the slot of a copy that failed, over a connection of its own.
@@ -272,8 +300,10 @@ impl SnapshotCopy<'_> {
     }
 
     async fn create(&self, discovery: &Discovery) -> Result<Loader> {
-        let (directory, storage) =
-            (self.options.replica_dir.clone(), self.options.storage.clone());
+        let (directory, storage) = (
+            self.options.replica_dir.clone(),
+            self.options.storage.clone(),
+        );
         let catalog = discovery.catalog.clone();
         blocking(move || Ok(Replica::create(&directory, &storage, catalog)?)).await
     }
@@ -333,7 +363,11 @@ async fn import<'a>(
 
 fn warn_of_unsynced(discovery: &Discovery) {
     for table in discovery.catalog.unsynced() {
-        tracing::warn!(table = table.name, reason = table.reason, "a table is not synced");
+        tracing::warn!(
+            table = table.name,
+            reason = table.reason,
+            "a table is not synced"
+        );
     }
     for table in discovery.catalog.tables() {
         for (column, reason) in &table.unsynced_columns {

@@ -38,23 +38,23 @@ impl Prepared {
         let durability = blocking(move || Durability::start(replica, interval)).await?;
         let mark = durability.mark();
         let mut applier = Applier::start(&self.options, self.replica.clone(), listener, mark)?;
-        let described = Notify::new();
+        let described = Arc::new(Notify::new());
         let watch = SchemaWatch {
-            options: &self.options,
-            address: &self.address,
-            publications: &self.publications,
+            interval: self.options.schema_interval,
+            address: self.address.clone(),
+            publications: self.publications.clone(),
             version: self.facts.version,
-            replica: &self.replica,
+            replica: self.replica.clone(),
             commands: applier.commands(),
-            described: &described,
+            described: Arc::clone(&described),
         };
         let queue = applier.queue();
         let follower = Follower {
-            prepared: &self,
-            described: &described,
-            shutdown: &shutdown,
+            prepared: Arc::new(self),
+            described,
+            shutdown,
             queue,
-            durability: &durability,
+            durability,
         };
         let outcome = tokio::select! {
             biased;
@@ -68,15 +68,15 @@ impl Prepared {
 }
 
 /// Keeps a session going.
-struct Follower<'a> {
-    prepared: &'a Prepared,
-    described: &'a Notify,
-    shutdown: &'a CancellationToken,
+struct Follower {
+    prepared: Arc<Prepared>,
+    described: Arc<Notify>,
+    shutdown: CancellationToken,
     queue: QueueSender,
-    durability: &'a Durability,
+    durability: Durability,
 }
 
-impl Follower<'_> {
+impl Follower {
     async fn follow(self) -> Result<()> {
         let mut feedback = Feedback::new(*self.durability.durable().borrow());
         let mut backoff = Backoff::default();
@@ -100,7 +100,7 @@ impl Follower<'_> {
 
     /// Connects and streams until something fails.
     async fn session(&self, feedback: &mut Feedback, backoff: &mut Backoff) -> Result<()> {
-        let prepared = self.prepared;
+        let prepared = &self.prepared;
         let stream = self.connect(feedback).await?;
         let timeout = prepared.facts.wal_sender_timeout;
         let watchdog = (!timeout.is_zero()).then(|| timeout * 2);
@@ -108,18 +108,19 @@ impl Follower<'_> {
             stream,
             assembler: Assembler::new(prepared.replica.catalog()),
             feedback,
+            backoff,
             queue: self.queue.clone(),
             durable: self.durability.durable(),
-            described: self.described,
-            shutdown: self.shutdown,
+            described: Arc::clone(&self.described),
+            shutdown: self.shutdown.clone(),
             wal_sender_timeout: timeout,
             inbound_timeout: prepared.options.inbound_timeout.or(watchdog),
         };
-        session.run(|| backoff.reset()).await.map_err(lost_publication)
+        session.run().await.map_err(lost_publication)
     }
 
     async fn connect(&self, feedback: &mut Feedback) -> Result<CopyBoth> {
-        let prepared = self.prepared;
+        let prepared = &self.prepared;
         let (address, slot) = (&prepared.address, prepared.slot.as_str());
         let client = sql::connect(address, REPLICATOR_NAME)
             .await
@@ -133,7 +134,9 @@ impl Follower<'_> {
                 // The slot was invalidated, or logical decoding was turned off; the checks before
                 // the new copy tell.
                 Err(error) if error.sqlstate() == Some("55000") => {
-                    return Err(Error::Resync(format!("slot {slot:?} cannot be used: {error}")));
+                    return Err(Error::Resync(format!(
+                        "slot {slot:?} cannot be used: {error}"
+                    )));
                 }
                 outcome => return outcome,
             }
@@ -148,7 +151,9 @@ impl Follower<'_> {
             return Err(Error::Resync(format!("slot {slot:?} is gone")));
         };
         if state.lost {
-            return Err(Error::Resync(format!("slot {slot:?} has lost WAL it needs")));
+            return Err(Error::Resync(format!(
+                "slot {slot:?} has lost WAL it needs"
+            )));
         }
         if let Some(pid) = state.active_pid {
             tracing::info!(slot, pid, "ending the process that streams from our slot");
@@ -158,7 +163,7 @@ impl Follower<'_> {
     }
 
     async fn start(&self, feedback: &Feedback) -> Result<CopyBoth> {
-        let prepared = self.prepared;
+        let prepared = &self.prepared;
         let limit = prepared.options.max_message_bytes;
         let address = &prepared.address;
         let mut connection = ReplicationConnection::open(address, REPLICATOR_NAME, limit)

@@ -1,5 +1,6 @@
 //! Ordinary SQL connections, under the same rules as the replication connection.
 
+use futures_util::FutureExt;
 use tokio_postgres::config::{Config, SslMode};
 use tokio_postgres::{Client, NoTls};
 
@@ -44,20 +45,24 @@ pub(crate) async fn connect(address: &Address, application: &str) -> Result<Clie
 }
 
 async fn open(address: &Address, config: &Config) -> Result<Client> {
+    let tls = match (client_config(address)?, &address.host) {
+        (Some(tls), Host::Tcp(name, _)) => Some(TlsConnector::new(tls, name)?),
+        _ => None,
+    };
     let socket = dial(address).await?;
-    match (client_config(address)?, &address.host) {
-        (Some(tls), Host::Tcp(name, _)) => {
-            let connector = TlsConnector::new(tls, name)?;
-            let (client, connection) = config.connect_raw(socket, connector).await?;
-            tokio::spawn(async move { log_end(connection.await) });
-            Ok(client)
+    let client = match tls {
+        Some(tls) => {
+            let (client, connection) = config.connect_raw(socket, tls).await?;
+            tokio::spawn(connection.map(log_end));
+            client
         }
-        _ => {
+        None => {
             let (client, connection) = config.connect_raw(socket, NoTls).await?;
-            tokio::spawn(async move { log_end(connection.await) });
-            Ok(client)
+            tokio::spawn(connection.map(log_end));
+            client
         }
-    }
+    };
+    Ok(client)
 }
 
 fn configure(address: &Address, application: &str) -> Config {

@@ -93,7 +93,11 @@ fn statement(table: &Table, source: &Source, range: Option<&str>, format: Format
         .collect();
     let mut conditions: Vec<String> = range.map(str::to_owned).into_iter().collect();
     if !source.filters.is_empty() {
-        let filters: Vec<_> = source.filters.iter().map(|filter| format!("({filter})")).collect();
+        let filters: Vec<_> = source
+            .filters
+            .iter()
+            .map(|filter| format!("({filter})"))
+            .collect();
         conditions.push(format!("({})", filters.join(" OR ")));
     }
     let condition = if conditions.is_empty() {

@@ -71,7 +71,10 @@ impl<'a> Rows<'a> {
     fn fault(&self, column: Option<usize>, error: &DecodeError) -> Error {
         let column = column.and_then(|at| self.table.columns.get(at));
         let column = column.map_or("", |column| column.name.as_str());
-        Error::Protocol(format!("copy of {:?}, column {column:?}: {error}", self.table.name))
+        Error::Protocol(format!(
+            "copy of {:?}, column {column:?}: {error}",
+            self.table.name
+        ))
     }
 
     fn read_header(&mut self) -> Result<bool> {

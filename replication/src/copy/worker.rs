@@ -19,11 +19,7 @@ use crate::{Result, sql};
 const APPLICATION: &str = "kelvin-initial-copy";
 
 /// Starts a worker. It sends its one result when it has dropped its handle on `copy`.
-pub(super) fn spawn(
-    number: usize,
-    copy: Arc<Copy>,
-    done: mpsc::Sender<Result<()>>,
-) -> Result<()> {
+pub(super) fn spawn(number: usize, copy: Arc<Copy>, done: mpsc::Sender<Result<()>>) -> Result<()> {
     std::thread::Builder::new()
         .name(format!("copy-{number}"))
         .spawn(move || {

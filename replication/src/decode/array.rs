@@ -218,12 +218,18 @@ mod tests {
 
     #[test]
     fn json_elements_become_part_of_the_array() {
-        assert_eq!(text(Scalar::Jsonb, r#"{"{\"a\": 1}",2}"#), r#"[{"a": 1},2]"#);
+        assert_eq!(
+            text(Scalar::Jsonb, r#"{"{\"a\": 1}",2}"#),
+            r#"[{"a": 1},2]"#
+        );
     }
 
     #[test]
     fn big_integers_keep_every_digit() {
-        assert_eq!(text(Scalar::Int8, "{9223372036854775807}"), "[9223372036854775807]");
+        assert_eq!(
+            text(Scalar::Int8, "{9223372036854775807}"),
+            "[9223372036854775807]"
+        );
     }
 
     #[test]

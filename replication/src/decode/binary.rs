@@ -37,7 +37,10 @@ pub(super) fn decode(scalar: Scalar, bytes: &[u8]) -> Result<Value, DecodeError>
                 .split_first_chunk()
                 .ok_or(DecodeError("a timetz is too short"))?;
             let zone = i32::from_be_bytes(exact(zone)?);
-            Value::from(datetime::timetz_from_micros(i64::from_be_bytes(*micros), zone))
+            Value::from(datetime::timetz_from_micros(
+                i64::from_be_bytes(*micros),
+                zone,
+            ))
         }
         Scalar::Inet => Value::from(network::inet(bytes)?),
         Scalar::Macaddr => Value::from(network::macaddr(bytes)),

@@ -25,9 +25,7 @@ pub(super) fn timestamp_from_micros(micros: i64) -> f64 {
     match micros {
         i64::MAX => f64::INFINITY,
         i64::MIN => f64::NEG_INFINITY,
-        micros => {
-            millis(i128::from(micros) + i128::from(POSTGRES_EPOCH_DAYS) * DAY_MICROS)
-        }
+        micros => millis(i128::from(micros) + i128::from(POSTGRES_EPOCH_DAYS) * DAY_MICROS),
     }
 }
 
@@ -42,7 +40,10 @@ pub(super) fn timetz_from_micros(micros: i64, west: i32) -> f64 {
     exact_millis((micros / 1000 + i64::from(west) * 1000).rem_euclid(DAY_MILLIS))
 }
 
-#[expect(clippy::cast_precision_loss, reason = "no date or time of day comes near 2^53")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "no date or time of day comes near 2^53"
+)]
 fn exact_millis(millis: i64) -> f64 {
     millis as f64
 }
@@ -56,7 +57,9 @@ fn millis(micros: i128) -> f64 {
     }
     let sign = if micros < 0 { "-" } else { "" };
     let (whole, rest) = (micros.abs() / 1000, micros.abs() % 1000);
-    format!("{sign}{whole}.{rest:03}").parse().unwrap_or(f64::NAN)
+    format!("{sign}{whole}.{rest:03}")
+        .parse()
+        .unwrap_or(f64::NAN)
 }
 
 pub(super) fn date_from_text(text: &str) -> Result<f64, DecodeError> {
@@ -66,7 +69,9 @@ pub(super) fn date_from_text(text: &str) -> Result<f64, DecodeError> {
     let mut cursor = Cursor(text.as_bytes());
     let (year, month, day) = cursor.date()?;
     let year = cursor.era(year)?;
-    Ok(exact_millis(days_from_civil(year, month, day)? * DAY_MILLIS))
+    Ok(exact_millis(
+        days_from_civil(year, month, day)? * DAY_MILLIS,
+    ))
 }
 
 pub(super) fn timestamp_from_text(text: &str) -> Result<f64, DecodeError> {
@@ -80,7 +85,9 @@ pub(super) fn timestamp_from_text(text: &str) -> Result<f64, DecodeError> {
     let west = cursor.zone()?;
     let year = cursor.era(year)?;
     let days = i128::from(days_from_civil(year, month, day)?);
-    Ok(millis(days * DAY_MICROS + i128::from(time) + i128::from(west) * 1_000_000))
+    Ok(millis(
+        days * DAY_MICROS + i128::from(time) + i128::from(west) * 1_000_000,
+    ))
 }
 
 pub(super) fn time_from_text(text: &str) -> Result<f64, DecodeError> {
@@ -127,7 +134,11 @@ const MALFORMED: DecodeError = DecodeError("a date or time is malformed");
 impl Cursor<'_> {
     /// A number of at least one digit.
     fn number(&mut self) -> Result<i64, DecodeError> {
-        let length = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let length = self
+            .0
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         if !(1..=9).contains(&length) {
             return Err(MALFORMED);
         }
@@ -149,11 +160,19 @@ impl Cursor<'_> {
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), DecodeError> {
-        if self.take(byte) { Ok(()) } else { Err(MALFORMED) }
+        if self.take(byte) {
+            Ok(())
+        } else {
+            Err(MALFORMED)
+        }
     }
 
     fn end(&self) -> Result<(), DecodeError> {
-        if self.0.is_empty() { Ok(()) } else { Err(MALFORMED) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(MALFORMED)
+        }
     }
 
     fn date(&mut self) -> Result<(i64, i64, i64), DecodeError> {

@@ -19,7 +19,10 @@ pub(super) fn push(json: &mut String, value: &Value) {
 }
 
 fn push_number(json: &mut String, number: f64) {
-    #[expect(clippy::cast_possible_truncation, reason = "the range was just checked")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the range was just checked"
+    )]
     if number.fract() == 0.0 && number.abs() < 9e15 {
         json.push_str(&(number as i64).to_string());
     } else if let Some(number) = serde_json::Number::from_f64(number) {

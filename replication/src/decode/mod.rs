@@ -14,7 +14,7 @@ use kelvin_storage::Column;
 
 use self::scalar::Scalar;
 
-pub(crate) use self::scalar::{ElementKind, is_text_like};
+pub(crate) use self::scalar::ElementKind;
 
 /// A value that is not what its type promises.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +47,10 @@ impl Decoder {
     /// Whether [`Decoder::binary`] knows the type; else a binary copy asks for text.
     pub(crate) fn knows_binary(self) -> bool {
         match self {
-            Self::Scalar(scalar) | Self::Array { element: scalar, .. } => scalar.knows_binary(),
+            Self::Scalar(scalar)
+            | Self::Array {
+                element: scalar, ..
+            } => scalar.knows_binary(),
         }
     }
 

@@ -103,12 +103,18 @@ mod tests {
     #[test]
     fn ipv6_leaves_out_the_longest_run_of_zeros() {
         let print = |groups: [u16; 8]| {
-            let bytes: Vec<u8> = groups.iter().flat_map(|group| group.to_be_bytes()).collect();
+            let bytes: Vec<u8> = groups
+                .iter()
+                .flat_map(|group| group.to_be_bytes())
+                .collect();
             ipv6(&bytes)
         };
         assert_eq!(print([0; 8]), "::");
         assert_eq!(print([0, 0, 0, 0, 0, 0, 0, 1]), "::1");
-        assert_eq!(print([0x2001, 0xdb8, 0, 0, 1, 0, 0, 1]), "2001:db8::1:0:0:1");
+        assert_eq!(
+            print([0x2001, 0xdb8, 0, 0, 1, 0, 0, 1]),
+            "2001:db8::1:0:0:1"
+        );
         assert_eq!(print([1, 0, 0, 0, 0, 0, 0, 0]), "1::");
         assert_eq!(print([0, 0, 0, 0, 0, 0xffff, 0x0a00, 1]), "::ffff:10.0.0.1");
         assert_eq!(print([1, 0, 2, 3, 4, 5, 6, 7]), "1:0:2:3:4:5:6:7");

@@ -30,7 +30,10 @@ pub(super) fn from_binary(bytes: &[u8]) -> Result<f64, DecodeError> {
     let digits = digits
         .chunks_exact(2)
         .map(|pair| u16::from_be_bytes([pair[0], pair[1]]));
-    let magnitude = magnitude(digits, weight - i32::try_from(count).unwrap_or(i32::MAX) + 1)?;
+    let magnitude = magnitude(
+        digits,
+        weight - i32::try_from(count).unwrap_or(i32::MAX) + 1,
+    )?;
     Ok(if negative { -magnitude } else { magnitude })
 }
 
@@ -47,13 +50,19 @@ fn magnitude(
             whole = whole * 1e4 + f64::from(digit);
         }
         let power = 1e4_f64.powi(exponent.abs());
-        return Ok(if exponent < 0 { whole / power } else { whole * power });
+        return Ok(if exponent < 0 {
+            whole / power
+        } else {
+            whole * power
+        });
     }
     let mut text = String::with_capacity(digits.len() * 4 + 8);
     for digit in digits {
         let digit = digit.min(9999);
         for power in [1000, 100, 10, 1] {
-            text.push(char::from(b'0' + u8::try_from(digit / power % 10).unwrap_or(0)));
+            text.push(char::from(
+                b'0' + u8::try_from(digit / power % 10).unwrap_or(0),
+            ));
         }
     }
     text.push('e');
@@ -81,7 +90,10 @@ mod tests {
         assert_eq!(from_binary(&encode(POSITIVE, 0, &[])), Ok(0.0));
         assert_eq!(from_binary(&encode(NEGATIVE, 0, &[12, 3400])), Ok(-12.34));
         assert_eq!(from_binary(&encode(POSITIVE, 5, &[1])), Ok(1e20));
-        assert_eq!(from_binary(&encode(NEGATIVE_INFINITY, 0, &[])), Ok(f64::NEG_INFINITY));
+        assert_eq!(
+            from_binary(&encode(NEGATIVE_INFINITY, 0, &[])),
+            Ok(f64::NEG_INFINITY)
+        );
     }
 
     proptest! {

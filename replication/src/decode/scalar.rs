@@ -105,9 +105,7 @@ impl Scalar {
             | Self::Timestamptz
             | Self::Time
             | Self::Timetz => ValueType::Number,
-            Self::Text | Self::Uuid | Self::Inet | Self::Macaddr | Self::PgLsn => {
-                ValueType::String
-            }
+            Self::Text | Self::Uuid | Self::Inet | Self::Macaddr | Self::PgLsn => ValueType::String,
             Self::Json | Self::Jsonb => ValueType::Json,
             Self::Output => return None,
         })
@@ -128,7 +126,7 @@ pub(crate) enum ElementKind {
 }
 
 /// Types of extensions that are text for ZQL.
-pub(crate) fn is_text_like(name: &str) -> bool {
+fn is_text_like(name: &str) -> bool {
     matches!(
         name,
         "ean13" | "isbn" | "isbn13" | "ismn" | "ismn13" | "issn" | "issn13" | "upc"

@@ -113,12 +113,21 @@ impl Mirrored {
 fn mirror(index: &PublishedIndex, columns: &[Column]) -> Option<Mirrored> {
     let positions = index.columns.iter().map(|(attnum, descending)| {
         let at = columns.iter().position(|column| column.attnum == *attnum)?;
-        Some((at, if *descending { Direction::Desc } else { Direction::Asc }))
+        Some((
+            at,
+            if *descending {
+                Direction::Desc
+            } else {
+                Direction::Asc
+            },
+        ))
     });
     Some(Mirrored {
         name: index.name.clone(),
         btree: index.btree,
-        unique: index.unique,
+        // A deferrable constraint may be broken in the middle of a transaction. A deferrable primary
+        // key still is the only key that may be streamed.
+        unique: index.unique && (index.immediate || index.primary),
         columns: positions.collect::<Option<_>>()?,
     })
 }

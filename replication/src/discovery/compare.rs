@@ -32,7 +32,11 @@ pub(crate) fn difference(ours: &Catalog, theirs: &Catalog) -> Option<SchemaDiffe
             continue;
         };
         for index in &theirs.indexes {
-            if !ours.indexes.iter().any(|known| known.columns == index.columns) {
+            if !ours
+                .indexes
+                .iter()
+                .any(|known| known.columns == index.columns)
+            {
                 missing.push(MissingIndex {
                     table: ours.id,
                     name: index.name.clone(),
@@ -47,13 +51,19 @@ pub(crate) fn difference(ours: &Catalog, theirs: &Catalog) -> Option<SchemaDiffe
 fn structure(ours: &Catalog, theirs: &Catalog) -> Option<String> {
     for table in ours.tables() {
         let Some(now) = theirs.table(&table.name) else {
-            return Some(format!("table {:?} is no longer published or syncable", table.name));
+            return Some(format!(
+                "table {:?} is no longer published or syncable",
+                table.name
+            ));
         };
         if let Some(what) = table_difference(table, now) {
             return Some(format!("{what} of table {:?} changed", table.name));
         }
     }
-    let new = theirs.tables().iter().find(|table| ours.table(&table.name).is_none())?;
+    let new = theirs
+        .tables()
+        .iter()
+        .find(|table| ours.table(&table.name).is_none())?;
     Some(format!("table {:?} is new", new.name))
 }
 

@@ -95,9 +95,9 @@ pub(super) async fn published(
         .into_values()
         .map(|(mut table, names)| {
             table.columns = columns.remove(&table.oid).unwrap_or_default();
-            table.columns.retain(|column| {
-                names.contains(&column.name) && (trusted || !column.generated)
-            });
+            table
+                .columns
+                .retain(|column| names.contains(&column.name) && (trusted || !column.generated));
             table.indexes = indexes.remove(&table.oid).unwrap_or_default();
             table
         })
@@ -115,7 +115,9 @@ async fn tables(client: &impl GenericClient, publications: &[String]) -> Result<
         let filter: Option<String> = row.try_get(6)?;
         let publication: String = row.try_get(7)?;
         let at = (table.schema.clone(), table.name.clone());
-        let entry = tables.entry(at.clone()).or_insert_with(|| (table, names.clone()));
+        let entry = tables
+            .entry(at.clone())
+            .or_insert_with(|| (table, names.clone()));
         if entry.1 != names {
             return Err(Error::Config(format!(
                 "table {:?} is in several publications, and {publication:?} publishes other \

@@ -95,7 +95,10 @@ impl Applier {
     /// again.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        if tokio::time::timeout(STOP_TIMEOUT, self.outcome).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, self.outcome)
+            .await
+            .is_err()
+        {
             tracing::warn!("the thread that applies does not end: its listener blocks");
         }
     }
@@ -172,7 +175,10 @@ impl Worker {
     }
 
     fn add_index(&self, index: &MissingIndex) -> Result<()> {
-        tracing::info!(index = index.name, "building an index that is new in PostgreSQL");
+        tracing::info!(
+            index = index.name,
+            "building an index that is new in PostgreSQL"
+        );
         self.replica.add_index(index.table, &index.columns)?;
         Ok(())
     }

@@ -150,7 +150,9 @@ impl Assembler {
 }
 
 fn undescribed(oid: u32) -> Error {
-    Error::Protocol(format!("pgoutput: a change of table {oid}, which was not described"))
+    Error::Protocol(format!(
+        "pgoutput: a change of table {oid}, which was not described"
+    ))
 }
 
 fn outside() -> Error {

@@ -73,7 +73,11 @@ impl Durability {
 
 impl Drop for Durability {
     fn drop(&mut self) {
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         state.stopped = true;
         self.shared.changed.notify_all();
     }

@@ -206,7 +206,10 @@ mod tests {
         };
         assert_eq!(oid, 7);
         assert!(matches!(old, Some(OldTuple::Key(key)) if key.len() == 1));
-        assert_eq!(new, [Field::Text(Bytes::from_static(b"b")), Field::Unchanged]);
+        assert_eq!(
+            new,
+            [Field::Text(Bytes::from_static(b"b")), Field::Unchanged]
+        );
     }
 
     proptest! {

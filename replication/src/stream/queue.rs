@@ -53,19 +53,15 @@ pub(crate) fn queue(options: &Options) -> (QueueSender, Receiver<Queued>) {
 impl QueueSender {
     /// Waits for room and puts the transaction in. A transaction larger than the whole queue waits
     /// until it is empty. Cancel-safe in that it then was not put in.
-    pub(crate) async fn push(
-        &self,
-        transaction: Transaction,
-        weight: usize,
-    ) -> Result<(), Closed> {
+    pub(crate) async fn push(&self, transaction: Transaction, weight: usize) -> Result<(), Closed> {
         let permits = (weight / PERMIT_BYTES).clamp(1, self.permits);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         let memory = Arc::clone(&self.memory);
-        let share = memory.acquire_many_owned(permits).await.map_err(|_| Closed)?;
-        let queued = Queued {
-            transaction,
-            share,
-        };
+        let share = memory
+            .acquire_many_owned(permits)
+            .await
+            .map_err(|_| Closed)?;
+        let queued = Queued { transaction, share };
         self.sender.send(queued).await.map_err(|_| Closed)
     }
 }

@@ -55,13 +55,18 @@ impl Target {
         }
         let known = |name: &String| {
             table.column(name).is_some()
-                || table.unsynced_columns.iter().any(|(column, _)| column == name)
+                || table
+                    .unsynced_columns
+                    .iter()
+                    .any(|(column, _)| column == name)
         };
         if let Some(new) = relation.columns.iter().find(|column| !known(&column.name)) {
             return Err(changed(&format!("column {:?}", new.name)));
         }
         let told = |at: &usize| {
-            let there = columns.get(*at).and_then(|(at, _)| relation.columns.get(*at));
+            let there = columns
+                .get(*at)
+                .and_then(|(at, _)| relation.columns.get(*at));
             there.is_some_and(|column| column.key)
         };
         // Identity FULL flags every column, and a table without identity takes only inserts.

@@ -1,5 +1,6 @@
 //! One connection's worth of the stream.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kelvin_protocol::Version;
@@ -9,6 +10,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::assembler::{Assembled, Assembler};
+use super::backoff::Backoff;
 use super::feedback::Feedback;
 use super::queue::QueueSender;
 use crate::wire::{CopyBoth, Inbound};
@@ -28,11 +30,13 @@ pub(crate) struct Session<'a> {
     pub(crate) stream: CopyBoth,
     pub(crate) assembler: Assembler,
     pub(crate) feedback: &'a mut Feedback,
+    /// Starts over with each message.
+    pub(crate) backoff: &'a mut Backoff,
     pub(crate) queue: QueueSender,
     pub(crate) durable: watch::Receiver<Version>,
     /// Told when a table is described, for its schema may have changed.
-    pub(crate) described: &'a Notify,
-    pub(crate) shutdown: &'a CancellationToken,
+    pub(crate) described: Arc<Notify>,
+    pub(crate) shutdown: CancellationToken,
     /// The server's; zero for never.
     pub(crate) wal_sender_timeout: Duration,
     /// Silence after which the connection is given up.
@@ -54,11 +58,9 @@ struct Clocks {
 }
 
 impl Session<'_> {
-    /// Streams until shutdown, which is `Ok`, or until something fails. `progressed` is called when
-    /// the first message has arrived.
-    pub(crate) async fn run(mut self, progressed: impl FnOnce()) -> Result<()> {
+    /// Streams until shutdown, which is `Ok`, or until something fails.
+    pub(crate) async fn run(mut self) -> Result<()> {
         let mut clocks = self.clocks();
-        let mut progressed = Some(progressed);
         loop {
             match self.event(&mut clocks).await? {
                 Event::Shutdown => return Ok(()),
@@ -81,9 +83,7 @@ impl Session<'_> {
                     self.status(&mut clocks, false).await?;
                 }
                 Event::Message(message) => {
-                    if let Some(progressed) = progressed.take() {
-                        progressed();
-                    }
+                    self.backoff.reset();
                     self.take(message, &mut clocks).await?;
                     while let Some(message) = self.stream.buffered()? {
                         self.take(message, &mut clocks).await?;

@@ -1,5 +1,6 @@
 //! Notices changes of the upstream's schema that bring no change of a row.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use kelvin_storage::Replica;
@@ -9,7 +10,7 @@ use tokio_postgres::{Client, IsolationLevel};
 
 use super::Command;
 use crate::discovery::{SchemaDifference, difference, discover};
-use crate::{Address, Error, Options, Result, sql};
+use crate::{Address, Error, Result, sql};
 
 /// Application name of the connection that looks.
 const APPLICATION: &str = "kelvin-schema-watch";
@@ -19,25 +20,26 @@ const SETTLE: Duration = Duration::from_millis(100);
 const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '30s'";
 
 /// Compares the upstream's schema with the replica's, every so often and when a table is described.
-pub(crate) struct SchemaWatch<'a> {
-    pub(crate) options: &'a Options,
-    pub(crate) address: &'a Address,
-    pub(crate) publications: &'a [String],
+pub(crate) struct SchemaWatch {
+    /// Time between two looks.
+    pub(crate) interval: Duration,
+    pub(crate) address: Address,
+    pub(crate) publications: Vec<String>,
     /// `server_version_num`.
     pub(crate) version: i32,
-    pub(crate) replica: &'a Replica,
+    pub(crate) replica: Replica,
     pub(crate) commands: mpsc::Sender<Command>,
     /// Set off when a table is described.
-    pub(crate) described: &'a Notify,
+    pub(crate) described: Arc<Notify>,
 }
 
-impl SchemaWatch<'_> {
+impl SchemaWatch {
     /// Watches until the schema differs in a way that needs a new copy. A look that fails is tried
     /// again at the next occasion; the stream tells the operator about a server that is away.
     pub(crate) async fn run(self) -> Error {
         let mut client = None;
         loop {
-            let _ = timeout(self.options.schema_interval, self.described.notified()).await;
+            let _ = timeout(self.interval, self.described.notified()).await;
             sleep(SETTLE).await;
             match self.look(&mut client).await {
                 Ok(None) => {}
@@ -55,7 +57,7 @@ impl SchemaWatch<'_> {
         let client = match client {
             Some(client) if !client.is_closed() => client,
             slot => {
-                let fresh = sql::connect(self.address, APPLICATION).await?;
+                let fresh = sql::connect(&self.address, APPLICATION).await?;
                 sql::set_session(&fresh).await?;
                 fresh.batch_execute(STATEMENT_TIMEOUT).await?;
                 slot.insert(fresh)
@@ -68,7 +70,7 @@ impl SchemaWatch<'_> {
             .read_only(true)
             .start()
             .await?;
-        let now = discover(&transaction, self.publications, self.version).await?;
+        let now = discover(&transaction, &self.publications, self.version).await?;
         transaction.commit().await?;
         match difference(&self.replica.catalog(), &now.catalog) {
             None => Ok(None),

@@ -64,7 +64,12 @@ mod tests {
     fn certificate(oid: &[u8]) -> Vec<u8> {
         let mut algorithm = vec![OBJECT_IDENTIFIER, u8::try_from(oid.len()).unwrap()];
         algorithm.extend(oid);
-        let mut inner = vec![SEQUENCE, 0, SEQUENCE, u8::try_from(algorithm.len()).unwrap()];
+        let mut inner = vec![
+            SEQUENCE,
+            0,
+            SEQUENCE,
+            u8::try_from(algorithm.len()).unwrap(),
+        ];
         inner.extend(algorithm);
         let mut outer = vec![SEQUENCE, 0x81, u8::try_from(inner.len()).unwrap()];
         outer.extend(inner);

@@ -9,4 +9,4 @@ mod slots;
 pub(crate) use identity::ensure_replica_identities;
 pub(crate) use objects::ensure;
 pub(crate) use replicas::{RegisteredReplica, finish, forget, register, retire_older};
-pub(crate) use slots::{SlotState, create, drop_slot, slot_state, terminate_user};
+pub(crate) use slots::{create, drop_slot, slot_state, terminate_user};

@@ -163,7 +163,12 @@ async fn ensure_rows(
         r#"("dataVersion", "schemaVersion", "minSafeVersion")
            VALUES ({SCHEMA_VERSION}, {SCHEMA_VERSION}, 0)"#
     );
-    insert_if_empty(transaction, &qualified(&schema, "versionHistory"), &versions).await?;
+    insert_if_empty(
+        transaction,
+        &qualified(&schema, "versionHistory"),
+        &versions,
+    )
+    .await?;
     let published = qualified(&schema, "publishedSchema");
     insert_if_empty(transaction, &published, "(\"current\") VALUES (NULL)").await?;
     let config = qualified(&schema, "shardConfig");

@@ -14,7 +14,6 @@ use crate::quote::qualified;
 pub(crate) struct RegisteredReplica {
     pub(crate) id: String,
     pub(crate) slot: String,
-    pub(crate) version: Version,
 }
 
 /// Claims a slot. Until [`finish`] the replica counts as unusable.
@@ -24,11 +23,12 @@ pub(crate) async fn register(
     slot: &str,
     version: Version,
 ) -> Result<RegisteredReplica> {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let replica = RegisteredReplica {
         id: since_epoch.as_millis().to_string(),
         slot: slot.to_owned(),
-        version,
     };
     let table = qualified(&shard.schema(), "replicas");
     let insert = format!("INSERT INTO {table} (id, slot, version) VALUES ($1, $2, $3)");
@@ -52,7 +52,9 @@ pub(crate) async fn finish(
     );
     let context = serde_json::json!({ "by": "kelvin", "taskID": task_id }).to_string();
     let schema = r#"{"tables":[],"indexes":[]}"#;
-    client.execute(&update, &[&replica.id, &context, &schema]).await?;
+    client
+        .execute(&update, &[&replica.id, &context, &schema])
+        .await?;
     Ok(())
 }
 
@@ -81,7 +83,10 @@ pub(crate) async fn retire_older(
     );
     for row in client.query(&older, &[&replica.id, &replica.slot]).await? {
         let slot: String = row.try_get(0)?;
-        tracing::info!(slot, "dropping the slot of an older replica that is not running");
+        tracing::info!(
+            slot,
+            "dropping the slot of an older replica that is not running"
+        );
         forget(client, shard, &slot).await?;
         super::drop_slot(client, &slot).await?;
     }

@@ -146,7 +146,10 @@ async fn drop_unclaimed(transaction: &Transaction<'_>, shard: &Shard) -> Result<
     );
     for row in transaction.query(&unclaimed, &[&pattern]).await? {
         let name: String = row.try_get(0)?;
-        tracing::info!(slot = name, "dropping a replication slot that nobody claims");
+        tracing::info!(
+            slot = name,
+            "dropping a replication slot that nobody claims"
+        );
         transaction
             .execute("SELECT pg_drop_replication_slot($1)", &[&name])
             .await?;
@@ -178,7 +181,6 @@ fn suffix(mut number: u32) -> String {
     }
     letters.iter().rev().collect()
 }
-
 
 #[cfg(test)]
 mod tests {

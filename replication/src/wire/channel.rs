@@ -101,7 +101,7 @@ mod tests {
         let (tag, body) = channel.message().await.unwrap();
         assert_eq!((tag, &body.0[..]), (b'A', &b"x"[..]));
         let (tag, body) = channel.message().await.unwrap();
-        assert_eq!((tag, body.is_empty()), (b'B', true));
+        assert_eq!((tag, body.0.is_empty()), (b'B', true));
         assert!(channel.message().await.is_err());
     }
 

@@ -60,7 +60,9 @@ impl CopyBoth {
     /// Tells the server that everything up to `confirmed` is durable here (zero confirms nothing)
     /// and that we are alive. With `reply` the server answers at once. Not cancel-safe.
     pub(crate) async fn status(&mut self, confirmed: Version, reply: bool) -> Result<()> {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let clock = since_epoch
             .as_micros()
             .saturating_sub(u128::from(POSTGRES_EPOCH_SECONDS) * 1_000_000);

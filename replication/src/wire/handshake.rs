@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::channel::Channel;
 use super::message::Fields;
-use super::socket::{Duplex, dial};
+use super::socket::{Duplex, Socket, dial};
 use crate::tls::{TlsConnector, client_config};
 use crate::{Address, Error, Host, Result, TlsMode};
 
@@ -49,9 +49,9 @@ pub(super) async fn connect(
 type Secured = (Box<dyn Duplex>, Option<Vec<u8>>);
 
 /// Asks for TLS as the address says. The second part is the channel binding.
-async fn secure(address: &Address, mut socket: Box<dyn Duplex>) -> Result<Secured> {
+async fn secure(address: &Address, mut socket: Socket) -> Result<Secured> {
     let (Some(config), Host::Tcp(name, _)) = (client_config(address)?, &address.host) else {
-        return Ok((socket, None));
+        return Ok((Box::new(socket), None));
     };
     let mut request = BytesMut::new();
     frontend::ssl_request(&mut request);
@@ -62,7 +62,7 @@ async fn secure(address: &Address, mut socket: Box<dyn Duplex>) -> Result<Secure
             let end_point = stream.end_point();
             Ok((Box::new(stream), end_point))
         }
-        _ if address.tls == TlsMode::Prefer => Ok((socket, None)),
+        _ if address.tls == TlsMode::Prefer => Ok((Box::new(socket), None)),
         _ => Err(Error::Config(format!(
             "{} does not offer TLS, but sslmode asks for it: turn ssl on in postgresql.conf or \
              use sslmode=disable",
@@ -79,8 +79,16 @@ fn start(address: &Address, application: &str, channel: &mut Channel) -> Result<
         ("client_encoding", "UTF8"),
         ("application_name", application),
     ];
-    parameters.extend(address.options.as_deref().map(|options| ("options", options)));
-    Ok(frontend::startup_message(parameters, &mut channel.outbound)?)
+    parameters.extend(
+        address
+            .options
+            .as_deref()
+            .map(|options| ("options", options)),
+    );
+    Ok(frontend::startup_message(
+        parameters,
+        &mut channel.outbound,
+    )?)
 }
 
 async fn authenticate(
@@ -140,12 +148,16 @@ fn answer(
 }
 
 fn password(address: &Address) -> Result<&[u8]> {
-    address.password.as_ref().map(String::as_bytes).ok_or_else(|| {
-        Error::Config(format!(
-            "PostgreSQL asks for a password of role \"{}\", but the address has none",
-            address.user
-        ))
-    })
+    address
+        .password
+        .as_ref()
+        .map(String::as_bytes)
+        .ok_or_else(|| {
+            Error::Config(format!(
+                "PostgreSQL asks for a password of role \"{}\", but the address has none",
+                address.user
+            ))
+        })
 }
 
 /// A SCRAM exchange in progress.
@@ -208,5 +220,8 @@ impl<'a> Scram<'a> {
 }
 
 pub(super) fn unexpected(during: &str, tag: u8) -> Error {
-    Error::Protocol(format!("unexpected message '{}' during {during}", tag.escape_ascii()))
+    Error::Protocol(format!(
+        "unexpected message '{}' during {during}",
+        tag.escape_ascii()
+    ))
 }

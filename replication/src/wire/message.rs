@@ -9,10 +9,6 @@ use crate::{Error, Result};
 pub(crate) struct Fields(pub(crate) Bytes);
 
 impl Fields {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     fn need(&self, length: usize) -> Result<()> {
         if self.0.len() < length {
             return Err(Error::Protocol("a message ends too early".into()));
@@ -52,8 +48,8 @@ impl Fields {
 
     /// The next `length` bytes, shared with the message.
     pub(crate) fn bytes(&mut self, length: i32) -> Result<Bytes> {
-        let length = usize::try_from(length)
-            .map_err(|_| Error::Protocol("a length is negative".into()))?;
+        let length =
+            usize::try_from(length).map_err(|_| Error::Protocol("a length is negative".into()))?;
         self.need(length)?;
         Ok(self.0.split_to(length))
     }
@@ -96,7 +92,10 @@ mod tests {
     fn an_error_response_keeps_its_sqlstate_and_hint() {
         let body = Bytes::from_static(b"SFATAL\0C28P01\0Mno\0Hask\0\0");
         let error = Fields(body).server_error().unwrap();
-        assert_eq!((error.code.as_str(), error.message.as_str()), ("28P01", "no"));
+        assert_eq!(
+            (error.code.as_str(), error.message.as_str()),
+            ("28P01", "no")
+        );
         assert_eq!(error.hint, "ask");
     }
 

@@ -1,8 +1,10 @@
 //! TCP and Unix sockets.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
@@ -13,8 +15,14 @@ pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
+/// A socket to a server.
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
 /// Opens a socket to the server.
-pub(crate) async fn dial(address: &Address) -> Result<Box<dyn Duplex>> {
+pub(crate) async fn dial(address: &Address) -> Result<Socket> {
     let opened = timeout(address.connect_timeout, open(&address.host));
     match opened.await {
         Ok(Ok(socket)) => Ok(socket),
@@ -29,16 +37,53 @@ pub(crate) async fn dial(address: &Address) -> Result<Box<dyn Duplex>> {
     }
 }
 
-async fn open(host: &Host) -> io::Result<Box<dyn Duplex>> {
+async fn open(host: &Host) -> io::Result<Socket> {
     match host {
         Host::Tcp(name, port) => {
             let socket = TcpStream::connect((name.as_str(), *port)).await?;
             socket.set_nodelay(true)?;
-            Ok(Box::new(socket))
+            Ok(Socket::Tcp(socket))
         }
         Host::Unix(directory, port) => {
             let path = directory.join(format!(".s.PGSQL.{port}"));
-            Ok(Box::new(UnixStream::connect(path).await?))
+            Ok(Socket::Unix(UnixStream::connect(path).await?))
         }
+    }
+}
+
+impl Socket {
+    fn inner(&mut self) -> Pin<&mut dyn Duplex> {
+        match self {
+            Self::Tcp(socket) => Pin::new(socket),
+            Self::Unix(socket) => Pin::new(socket),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.inner().poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.inner().poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner().poll_shutdown(cx)
     }
 }
