@@ -11,8 +11,11 @@ use crate::order::{Order, column_of};
 /// Longer ones may be cut, and then come in no particular order among those that agree so far.
 const EXACT_TEXT_BYTES: usize = 500;
 
-/// The columns of an order and values for them: no row before these is of interest.
-pub(crate) type Begin<'a> = (&'a [(usize, Direction)], &'a [Value]);
+/// Columns of an index or of an order.
+pub(crate) type Columns<'a> = &'a [(usize, Direction)];
+
+/// The columns of the wanted order and values for them: no row before these is of interest.
+pub(crate) type Begin<'a> = (Columns<'a>, &'a [Value]);
 
 /// An index and how to walk it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,23 +23,33 @@ pub(crate) struct Path {
     pub(crate) index: IndexId,
     /// Leading index columns whose values are known.
     pub(crate) prefix: Vec<usize>,
-    /// Whether rows come in the wanted order.
+    /// Rows come sorted by so many leading columns of the wanted order.
+    pub(crate) served: usize,
+    /// Whether these are all columns of it.
     pub(crate) ordered: bool,
     reverse: bool,
-    /// Columns after the prefix, as far as the wanted order needs them.
+    /// Columns after the prefix, as far as they serve the order.
     rest: Vec<usize>,
+}
+
+/// How good a path is; greater is better.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Merit {
+    /// Whether it narrows the read, or at least sorts it.
+    useful: bool,
+    /// Known columns that tell rows apart.
+    telling: usize,
+    ordered: bool,
+    served: usize,
+    known: usize,
 }
 
 /// Picks the index for a read of the rows that have known values in the `equal` columns, in the
 /// order `wanted` if there is one.
 ///
-/// The longest known prefix wins, then the one that yields the order. A prefix that can hardly tell
-/// rows apart (booleans only) loses against an index in the wanted order.
-pub(crate) fn choose(
-    table: &Table,
-    equal: &[usize],
-    wanted: Option<&[(usize, Direction)]>,
-) -> Path {
+/// The longest known prefix wins, then the one that yields most of the order. Booleans alone hardly
+/// tell rows apart, so that they count for neither.
+pub(crate) fn choose(table: &Table, equal: &[usize], wanted: Option<Columns<'_>>) -> Path {
     let primary: Order = table.key.iter().map(|at| (*at, Direction::Asc)).collect();
     let secondary = table.indexes.iter().map(|index| {
         let mut columns = index.columns.clone();
@@ -44,18 +57,12 @@ pub(crate) fn choose(
         (index.id, columns, index.columns.len())
     });
     let first = (IndexId::PRIMARY, primary.clone(), primary.len());
-    let mut best: Option<((bool, usize, bool, usize), Path)> = None;
+    let mut best: Option<(Merit, Path)> = None;
     for (id, columns, own) in std::iter::once(first).chain(secondary) {
         let path = walk(id, &columns, own, equal, wanted);
-        let telling = path
-            .prefix
-            .iter()
-            .any(|at| column_type(table, *at) != Some(ValueType::Boolean));
-        let useful = telling || (path.ordered && wanted.is_some());
-        let known = path.prefix.len();
-        let rank = (useful, if telling { known } else { 0 }, path.ordered, known);
-        if best.as_ref().is_none_or(|(known, _)| rank > *known) {
-            best = Some((rank, path));
+        let merit = merit(table, &path, wanted.is_some());
+        if best.as_ref().is_none_or(|(known, _)| merit > *known) {
+            best = Some((merit, path));
         }
     }
     best.map_or_else(
@@ -64,17 +71,38 @@ pub(crate) fn choose(
     )
 }
 
-fn column_type(table: &Table, at: usize) -> Option<ValueType> {
-    table.columns.get(at).map(|column| column.value_type)
+fn merit(table: &Table, path: &Path, sorted: bool) -> Merit {
+    let tells = |at: &usize| {
+        let column = table.columns.get(*at);
+        column.is_some_and(|column| column.value_type != ValueType::Boolean)
+    };
+    let known = path.prefix.len();
+    let telling = if path.prefix.iter().any(tells) {
+        known
+    } else {
+        0
+    };
+    let served = if path.ordered || path.rest.iter().any(tells) {
+        path.served
+    } else {
+        0
+    };
+    Merit {
+        useful: telling > 0 || (sorted && (path.ordered || served > 0)),
+        telling,
+        ordered: path.ordered,
+        served,
+        known,
+    }
 }
 
 /// How one index serves the read; `own` of its columns are not the appended primary key.
 fn walk(
     index: IndexId,
-    columns: &[(usize, Direction)],
+    columns: Columns<'_>,
     own: usize,
     equal: &[usize],
-    wanted: Option<&[(usize, Direction)]>,
+    wanted: Option<Columns<'_>>,
 ) -> Path {
     let prefix: Vec<usize> = columns
         .iter()
@@ -82,43 +110,44 @@ fn walk(
         .map(|(column, _)| *column)
         .take_while(|column| equal.contains(column))
         .collect();
-    let mut path = Path {
-        index,
-        ordered: wanted.is_none(),
-        reverse: false,
-        rest: Vec::new(),
-        prefix,
+    let wanted = wanted.unwrap_or_default();
+    let is_known = |at: usize| {
+        wanted
+            .get(at)
+            .is_some_and(|(column, _)| equal.contains(column))
     };
-    let Some(wanted) = wanted else {
-        return path;
-    };
-    let mut open: Vec<_> = wanted
-        .iter()
-        .filter(|(column, _)| !equal.contains(column))
-        .copied()
-        .collect();
-    open.reverse();
+    let mut served = 0;
     let mut reverse: Option<bool> = None;
-    let mut seen = path.prefix.clone();
-    for (column, direction) in columns.iter().skip(path.prefix.len()) {
-        let Some((next, wanted_direction)) = open.last().copied() else {
+    let mut rest = Vec::new();
+    for (column, direction) in columns.iter().skip(prefix.len()) {
+        while is_known(served) {
+            served += 1;
+        }
+        let Some((next, wanted_direction)) = wanted.get(served) else {
             break;
         };
-        path.rest.push(*column);
-        if equal.contains(column) || seen.contains(column) {
-            continue;
+        // A column that is the same in all rows, or was sorted by already, does not disturb.
+        if !equal.contains(column) && !rest.contains(column) {
+            let turned = direction != wanted_direction;
+            if next != column || reverse.is_some_and(|reverse| reverse != turned) {
+                break;
+            }
+            reverse = Some(turned);
+            served += 1;
         }
-        let turned = *direction != wanted_direction;
-        if next != *column || reverse.is_some_and(|reverse| reverse != turned) {
-            break;
-        }
-        reverse = Some(turned);
-        seen.push(*column);
-        open.pop();
+        rest.push(*column);
     }
-    path.ordered = open.is_empty();
-    path.reverse = path.ordered && reverse.unwrap_or(false);
-    path
+    while is_known(served) {
+        served += 1;
+    }
+    Path {
+        index,
+        prefix,
+        served,
+        ordered: served == wanted.len(),
+        reverse: reverse.unwrap_or(false),
+        rest,
+    }
 }
 
 impl Path {
@@ -134,9 +163,7 @@ impl Path {
             .iter()
             .map_while(|column| value_of(*column).cloned())
             .collect();
-        let start = begin
-            .filter(|_| self.ordered)
-            .and_then(|(order, values)| self.start(&value_of, order, values));
+        let start = begin.and_then(|(order, values)| self.start(&value_of, order, values));
         Scan {
             index: self.index,
             prefix,
@@ -148,7 +175,7 @@ impl Path {
     fn start<'v>(
         &self,
         value_of: impl Fn(usize) -> Option<&'v Value>,
-        order: &[(usize, Direction)],
+        order: Columns<'_>,
         values: &[Value],
     ) -> Option<ScanStart> {
         let begin_of = |column: usize| {

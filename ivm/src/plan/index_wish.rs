@@ -48,8 +48,9 @@ fn contents_wish(node: &Node, catalog: &Catalog) -> Option<IndexWish> {
         .filter(|_| !node.gate)
         .map(|_| node.order.decisive());
     let path = choose(table, &equal, wanted);
-    let served = path.ordered
-        && (equal.is_empty() || (!path.prefix.is_empty() && covers(&path.prefix, node)));
+    let sorted = wanted.is_none() || path.ordered || path.served > 0;
+    let served =
+        sorted && (equal.is_empty() || (!path.prefix.is_empty() && covers(&path.prefix, node)));
     if served {
         return None;
     }

@@ -8,7 +8,8 @@ use kelvin_storage::Row;
 use super::top::Top;
 use super::{Reader, Step, known_value, serves_partitions};
 use crate::Error;
-use crate::access::Path;
+use crate::access::{Columns, Path};
+use crate::order::column_of;
 use crate::plan::node::{Node, PartitionKey};
 
 /// Receives a row and the position of its partition among those asked for.
@@ -80,30 +81,23 @@ impl Reader<'_> {
         after: Option<&[Value]>,
         count: usize,
     ) -> Result<Vec<Row>, Error> {
-        if path.ordered
-            && let Some(rows) = self.first_in_order(node, path, partition, after, count)?
-        {
+        let sorted = self.first_sorted(node, path, partition, after, count)?;
+        if let Some(rows) = sorted {
             return Ok(rows);
         }
         let value_of = |column| known_value(node, &node.correlation, partition, column);
         let mut top = Top::new(&node.order, count);
         self.walk(&node.table, &path.scan(value_of, None), |row| {
-            if !node.is_in(&row, partition) {
-                return Ok(Step::More);
-            }
-            let place = node.order.place(&row);
-            let late = after.is_none_or(|after| node.order.compare(&place, after).is_gt());
-            if late && top.wants(&place) && self.passes(node, &row)? {
-                top.push(place, row);
-            }
+            self.offer(node, partition, after, row, &mut top)?;
             Ok(Step::More)
         })?;
         Ok(top.finish().collect())
     }
 
-    /// Reads along an index in the node's order; `None` where the index turns out to hold values
-    /// that it cannot tell apart.
-    fn first_in_order(
+    /// Reads along an index that yields the leading columns of the node's order, and ends with the
+    /// group of rows equal in these that completes the count. `None` where the index turns out to
+    /// hold values that it cannot tell apart.
+    fn first_sorted(
         &self,
         node: &Node,
         path: &Path,
@@ -111,33 +105,56 @@ impl Reader<'_> {
         after: Option<&[Value]>,
         count: usize,
     ) -> Result<Option<Vec<Row>>, Error> {
+        let order = node.order.decisive();
         let begin = match (after, &node.start) {
-            (Some(place), _) => Some((node.order.decisive(), place)),
-            (None, Some(start)) if start.order == node.order.decisive() => {
-                Some((node.order.decisive(), &*start.values))
-            }
+            (Some(place), _) => Some((order, place)),
+            (None, Some(start)) if start.order == order => Some((order, &*start.values)),
             _ => None,
         };
         let value_of = |column| known_value(node, &node.correlation, partition, column);
-        let mut rows = Vec::new();
+        let leading = order.get(..path.served).unwrap_or_default();
+        let mut top = Top::new(&node.order, count);
+        let mut group: Option<Row> = None;
         let mut misplaced = false;
         self.walk(&node.table, &path.scan(value_of, begin), |row| {
             if path.misplaces(&row) {
                 misplaced = true;
                 return Ok(Step::Enough);
             }
-            let late = after
-                .is_none_or(|after| node.order.compare(&node.order.place(&row), after).is_gt());
-            if late && node.is_in(&row, partition) && self.passes(node, &row)? {
-                rows.push(row);
+            if !path.ordered && top.len() >= count {
+                let same = |before: &Row| agree(leading, before, &row);
+                if !group.as_ref().is_some_and(same) {
+                    return Ok(Step::Enough);
+                }
             }
-            Ok(if rows.len() >= count {
-                Step::Enough
-            } else {
-                Step::More
-            })
+            if !path.ordered {
+                group = Some(row.clone());
+            }
+            self.offer(node, partition, after, row, &mut top)?;
+            let enough = path.ordered && top.len() >= count;
+            Ok(if enough { Step::Enough } else { Step::More })
         })?;
-        Ok((!misplaced).then_some(rows))
+        Ok((!misplaced).then(|| top.finish().collect()))
+    }
+
+    /// Takes the row if it passes, is in the partition and comes after the place.
+    fn offer(
+        &self,
+        node: &Node,
+        partition: &[Value],
+        after: Option<&[Value]>,
+        row: Row,
+        top: &mut Top<'_>,
+    ) -> Result<(), Error> {
+        if !node.is_in(&row, partition) {
+            return Ok(());
+        }
+        let place = node.order.place(&row);
+        let late = after.is_none_or(|after| node.order.compare(&place, after).is_gt());
+        if late && top.wants(&place) && self.passes(node, &row)? {
+            top.push(place, row);
+        }
+        Ok(())
     }
 
     /// For want of an index: one scan for all partitions instead of one for each.
@@ -182,4 +199,11 @@ impl Reader<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether two rows are equal in these columns.
+fn agree(columns: Columns<'_>, a: &Row, b: &Row) -> bool {
+    columns
+        .iter()
+        .all(|(column, _)| column_of(a, *column) == column_of(b, *column))
 }

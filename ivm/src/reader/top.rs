@@ -43,6 +43,11 @@ impl<'a> Top<'a> {
         }
     }
 
+    /// Rows taken so far: at least as many as there were, or as the limit allows.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     fn sort(&mut self) {
         self.rows.sort_by(|(a, _), (b, _)| self.order.compare(a, b));
         self.rows.truncate(self.limit);

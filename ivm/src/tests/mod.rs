@@ -1,5 +1,6 @@
 //! Tests of whole plans against a real replica and an evaluator that knows nothing of plans.
 
+mod case;
 mod hard_cases;
 mod histories;
 mod naive;
