@@ -45,10 +45,8 @@ pub(crate) fn bound_journals<'a>(
     options: &ReplicaOptions,
     keyspaces: impl Iterator<Item = &'a Keyspace>,
 ) -> Result<usize> {
-    if db.journal_count() < 2 && db.journal_disk_space()? <= options.journal_bytes {
-        return Ok(0);
-    }
-    if db.journal_disk_space()? <= options.journal_bytes {
+    // The journal that is written to is allocated ahead and cannot be removed.
+    if db.journal_count() < 2 || db.journal_disk_space()? <= options.journal_bytes {
         return Ok(0);
     }
     let mut started = 0;

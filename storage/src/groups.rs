@@ -1,8 +1,11 @@
 //! A small durable key-value space for the records of client groups.
 
-use fjall::Keyspace;
+use std::sync::Arc;
+
+use fjall::{Iter, Keyspace};
 
 use crate::error::{Error, Result};
+use crate::replica::Inner;
 
 /// Records of client groups, kept beside the replica and wiped with it.
 ///
@@ -10,7 +13,7 @@ use crate::error::{Error, Result};
 /// [`Replica::sync`](crate::Replica::sync).
 #[derive(Clone)]
 pub struct Groups {
-    keyspace: Keyspace,
+    replica: Arc<Inner>,
 }
 
 impl std::fmt::Debug for Groups {
@@ -23,12 +26,12 @@ impl std::fmt::Debug for Groups {
 const MAX_NAME: usize = 32 * 1024;
 
 impl Groups {
-    pub(crate) fn new(keyspace: Keyspace) -> Self {
-        Self { keyspace }
+    pub(crate) fn new(replica: Arc<Inner>) -> Self {
+        Self { replica }
     }
 
-    pub(crate) fn keyspace(&self) -> &Keyspace {
-        &self.keyspace
+    fn keyspace(&self) -> &Keyspace {
+        &self.replica.groups
     }
 
     /// The record called `name`.
@@ -37,7 +40,7 @@ impl Groups {
     /// What reading brings up.
     pub fn get(&self, name: &str) -> Result<Option<Vec<u8>>> {
         check(name)?;
-        Ok(self.keyspace.get(name)?.map(|bytes| bytes.to_vec()))
+        Ok(self.keyspace().get(name)?.map(|bytes| bytes.to_vec()))
     }
 
     /// Writes the record called `name`.
@@ -46,7 +49,7 @@ impl Groups {
     /// [`Error::Invalid`] for an empty or overlong name, else what writing brings up.
     pub fn put(&self, name: &str, record: &[u8]) -> Result<()> {
         check(name)?;
-        Ok(self.keyspace.insert(name, record)?)
+        Ok(self.keyspace().insert(name, record)?)
     }
 
     /// Removes the record called `name`, if it is there.
@@ -55,26 +58,30 @@ impl Groups {
     /// As [`Groups::put`].
     pub fn delete(&self, name: &str) -> Result<()> {
         check(name)?;
-        Ok(self.keyspace.remove(name)?)
+        Ok(self.keyspace().remove(name)?)
+    }
+
+    /// All records, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = Result<(String, Vec<u8>)>> + use<> {
+        records(self.keyspace().iter())
     }
 
     /// All records whose names start with `prefix`, in the order of their names.
-    pub fn iter(&self, prefix: &str) -> impl Iterator<Item = Result<(String, Vec<u8>)>> + use<> {
-        let records = if prefix.is_empty() {
-            self.keyspace.iter()
-        } else {
-            self.keyspace.prefix(prefix)
-        };
-        records.map(|record| {
-            let (name, bytes) = record.into_inner()?;
-            Ok((parse(&name)?, bytes.to_vec()))
-        })
+    pub fn prefix(&self, prefix: &str) -> impl Iterator<Item = Result<(String, Vec<u8>)>> + use<> {
+        records(self.keyspace().prefix(prefix))
     }
 
     /// All names, in order.
     pub fn keys(&self) -> impl Iterator<Item = Result<String>> + use<> {
-        self.keyspace.iter().map(|record| parse(&record.key()?))
+        self.keyspace().iter().map(|record| parse(&record.key()?))
     }
+}
+
+fn records(iter: Iter) -> impl Iterator<Item = Result<(String, Vec<u8>)>> {
+    iter.map(|record| {
+        let (name, bytes) = record.into_inner()?;
+        Ok((parse(&name)?, bytes.to_vec()))
+    })
 }
 
 fn check(name: &str) -> Result<()> {

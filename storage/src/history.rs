@@ -88,8 +88,7 @@ impl Replica {
         let shape = &latest.inner().shape;
         let tables = shape.tables.values().map(|table| &table.keyspace);
         let buckets = shape.buckets.iter().map(|bucket| &bucket.keyspace);
-        let groups = self.groups();
-        let others = [&inner.meta, groups.keyspace()];
+        let others = [&inner.meta, &inner.groups];
         let keyspaces = tables.chain(buckets).chain(others);
         let started = engine::bound_journals(&inner.db, &inner.options, keyspaces)?;
         if started > 0 {
@@ -98,11 +97,10 @@ impl Replica {
         Ok(())
     }
 
-    /// Sizes and versions; cheap enough to be asked for every second.
-    ///
-    /// # Errors
-    /// [`Error::Poisoned`](crate::Error::Poisoned) after a failed write.
-    pub fn metrics(&self) -> Result<StorageMetrics> {
+    /// Sizes and versions; cheap enough to be asked for every second. Sizes the engine cannot tell
+    /// after a failed write are zero.
+    #[must_use]
+    pub fn metrics(&self) -> StorageMetrics {
         let (latest, horizon) = {
             let current = self.inner.current();
             (current.latest.clone(), current.horizon)
@@ -110,20 +108,20 @@ impl Replica {
         let shape = &latest.inner().shape;
         let tables = shape.tables.values().map(|table| &table.keyspace);
         let db = &self.inner.db;
-        Ok(StorageMetrics {
+        StorageMetrics {
             watermark: latest.version(),
             horizon,
             tables: shape.tables.len(),
             buckets: shape.buckets.len(),
-            disk_bytes: db.disk_space()?,
+            disk_bytes: db.disk_space().unwrap_or_default(),
             table_bytes: tables.map(fjall::Keyspace::disk_space).sum(),
             history_bytes: history_bytes(shape),
-            journal_bytes: db.journal_disk_space()?,
+            journal_bytes: db.journal_disk_space().unwrap_or_default(),
             journals: db.journal_count(),
             outstanding_flushes: db.outstanding_flushes(),
             active_compactions: db.active_compactions(),
             memtable_bytes: db.write_buffer_size(),
-        })
+        }
     }
 
     /// Bytes of history and changelog in sorted files.
@@ -151,7 +149,8 @@ impl Inner {
         }
         let (shape, horizon) = self.shape();
         let shape = self.rotated(writer, &shape)?;
-        self.install(writer, shape, horizon)
+        self.install(writer, shape, horizon)?;
+        self.trim_to_size(writer)
     }
 
     fn trim(&self, writer: &mut Writer, keep_from: Version) -> Result<()> {

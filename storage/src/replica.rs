@@ -32,7 +32,7 @@ pub struct Replica {
 pub(crate) struct Inner {
     pub(crate) db: Database,
     pub(crate) meta: Keyspace,
-    groups: Keyspace,
+    pub(crate) groups: Keyspace,
     pub(crate) options: ReplicaOptions,
     pub(crate) identity: RwLock<ReplicaIdentity>,
     current: RwLock<Current>,
@@ -89,7 +89,8 @@ impl Replica {
         Self::assemble(directory, db, options, meta)
     }
 
-    /// Removes the replica in `dir`, and nothing else that may be there.
+    /// Removes the replica in `dir`, and nothing else that may be there. Every handle to it has to
+    /// be gone; views that are still there may fail to read from then on.
     ///
     /// # Errors
     /// [`Error::Locked`] while it is open, [`Error::Foreign`] for files that are not ours.
@@ -296,7 +297,7 @@ impl Replica {
     /// The records of client groups.
     #[must_use]
     pub fn groups(&self) -> Groups {
-        Groups::new(self.inner.groups.clone())
+        Groups::new(self.inner.clone())
     }
 }
 

@@ -195,8 +195,9 @@ fn identity_groups_and_indexes_survive_a_restart() {
     assert_eq!(groups.get("group/b").unwrap().as_deref(), Some(&b"two"[..]));
     let names: Vec<_> = groups.keys().map(Result::unwrap).collect();
     assert_eq!(names, ["group/b", "other"]);
-    let records: Vec<_> = groups.iter("group/").map(Result::unwrap).collect();
+    let records: Vec<_> = groups.prefix("group/").map(Result::unwrap).collect();
     assert_eq!(records, [("group/b".to_owned(), b"two".to_vec())]);
+    assert_eq!(groups.iter().count(), 2);
     let scan = kelvin_storage::Scan::of(index);
     assert_eq!(
         replica

@@ -14,6 +14,10 @@ pub const ITEMS: TableId = TableId(7);
 pub const BY_NAME: IndexId = IndexId(1);
 
 pub fn catalog() -> Catalog {
+    Catalog::new(vec![items(ITEMS)], vec![])
+}
+
+pub fn items(id: TableId) -> Table {
     let column = |name: &str, attnum, value_type| Column {
         name: name.into(),
         attnum,
@@ -22,9 +26,13 @@ pub fn catalog() -> Catalog {
         value_type,
         not_null: false,
     };
-    let items = Table {
-        id: ITEMS,
-        name: "items".into(),
+    Table {
+        id,
+        name: if id == ITEMS {
+            "items".into()
+        } else {
+            format!("items{}", id.0)
+        },
         schema: "public".into(),
         upstream_name: "items".into(),
         oid: 16384,
@@ -42,8 +50,7 @@ pub fn catalog() -> Catalog {
             columns: vec![(1, Direction::Asc)],
             unique: false,
         }],
-    };
-    Catalog::new(vec![items], vec![])
+    }
 }
 
 pub fn options() -> ReplicaOptions {
