@@ -5,7 +5,8 @@ import {DraftField} from './draft-field.tsx';
 import {Fields} from './fields.tsx';
 import {Avatar, Dot} from './marks.tsx';
 import {issueDetail, type IssueDetail} from './queries.ts';
-import {ago, issueKey} from './wording.ts';
+import {useTick} from './use-tick.ts';
+import {issueKey, since} from './wording.ts';
 import {editIssue} from './writes.ts';
 
 type Props = {id: string; onClose: () => void};
@@ -13,6 +14,7 @@ type Props = {id: string; onClose: () => void};
 export function Detail({id, onClose}: Props) {
   const z = useZero();
   const [issue, {type}] = useQuery(issueDetail(z, id), {ttl: '1m'});
+  useTick(10_000);
   return (
     <article
       className="detail"
@@ -72,8 +74,8 @@ function Body({issue, complete, onClose}: {issue: IssueDetail; complete: boolean
         <p className="byline">
           <Avatar user={issue.creator} />
           <span>
-            <b>{issue.creator?.name ?? 'Someone'}</b> opened this {ago(issue.created)} ago, changed{' '}
-            <time data-testid="detail-modified">{ago(issue.modified)}</time>
+            <b>{issue.creator?.name ?? 'Someone'}</b> opened this {since(issue.created)}, changed{' '}
+            <time data-testid="detail-modified">{since(issue.modified)}</time>
           </span>
         </p>
         <Fields issue={issue} />

@@ -4,7 +4,7 @@ import {useState} from 'react';
 import {useDirectory} from './directory.tsx';
 import {Avatar, Dot, PriorityIcon} from './marks.tsx';
 import type {IssueDetail} from './queries.ts';
-import {PRIORITIES} from './wording.ts';
+import {byName, PRIORITIES} from './wording.ts';
 import {editIssue, setLabel} from './writes.ts';
 
 export function Fields({issue}: {issue: IssueDetail}) {
@@ -60,7 +60,7 @@ function Labels({issue}: {issue: IssueDetail}) {
   const on = new Set(issue.labels.map(label => label.id));
   return (
     <div className="labels">
-      {issue.labels.map(label => (
+      {byName(issue.labels).map(label => (
         <span className="chip" key={label.id} data-testid="detail-label" data-id={label.id}>
           <Dot color={label.color} />
           {label.name}

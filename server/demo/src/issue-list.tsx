@@ -6,13 +6,17 @@ import type {Filters} from './filters.ts';
 import {IssueRowView} from './issue-row.tsx';
 import {issueList} from './queries.ts';
 import type {ListFacts} from './status-bar.tsx';
+import {useAnchor} from './use-anchor.ts';
 import {useChanges} from './use-changes.ts';
+import {useTick} from './use-tick.ts';
 
 /** Rows asked for at first and with every step further down. */
 const STEP = 100;
 /** The list ends here; whoever wants more has a search field. */
 const MAX_ROWS = 5_000;
 const ROW_HEIGHT = 44;
+/** Ages of rows are brought up to date this often. */
+const TICK_MS = 10_000;
 
 type Props = {
   filters: Filters;
@@ -37,7 +41,10 @@ export function IssueList({filters, selected, onOpen, onFacts, onOrder}: Props) 
     onFacts({shown: rows.length, complete, answeredMs, changes: count});
   }, [rows.length, complete, answeredMs, count, onFacts]);
 
+  const tick = useTick(TICK_MS);
   const scroller = useRef<HTMLDivElement>(null);
+  const [atTop, setAtTop] = useState(true);
+  useAnchor(scroller, rows, ROW_HEIGHT);
   const virtual = useVirtualizer({
     count: rows.length,
     getScrollElement: () => scroller.current,
@@ -57,7 +64,14 @@ export function IssueList({filters, selected, onOpen, onFacts, onOrder}: Props) 
   }, [selected]);
 
   return (
-    <div className="list" ref={scroller} data-testid="issue-list" data-complete={complete}>
+    <div
+      className="list"
+      ref={scroller}
+      data-testid="issue-list"
+      data-complete={complete}
+      data-at-top={atTop}
+      onScroll={event => setAtTop(event.currentTarget.scrollTop < ROW_HEIGHT)}
+    >
       <div role="list" style={{height: virtual.getTotalSize(), position: 'relative'}}>
         {items.map(item => {
           const row = rows[item.index];
@@ -69,6 +83,7 @@ export function IssueList({filters, selected, onOpen, onFacts, onOrder}: Props) 
               changed={marked.has(row.id)}
               selected={row.id === selected}
               by={filters.sort}
+              tick={tick}
               onOpen={onOpen}
             />
           ) : null;

@@ -2,7 +2,7 @@ import {memo} from 'react';
 import {Avatar, Chip, PriorityIcon, StateIcon} from './marks.tsx';
 import type {Sort} from './filters.ts';
 import type {IssueRow} from './queries.ts';
-import {ago, issueKey} from './wording.ts';
+import {ago, byName, issueKey} from './wording.ts';
 
 type Props = {
   row: IssueRow;
@@ -10,6 +10,8 @@ type Props = {
   changed: boolean;
   selected: boolean;
   by: Sort;
+  /** Changes when the age has to be shown anew. */
+  tick: number;
   onOpen: (id: string) => void;
 };
 
@@ -42,7 +44,7 @@ export const IssueRowView = memo(function IssueRowView(props: Props) {
         {row.title}
       </a>
       <span className="row-labels">
-        {row.labels.slice(0, 3).map(label => (
+        {byName(row.labels).slice(0, 3).map(label => (
           <Chip key={label.id} name={label.name} color={label.color} />
         ))}
       </span>

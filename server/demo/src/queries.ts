@@ -10,7 +10,7 @@ export function issueList(z: Z, filters: Filters, limit: number) {
   let q = z.query.issue
     .related('project')
     .related('assignee')
-    .related('labels', l => l.orderBy('name', 'asc'));
+    .related('labels');
   if (filters.project) q = q.where('projectID', filters.project);
   if (filters.state) q = q.where('state', filters.state);
   if (filters.assignee === 'none') q = q.where('assigneeID', 'IS', null);
@@ -31,7 +31,7 @@ export function issueDetail(z: Z, id: string) {
     .related('project')
     .related('creator')
     .related('assignee')
-    .related('labels', l => l.orderBy('name', 'asc'))
+    .related('labels')
     .related('comments', c => c.related('author').orderBy('created', 'asc').limit(200))
     .one();
 }

@@ -5,7 +5,8 @@ import type {Filters} from './filters.ts';
 import {Avatar, Dot} from './marks.tsx';
 import {activity} from './queries.ts';
 import {ThemeButton} from './theme.tsx';
-import {ago, issueKey} from './wording.ts';
+import {useTick} from './use-tick.ts';
+import {ago, givenName, issueKey} from './wording.ts';
 
 type Props = {
   filters: Filters;
@@ -73,6 +74,7 @@ export function Sidebar({filters, onFilters, onOpen}: Props) {
 function Activity({onOpen}: {onOpen: (id: string) => void}) {
   const z = useZero();
   const [comments] = useQuery(activity(z));
+  useTick(10_000);
   return (
     <section className="activity" data-testid="activity" aria-label="Latest comments">
       <h2>
@@ -86,8 +88,8 @@ function Activity({onOpen}: {onOpen: (id: string) => void}) {
           onClick={() => onOpen(comment.issueID)}
         >
           <Avatar user={comment.author} />
-          <span>
-            <b>{comment.author?.name ?? 'Someone'}</b> on{' '}
+          <span className="activity-text">
+            <b>{givenName(comment.author)}</b> on{' '}
             <b>{issueKey(comment.issue?.project, comment.issue?.number)}</b>
             <i>{ago(comment.created)}</i>
             <em>{comment.body}</em>

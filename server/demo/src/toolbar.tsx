@@ -47,21 +47,21 @@ export function Toolbar({filters, onFilters, onNew, searchRef}: Props) {
           className="narrow-only"
           name="project"
           value={filters.project}
-          empty="Any project"
+          empty="Project"
           options={projects}
           onChange={project => onFilters({project})}
         />
         <Choice
           name="label"
           value={filters.label}
-          empty="Any label"
+          empty="Label"
           options={labels}
           onChange={label => onFilters({label})}
         />
         <Choice
           name="assignee"
           value={filters.assignee}
-          empty="Any assignee"
+          empty="Assignee"
           options={[{id: 'none', name: 'Nobody'}, ...users]}
           onChange={assignee => onFilters({assignee})}
         />
@@ -81,8 +81,8 @@ export function Toolbar({filters, onFilters, onNew, searchRef}: Props) {
           value={filters.sort}
           onChange={event => onFilters({sort: event.target.value as Sort})}
         >
-          <option value="modified">Last changed</option>
-          <option value="created">Newest</option>
+          <option value="modified">Changed</option>
+          <option value="created">Created</option>
           <option value="priority">Priority</option>
         </select>
       </div>

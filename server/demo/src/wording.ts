@@ -1,4 +1,4 @@
-import type {Project} from './schema.ts';
+import type {Label, Project, User} from './schema.ts';
 
 export const PRIORITIES = ['No priority', 'Low', 'Medium', 'High', 'Urgent'] as const;
 
@@ -27,7 +27,22 @@ export function ago(time: number): string {
   return '';
 }
 
+/** The same within a sentence: `just now`, `5m ago`. */
+export function since(time: number): string {
+  const age = ago(time);
+  return age === 'now' ? 'just now' : `${age} ago`;
+}
+
+export function givenName(user: User | undefined): string {
+  return user?.name.split(' ')[0] ?? 'Someone';
+}
+
 export function initials(name: string): string {
   const parts = name.split(' ');
   return ((parts[0]?.[0] ?? '') + (parts.at(-1)?.[0] ?? '')).toUpperCase();
+}
+
+/** Labels by name: a relation through a junction table comes in no order of its own. */
+export function byName(labels: readonly Label[]): readonly Label[] {
+  return labels.toSorted((a, b) => a.name.localeCompare(b.name));
 }

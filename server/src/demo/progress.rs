@@ -1,0 +1,79 @@
+//! Says what is going on: a bar on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Elsewhere than on a terminal, a line is printed this often.
+const LINE_EVERY_PERCENT: u32 = 25;
+
+/// The progress of a step that is done in countable parts.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    total: u32,
+    noun: &'static str,
+}
+
+impl Progress {
+    /// Begins a step of `total` parts.
+    #[must_use]
+    pub fn start(doing: &'static str, noun: &'static str, total: u32) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(u64::from(total));
+            let template = "  {msg:<28} {bar:32.cyan/blue} {human_pos}/{human_len} {eta}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("━╸─"));
+            }
+            bar.set_message(doing);
+            bar
+        });
+        if bar.is_none() {
+            eprintln!("  {doing}: {total} {noun}");
+        }
+        Self { bar, total, noun }
+    }
+
+    /// So many parts are done.
+    pub fn at(&self, done: u32) {
+        if let Some(bar) = &self.bar {
+            if done.is_multiple_of(512) {
+                bar.set_position(u64::from(done));
+            }
+            return;
+        }
+        let step = (self.total / (100 / LINE_EVERY_PERCENT)).max(1);
+        if done.is_multiple_of(step) && done < self.total {
+            eprintln!("    {done} of {} {}", self.total, self.noun);
+        }
+    }
+
+    /// The step is done.
+    pub fn done(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A step without parts; its line is printed when it is done, with how long it took.
+#[derive(Debug)]
+pub struct Step {
+    begun: Instant,
+}
+
+impl Step {
+    /// Begins it.
+    #[must_use]
+    pub fn start() -> Self {
+        Self {
+            begun: Instant::now(),
+        }
+    }
+
+    /// Prints what was done.
+    pub fn done(self, what: &str) {
+        eprintln!("  ✓ {what} ({:.1} s)", self.begun.elapsed().as_secs_f64());
+    }
+}
