@@ -241,13 +241,13 @@ impl InitPayload {
             .map_err(|error| format!("the subprotocol is not base64: {error}"))?;
         let raw: Raw = serde_json::from_slice(&json)
             .map_err(|error| format!("the subprotocol holds no JSON object: {error}"))?;
-        let init = raw.init_connection_message.map(|text| {
-            match Up::parse(text.get()) {
+        let init = raw
+            .init_connection_message
+            .map(|text| match Up::parse(text.get()) {
                 Ok(Up::InitConnection(init)) => Ok(*init),
                 Ok(_) => Err("the subprotocol holds no initConnection".to_owned()),
                 Err(error) => Err(format!("invalid initConnection: {error}")),
-            }
-        });
+            });
         Ok(Self {
             init,
             auth_token: raw.auth_token.filter(|token| !token.is_empty()),

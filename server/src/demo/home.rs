@@ -33,10 +33,13 @@ impl Home {
             .prefix(PREFIX)
             .tempdir()
             .map_err(Error::io(making()))?;
-        let alive = File::create(directory.path().join(LOCK)).map_err(Error::io(making()))?;
+        // Locked before it has its name, so that no other demo finds it unlocked.
+        let unnamed = directory.path().join("starting");
+        let alive = File::create(&unnamed).map_err(Error::io(making()))?;
         alive
             .lock()
             .map_err(Error::io("locking the demo's directory"))?;
+        fs::rename(unnamed, directory.path().join(LOCK)).map_err(Error::io(making()))?;
         // Others may pass through it (PostgreSQL runs as another user when root starts the demo)
         // but neither list nor change it.
         let open = fs::Permissions::from_mode(0o711);
