@@ -247,7 +247,7 @@ impl Drafter<'_> {
     }
 
     /// The key that clients know the table's rows by: theirs if they declared one.
-    fn key(&self, table: &Table) -> Result<Vec<usize>, Error> {
+    pub(crate) fn key(&self, table: &Table) -> Result<Vec<usize>, Error> {
         match self.keys.get(&table.name) {
             Some(columns) if !columns.is_empty() => {
                 columns.iter().map(|name| column(table, name)).collect()

@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use kelvin_protocol::Ast;
-use kelvin_storage::{Catalog, TableId};
+use kelvin_storage::{Catalog, Table, TableId};
 
 use crate::Error;
 use crate::plan::draft::Drafter;
@@ -53,6 +53,7 @@ impl fmt::Debug for PlanId {
 pub struct Plan {
     id: PlanId,
     nodes: Vec<Node>,
+    client_keys: BTreeMap<TableId, Vec<usize>>,
 }
 
 impl Plan {
@@ -62,12 +63,24 @@ impl Plan {
     /// [`Query`](crate::ErrorKind::Query) where it names an unknown table or column, holds an
     /// unbound parameter, or a limit, pattern or correlation that makes no sense.
     pub fn compile(ast: &Ast, catalog: &Arc<Catalog>, keys: &ClientKeys) -> Result<Self, Error> {
-        let draft = Drafter { catalog, keys }.root(ast)?;
+        let drafter = Drafter { catalog, keys };
+        let draft = drafter.root(ast)?;
         let id = PlanId(canonical::hash(&draft));
+        let nodes = lower::lower(draft);
+        let key_of = |node: &Node| Ok((node.table.id, drafter.key(&node.table)?));
+        let client_keys = nodes.iter().map(key_of).collect::<Result<_, Error>>()?;
         Ok(Self {
             id,
-            nodes: lower::lower(draft),
+            nodes,
+            client_keys,
         })
+    }
+
+    /// Positions in the table's columns of the key that the plan's clients know its rows by: the
+    /// one they declared, else the replica's.
+    #[must_use]
+    pub fn client_key<'a>(&'a self, table: &'a Table) -> &'a [usize] {
+        self.client_keys.get(&table.id).unwrap_or(&table.key)
     }
 
     /// Its identity.
