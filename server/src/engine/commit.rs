@@ -1,0 +1,160 @@
+//! One commit through the engine: route, advance, encode, hand out.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use kelvin_ivm::{ChangeSet, PlanDelta, PlanId};
+use kelvin_storage::{Applied, View};
+
+use super::patch::{EncodedRows, PlanPatch};
+use super::thread::EngineThread;
+use super::{GroupEvent, GroupId};
+
+impl EngineThread {
+    /// Moves every plan the commit may concern from `applied.from` to `applied.version`.
+    pub(super) fn commit(&mut self, applied: Applied) {
+        if applied.version <= self.version {
+            return;
+        }
+        self.note_permissions(&applied);
+        let (from, version) = (applied.from.min(self.version), applied.version);
+        let views = self
+            .replica
+            .at(from)
+            .and_then(|b| Ok((b, self.replica.at(version)?)));
+        let (before, after) = match views {
+            Ok(views) => views,
+            Err(error) => return self.lost_views(version, &error),
+        };
+        let changes = ChangeSet::new(applied);
+        let mut rows = EncodedRows::default();
+        let mut patches: HashMap<PlanId, Arc<PlanPatch>> = HashMap::new();
+        for id in self.router.route(&changes) {
+            match self.advance(id, &changes, &before, &after, &mut rows) {
+                Ok(None) => {}
+                Ok(Some(patch)) => {
+                    patches.insert(id, Arc::new(patch));
+                }
+                Err(message) => self.fail(id, &message),
+            }
+        }
+        self.version = version;
+        self.metrics.commits += 1;
+        self.hand_out(&patches);
+    }
+
+    fn note_permissions(&self, applied: &Applied) {
+        let table = self.snapshots.encoder().internal().permissions;
+        if applied
+            .changes
+            .iter()
+            .any(|change| Some(change.table) == table)
+        {
+            self.permissions.send_modify(|number| *number += 1);
+        }
+    }
+
+    /// The history a commit needs is gone: the engine fell behind further than the replica
+    /// remembers. Every group starts again from the newest state.
+    fn lost_views(&mut self, version: u64, error: &kelvin_storage::Error) {
+        tracing::warn!(%error, "the engine fell behind the history; all groups catch up");
+        self.version = version;
+        let ids: Vec<PlanId> = self.plans.keys().copied().collect();
+        for id in ids {
+            self.forget(id);
+        }
+        self.groups.clear();
+    }
+
+    fn advance(
+        &mut self,
+        id: PlanId,
+        changes: &ChangeSet,
+        before: &View,
+        after: &View,
+        rows: &mut EncodedRows,
+    ) -> Result<Option<PlanPatch>, String> {
+        let Some(live) = self.plans.get_mut(&id) else {
+            return Ok(None);
+        };
+        // A panic in one plan must not take the others with it.
+        let advanced = catch_unwind(AssertUnwindSafe(|| {
+            live.state.advance(changes, before, after)
+        }))
+        .map_err(|_| "the query hit a defect of the server".to_owned())?;
+        let delta: PlanDelta = advanced.map_err(|error| error.to_string())?;
+        if delta.rows.is_empty() {
+            return Ok(None);
+        }
+        live.last_changed = after.version();
+        if live.groups.is_empty() {
+            return Ok(None);
+        }
+        let plan = Arc::clone(&live.plan);
+        let encoder = self.snapshots.encoder();
+        let patch = encoder
+            .encode(&plan, &delta, rows)
+            .map_err(|error| error.to_string())?;
+        Ok(Some(patch))
+    }
+
+    /// Drops a broken plan and tells the groups that have it. Nobody else notices.
+    fn fail(&mut self, id: PlanId, message: &str) {
+        tracing::error!(plan = %id, error = %message, "a query failed and was dropped");
+        let Some(live) = self.forget(id) else { return };
+        for group in live.groups {
+            if let Some(attached) = self.groups.get_mut(&group) {
+                attached.plans.remove(&id);
+            }
+            self.notify(
+                group,
+                GroupEvent::PlanFailed {
+                    plan: id,
+                    message: message.to_owned(),
+                },
+            );
+        }
+    }
+
+    /// Gives each group that has a changed plan one event with all its changes.
+    fn hand_out(&mut self, patches: &HashMap<PlanId, Arc<PlanPatch>>) {
+        let mut affected: HashMap<GroupId, Vec<Arc<PlanPatch>>> = HashMap::new();
+        for (id, patch) in patches {
+            for group in self.plans.get(id).into_iter().flat_map(|live| &live.groups) {
+                affected.entry(*group).or_default().push(Arc::clone(patch));
+            }
+        }
+        for (group, patches) in affected {
+            let dels = self.dels_of(group, &patches);
+            let event = GroupEvent::Commit {
+                version: self.version,
+                patches,
+                dels,
+            };
+            self.notify(group, event);
+        }
+    }
+
+    /// The row deletions of `patches` that apply to `group`: a row that another plan of the group
+    /// still holds stays.
+    fn dels_of(&self, group: GroupId, patches: &[Arc<PlanPatch>]) -> Vec<Arc<str>> {
+        let Some(attached) = self.groups.get(&group) else {
+            return Vec::new();
+        };
+        let held = |table, row| {
+            let mut plans = attached.plans.iter().filter_map(|id| self.plans.get(id));
+            plans.any(|live| live.state.contains(table, row))
+        };
+        let mut dels: Vec<Arc<str>> = Vec::new();
+        for patch in patches {
+            dels.extend(patch.rekeyed.iter().cloned());
+            let left = patch
+                .left
+                .iter()
+                .filter(|(table, row, _)| !held(*table, *row));
+            dels.extend(left.map(|(_, _, del)| Arc::clone(del)));
+        }
+        dels
+    }
+}

@@ -1,0 +1,167 @@
+//! A small pool of threads that hydrate plans beside the engine thread.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use kelvin_ivm::{Budget, Plan, PlanState};
+use kelvin_storage::{Replica, Row, TableId};
+use tokio::sync::mpsc::WeakSender;
+
+use super::snapshot::SnapshotCache;
+use super::{Command, EngineOptions};
+
+/// Rows of a result that are encoded while the plan hydrates; a larger result is encoded when a
+/// group asks for it, so that a hydration holds few rows in memory.
+const ENCODE_UP_TO: usize = 20_000;
+
+/// Queue of plans to hydrate. It is bounded by the engine: a plan is in it at most once.
+pub struct HydrationPool {
+    queue: Arc<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<QueueState>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct QueueState {
+    plans: VecDeque<Arc<Plan>>,
+    closed: bool,
+}
+
+impl HydrationPool {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub fn start(
+        replica: &Replica,
+        snapshots: &Arc<SnapshotCache>,
+        engine: &WeakSender<Command>,
+        options: &EngineOptions,
+    ) -> std::io::Result<Self> {
+        let queue = Arc::new(Queue::default());
+        for number in 0..options.hydration_threads.max(1) {
+            let worker = Worker {
+                queue: Arc::clone(&queue),
+                replica: replica.clone(),
+                snapshots: Arc::clone(snapshots),
+                engine: engine.clone(),
+                options: options.clone(),
+            };
+            std::thread::Builder::new()
+                .name(format!("hydrate-{number}"))
+                .spawn(move || worker.run())?;
+        }
+        Ok(Self { queue })
+    }
+
+    /// Puts a plan at the end of the queue.
+    pub fn submit(&self, plan: Arc<Plan>) {
+        let mut state = self
+            .queue
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        state.plans.push_back(plan);
+        self.queue.wake.notify_one();
+    }
+}
+
+impl Drop for HydrationPool {
+    fn drop(&mut self) {
+        let mut state = self
+            .queue
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        state.closed = true;
+        self.queue.wake.notify_all();
+    }
+}
+
+struct Worker {
+    queue: Arc<Queue>,
+    replica: Replica,
+    snapshots: Arc<SnapshotCache>,
+    engine: WeakSender<Command>,
+    options: EngineOptions,
+}
+
+impl Worker {
+    fn run(self) {
+        while let Some(plan) = self.next() {
+            let work = std::panic::AssertUnwindSafe(|| self.hydrate(&plan));
+            // A panic in one plan must not take the pool with it.
+            let result = std::panic::catch_unwind(work)
+                .unwrap_or_else(|_| Err("the query hit a defect of the server".to_owned()));
+            let Some(engine) = self.engine.upgrade() else {
+                return;
+            };
+            if engine
+                .blocking_send(Command::Hydrated {
+                    plan: plan.id(),
+                    result,
+                })
+                .is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Arc<Plan>> {
+        let mut state = self
+            .queue
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(plan) = state.plans.pop_front() {
+                return Some(plan);
+            }
+            state = self
+                .queue
+                .wake
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn hydrate(&self, plan: &Arc<Plan>) -> Result<PlanState, String> {
+        let started = Instant::now();
+        let view = self.replica.latest().map_err(|error| error.to_string())?;
+        let budget = budget(&self.options, started);
+        let mut rows = Vec::new();
+        let mut overflow = false;
+        let mut sink = |table: TableId, row: &Row| {
+            overflow |= rows.len() >= ENCODE_UP_TO;
+            if !overflow {
+                rows.push((table, row.clone()));
+            }
+            ControlFlow::Continue(())
+        };
+        let state = PlanState::hydrate(Arc::clone(plan), &view, &budget, &mut sink)
+            .map_err(|error| error.to_string())?;
+        if !overflow {
+            self.snapshots.insert(plan, view.version(), rows)?;
+        }
+        tracing::debug!(
+            plan = %plan.id(), rows = state.row_count(), ms = started.elapsed().as_millis(), "hydrated"
+        );
+        Ok(state)
+    }
+}
+
+/// The budget of one evaluation that starts at `started`.
+pub fn budget(options: &EngineOptions, started: Instant) -> Budget {
+    let timeout = options.hydration_timeout;
+    Budget::rows(options.hydration_max_rows).with_stop(move || started.elapsed() > timeout)
+}

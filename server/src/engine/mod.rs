@@ -1,0 +1,270 @@
+//! The engine: every distinct query once.
+//!
+//! One thread owns the state of all live plans. It takes commits from the replica's apply thread and
+//! requests from client groups, in one order, and tells each group what happened to it over the
+//! group's own bounded channel, in that same order.
+//!
+//! ```text
+//! apply thread ──Commit──►┐                        ┌──► group: Commit(version, patches, dels)
+//! client groups ─Reconcile►│ engine thread: router,├──► group: Reconciled(version, …)
+//! hydration pool ─Hydrated►┘ plan states, bitmaps  └──► …
+//! ```
+//!
+//! INVARIANT: when a group receives an event of version V, it has received everything that concerns
+//! it up to V before. That is what lets a group mint the cookie (V, config) for what it sends.
+//!
+//! A group that does not drain its channel is cut off: the engine drops its end, the group notices,
+//! attaches anew and brings its clients up by a diff. The engine never waits for a group.
+
+mod commit;
+mod hydration;
+mod patch;
+mod snapshot;
+mod thread;
+
+use std::sync::Arc;
+
+use kelvin_ivm::{Plan, PlanId};
+use kelvin_protocol::Version;
+use kelvin_replication::CommitListener;
+use kelvin_storage::{Applied, Replica};
+use tokio::sync::{mpsc, watch};
+
+pub use hydration::budget;
+pub use patch::{EncodedRows, InternalTables, PlanPatch, RowEncoder};
+pub use snapshot::{PlanSnapshot, SnapshotCache};
+
+/// Names one attachment of one client group; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GroupId(pub u64);
+
+/// What a client group hears from the engine.
+#[derive(Debug)]
+pub enum GroupEvent {
+    /// A commit changed rows of the group's plans.
+    Commit {
+        /// Version after the commit.
+        version: Version,
+        /// One patch for each plan that changed, shared with every other group of that plan.
+        patches: Vec<Arc<PlanPatch>>,
+        /// Row deletions that apply to this group: rows that no plan of the group holds any more.
+        dels: Vec<Arc<str>>,
+    },
+    /// The answer to a [`Reconcile`](Engine::reconcile).
+    Reconciled(Reconciled),
+    /// A plan broke while it was kept up to date. It is no longer subscribed.
+    PlanFailed {
+        /// The plan.
+        plan: PlanId,
+        /// Why, for the application's developer.
+        message: String,
+    },
+}
+
+/// The group now has the plans it asked for, as of one version.
+#[derive(Debug)]
+pub struct Reconciled {
+    /// The version.
+    pub version: Version,
+    /// Plans the group did not have before, each with the version since which it has not changed.
+    pub added: Vec<(PlanId, Version)>,
+    /// Rows that only removed plans held, for each table.
+    pub gone: Vec<(kelvin_storage::TableId, roaring::RoaringBitmap)>,
+    /// Plans that could not be hydrated, with the reason.
+    pub failed: Vec<(PlanId, String)>,
+}
+
+/// Limits of the engine.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Threads that hydrate plans.
+    pub hydration_threads: usize,
+    /// Rows a plan may examine while it hydrates.
+    pub hydration_max_rows: u64,
+    /// How long a plan may take to hydrate.
+    pub hydration_timeout: std::time::Duration,
+    /// How long a plan is kept up to date after its last group left.
+    pub plan_idle: std::time::Duration,
+    /// Bytes of encoded plan results that are kept for groups to come.
+    pub snapshot_cache_bytes: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            hydration_threads: std::thread::available_parallelism().map_or(2, usize::from),
+            hydration_max_rows: 20_000_000,
+            hydration_timeout: std::time::Duration::from_secs(60),
+            plan_idle: std::time::Duration::from_secs(60),
+            snapshot_cache_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Commits and requests that may wait for the engine thread. Beyond it the apply thread waits, and
+/// with it, by back-pressure, PostgreSQL.
+const COMMAND_QUEUE: usize = 1024;
+
+/// Events that may wait for one group. Beyond it the group is cut off and catches up by a diff.
+pub const EVENT_QUEUE: usize = 256;
+
+enum Command {
+    Commit(Applied),
+    Attach {
+        group: GroupId,
+        events: mpsc::Sender<GroupEvent>,
+    },
+    Reconcile {
+        group: GroupId,
+        plans: Vec<Arc<Plan>>,
+    },
+    Detach {
+        group: GroupId,
+    },
+    Hydrated {
+        plan: PlanId,
+        result: Result<kelvin_ivm::PlanState, String>,
+    },
+    Tick,
+    Stop,
+}
+
+/// Counts for the metrics page.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EngineMetrics {
+    /// Version the plans stand at.
+    pub version: Version,
+    /// Live plans.
+    pub plans: usize,
+    /// Attached groups.
+    pub groups: usize,
+    /// Subscriptions of groups to plans.
+    pub subscriptions: usize,
+    /// Commits applied to plans since the start.
+    pub commits: u64,
+    /// Plan changes handed to groups since the start.
+    pub deliveries: u64,
+    /// Plans that were hydrated since the start.
+    pub hydrations: u64,
+    /// Groups that were cut off since the start because they did not keep up.
+    pub cut_off: u64,
+}
+
+/// Handle of the engine thread.
+#[derive(Clone)]
+pub struct Engine {
+    commands: mpsc::Sender<Command>,
+    snapshots: Arc<SnapshotCache>,
+    permissions: watch::Receiver<u64>,
+    metrics: watch::Receiver<EngineMetrics>,
+}
+
+impl Engine {
+    /// Starts the engine at the replica's watermark.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub fn start(
+        replica: Replica,
+        app_id: &str,
+        shard: u32,
+        options: EngineOptions,
+    ) -> std::io::Result<Self> {
+        let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
+        let (permissions_out, permissions) = watch::channel(0);
+        let (metrics_out, metrics) = watch::channel(EngineMetrics::default());
+        let tables = InternalTables::find(&replica.catalog(), app_id, shard);
+        let encoder = Arc::new(RowEncoder::new(replica.catalog(), tables));
+        let snapshots = Arc::new(SnapshotCache::new(encoder, options.snapshot_cache_bytes));
+        let pool =
+            hydration::HydrationPool::start(&replica, &snapshots, &commands.downgrade(), &options)?;
+        let thread = thread::EngineThread::new(
+            replica,
+            Arc::clone(&snapshots),
+            pool,
+            permissions_out,
+            metrics_out,
+            options,
+        );
+        thread::spawn(thread, inbox, commands.downgrade())?;
+        Ok(Self {
+            commands,
+            snapshots,
+            permissions,
+            metrics,
+        })
+    }
+
+    /// Attaches a group; its events come over `events`, until the group detaches or is cut off.
+    ///
+    /// # Errors
+    /// [`EngineStopped`].
+    pub async fn attach(
+        &self,
+        group: GroupId,
+        events: mpsc::Sender<GroupEvent>,
+    ) -> Result<(), EngineStopped> {
+        self.send(Command::Attach { group, events }).await
+    }
+
+    /// Asks for exactly these plans; answered by [`GroupEvent::Reconciled`]. One request of a group
+    /// at a time.
+    ///
+    /// # Errors
+    /// [`EngineStopped`].
+    pub async fn reconcile(
+        &self,
+        group: GroupId,
+        plans: Vec<Arc<Plan>>,
+    ) -> Result<(), EngineStopped> {
+        self.send(Command::Reconcile { group, plans }).await
+    }
+
+    /// Detaches a group.
+    ///
+    /// # Errors
+    /// [`EngineStopped`].
+    pub async fn detach(&self, group: GroupId) -> Result<(), EngineStopped> {
+        self.send(Command::Detach { group }).await
+    }
+
+    /// Stops the engine thread after what it is doing; groups see their channel close.
+    pub async fn stop(&self) {
+        let _ = self.commands.send(Command::Stop).await;
+    }
+
+    /// Encoded results of plans.
+    #[must_use]
+    pub fn snapshots(&self) -> &Arc<SnapshotCache> {
+        &self.snapshots
+    }
+
+    /// A number that changes whenever the application's permissions changed.
+    #[must_use]
+    pub fn permissions_changed(&self) -> watch::Receiver<u64> {
+        self.permissions.clone()
+    }
+
+    /// Counts, as of the last commit.
+    #[must_use]
+    pub fn metrics(&self) -> EngineMetrics {
+        *self.metrics.borrow()
+    }
+
+    async fn send(&self, command: Command) -> Result<(), EngineStopped> {
+        self.commands.send(command).await.map_err(|_| EngineStopped)
+    }
+}
+
+impl CommitListener for Engine {
+    /// Hands a commit to the engine; waits while the engine is behind.
+    fn committed(&self, applied: Applied) {
+        // A closed channel means shutdown: the commit is in the replica, nobody is left to hear.
+        let _ = self.commands.blocking_send(Command::Commit(applied));
+    }
+}
+
+/// The engine thread has ended; the server is going down.
+#[derive(Debug, thiserror::Error)]
+#[error("the engine has stopped")]
+pub struct EngineStopped;

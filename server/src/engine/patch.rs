@@ -1,0 +1,263 @@
+//! What a commit does to a plan, encoded once for every group that has the plan.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use kelvin_ivm::{Plan, PlanDelta, PlanId, RowDelta};
+use kelvin_protocol::{Value, Version};
+use kelvin_storage::{Catalog, Row, RowId, Table, TableId};
+
+use crate::sync::row_json::{EncodeError, push_string, push_value};
+
+/// The upstream tables whose rows become messages of their own instead of row patches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InternalTables {
+    /// `{app}_{n}.clients`: last mutation ids.
+    pub clients: Option<TableId>,
+    /// `{app}_{n}.mutations`: mutation results.
+    pub mutations: Option<TableId>,
+    /// `{app}.permissions`.
+    pub permissions: Option<TableId>,
+}
+
+impl InternalTables {
+    /// Looks the tables up by name.
+    #[must_use]
+    pub fn find(catalog: &Catalog, app_id: &str, shard: u32) -> Self {
+        let id = |name: String| catalog.table(&name).map(|table| table.id);
+        Self {
+            clients: id(format!("{app_id}_{shard}.clients")),
+            mutations: id(format!("{app_id}_{shard}.mutations")),
+            permissions: id(format!("{app_id}.permissions")),
+        }
+    }
+}
+
+/// The part of a poke that comes from one plan. JSON texts are fragments: operations without the
+/// brackets around them.
+#[derive(Debug, Default)]
+pub struct PlanPatch {
+    /// The plan.
+    pub plan: Option<PlanId>,
+    /// `put` operations of `rowsPatch`, comma-separated.
+    pub puts: Vec<Arc<str>>,
+    /// `del` operations for keys that are gone although the row is still there.
+    pub rekeyed: Vec<Arc<str>>,
+    /// Rows that left the plan, each with its `del` operation.
+    pub left: Vec<(TableId, RowId, Arc<str>)>,
+    /// Last mutation ids: client and number.
+    pub last_mutation_ids: Vec<(Arc<str>, u64)>,
+    /// Operations of `mutationsPatch`.
+    pub mutations: Vec<Arc<str>>,
+}
+
+/// Turns rows into the JSON of their patches.
+pub struct RowEncoder {
+    catalog: Arc<Catalog>,
+    internal: InternalTables,
+}
+
+/// Patches of the rows of one commit, so that each row is encoded once for all plans.
+#[derive(Default)]
+pub struct EncodedRows {
+    puts: HashMap<(TableId, RowId, Version), Arc<str>>,
+}
+
+impl RowEncoder {
+    /// An encoder for the tables of `catalog`.
+    #[must_use]
+    pub fn new(catalog: Arc<Catalog>, internal: InternalTables) -> Self {
+        Self { catalog, internal }
+    }
+
+    /// The tables this encoder treats apart.
+    #[must_use]
+    pub fn internal(&self) -> InternalTables {
+        self.internal
+    }
+
+    /// Encodes what a commit did to `plan`.
+    ///
+    /// # Errors
+    /// If a row holds a value that no client can be sent.
+    pub fn encode(
+        &self,
+        plan: &Plan,
+        delta: &PlanDelta,
+        rows: &mut EncodedRows,
+    ) -> Result<PlanPatch, EncodeError> {
+        let mut patch = PlanPatch {
+            plan: Some(plan.id()),
+            ..PlanPatch::default()
+        };
+        for change in &delta.rows {
+            let Some(table) = self.catalog.table_by_id(change.table) else {
+                continue;
+            };
+            if self.encode_internal(table, change, &mut patch)? {
+                continue;
+            }
+            let key = plan.client_key(table);
+            match (&change.old, &change.new) {
+                (Some(old), None) => {
+                    patch
+                        .left
+                        .push((table.id, old.id, encode_del(table, key, old)?.into()));
+                }
+                (old, Some(new)) => {
+                    if let Some(old) = old.as_ref().filter(|old| !same_key(old, new, key)) {
+                        patch.rekeyed.push(encode_del(table, key, old)?.into());
+                    }
+                    patch.puts.push(rows.put(table, new)?);
+                }
+                (None, None) => {}
+            }
+        }
+        Ok(patch)
+    }
+
+    /// Adds a row of an internal table to `patch`; `false` if `table` is none.
+    fn encode_internal(
+        &self,
+        table: &Table,
+        change: &RowDelta,
+        patch: &mut PlanPatch,
+    ) -> Result<bool, EncodeError> {
+        let id = Some(table.id);
+        if id == self.internal.clients {
+            if let Some((client, number)) = change.new.as_ref().and_then(last_mutation_id(table)) {
+                patch.last_mutation_ids.push((client, number));
+            }
+            Ok(true)
+        } else if id == self.internal.mutations {
+            if let Some(op) = mutation_op(table, change)? {
+                patch.mutations.push(op.into());
+            }
+            Ok(true)
+        } else {
+            Ok(false)
+        }
+    }
+}
+
+impl EncodedRows {
+    /// The `put` of a row, encoded at most once.
+    ///
+    /// # Errors
+    /// If the row holds a value that no client can be sent.
+    pub fn put(&mut self, table: &Table, row: &Row) -> Result<Arc<str>, EncodeError> {
+        let slot = (table.id, row.id, row.version);
+        if let Some(text) = self.puts.get(&slot) {
+            return Ok(Arc::clone(text));
+        }
+        let text: Arc<str> = encode_put(table, row)?.into();
+        self.puts.insert(slot, Arc::clone(&text));
+        Ok(text)
+    }
+}
+
+fn same_key(old: &Row, new: &Row, key: &[usize]) -> bool {
+    key.iter().all(|at| old.values[*at] == new.values[*at])
+}
+
+fn encode_put(table: &Table, row: &Row) -> Result<String, EncodeError> {
+    let mut text = String::with_capacity(64 + 24 * row.values.len());
+    text.push_str(r#"{"op":"put","tableName":"#);
+    push_string(&mut text, &table.name);
+    text.push_str(r#","value":"#);
+    push_columns(&mut text, table, row, 0..table.columns.len())?;
+    text.push('}');
+    Ok(text)
+}
+
+/// The `del` operation of a row with these key columns.
+///
+/// # Errors
+/// If the key holds a value that no client can be sent.
+pub fn encode_del(table: &Table, key: &[usize], row: &Row) -> Result<String, EncodeError> {
+    let mut text = String::with_capacity(96);
+    text.push_str(r#"{"op":"del","tableName":"#);
+    push_string(&mut text, &table.name);
+    text.push_str(r#","id":"#);
+    push_columns(&mut text, table, row, key.iter().copied())?;
+    text.push('}');
+    Ok(text)
+}
+
+fn push_columns(
+    text: &mut String,
+    table: &Table,
+    row: &Row,
+    columns: impl Iterator<Item = usize>,
+) -> Result<(), EncodeError> {
+    text.push('{');
+    let mut first = true;
+    for at in columns {
+        let (Some(column), Some(value)) = (table.columns.get(at), row.values.get(at)) else {
+            continue;
+        };
+        if !first {
+            text.push(',');
+        }
+        first = false;
+        push_string(text, &column.name);
+        text.push(':');
+        push_value(text, value).map_err(|error| error.in_column(&table.name, &column.name))?;
+    }
+    text.push('}');
+    Ok(())
+}
+
+fn text_of(table: &Table, row: &Row, column: &str) -> Option<Arc<str>> {
+    match row.values.get(table.column(column)?)? {
+        Value::String(text) => Some(Arc::clone(text)),
+        _ => None,
+    }
+}
+
+fn number_of(table: &Table, row: &Row, column: &str) -> Option<u64> {
+    let number = row.values.get(table.column(column)?)?.as_f64()?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked"
+    )]
+    (0.0..=9_007_199_254_740_991.0)
+        .contains(&number)
+        .then_some(number as u64)
+}
+
+fn last_mutation_id(table: &Table) -> impl Fn(&Row) -> Option<(Arc<str>, u64)> {
+    move |row| {
+        Some((
+            text_of(table, row, "clientID")?,
+            number_of(table, row, "lastMutationID")?,
+        ))
+    }
+}
+
+fn mutation_op(table: &Table, change: &RowDelta) -> Result<Option<String>, EncodeError> {
+    let Some(row) = change.new.as_ref().or(change.old.as_ref()) else {
+        return Ok(None);
+    };
+    let client = text_of(table, row, "clientID");
+    let (Some(client), Some(number)) = (client, number_of(table, row, "mutationID")) else {
+        return Ok(None);
+    };
+    let mut id = String::from(r#"{"clientID":"#);
+    push_string(&mut id, &client);
+    let _ = write!(id, r#","id":{number}}}"#);
+    if change.new.is_none() {
+        return Ok(Some(format!(r#"{{"op":"del","id":{id}}}"#)));
+    }
+    let mut result = String::new();
+    let value = table
+        .column("result")
+        .and_then(|at| row.values.get(at))
+        .unwrap_or(&Value::Null);
+    push_value(&mut result, value)?;
+    Ok(Some(format!(
+        r#"{{"op":"put","mutation":{{"id":{id},"result":{result}}}}}"#
+    )))
+}

@@ -1,0 +1,394 @@
+//! The engine thread: live plans, attached groups, and the order of what happens to them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kelvin_ivm::{ChangeSet, Plan, PlanId, PlanState, Router};
+use kelvin_protocol::Version;
+use kelvin_storage::{Replica, TableId};
+use roaring::RoaringBitmap;
+use tokio::sync::{mpsc, watch};
+
+use super::hydration::HydrationPool;
+use super::snapshot::SnapshotCache;
+use super::{Command, EngineMetrics, EngineOptions, GroupEvent, GroupId, Reconciled};
+
+/// How often idle plans are looked for.
+const TICK: Duration = Duration::from_secs(5);
+
+/// A plan that is kept up to date.
+pub(super) struct LivePlan {
+    pub(super) plan: Arc<Plan>,
+    pub(super) state: PlanState,
+    pub(super) groups: HashSet<GroupId>,
+    pub(super) last_changed: Version,
+    idle_since: Option<Instant>,
+}
+
+/// An attached group.
+pub(super) struct AttachedGroup {
+    pub(super) events: mpsc::Sender<GroupEvent>,
+    pub(super) plans: HashSet<PlanId>,
+    wanted: Option<Wanted>,
+}
+
+/// A reconcile request that is not answered yet.
+struct Wanted {
+    plans: HashSet<PlanId>,
+    failed: Vec<(PlanId, String)>,
+}
+
+/// All state of the engine. Only its own thread touches it.
+pub(super) struct EngineThread {
+    pub(super) replica: Replica,
+    pub(super) snapshots: Arc<SnapshotCache>,
+    pool: HydrationPool,
+    pub(super) version: Version,
+    pub(super) plans: HashMap<PlanId, LivePlan>,
+    pub(super) router: Router,
+    pub(super) groups: HashMap<GroupId, AttachedGroup>,
+    /// Plans in the pool, with the groups that wait for them.
+    hydrating: HashMap<PlanId, (Arc<Plan>, HashSet<GroupId>)>,
+    /// Plans hydrated at a version the engine has not reached yet.
+    early: Vec<(PlanId, PlanState)>,
+    pub(super) permissions: watch::Sender<u64>,
+    metrics_out: watch::Sender<EngineMetrics>,
+    pub(super) metrics: EngineMetrics,
+    options: EngineOptions,
+}
+
+/// Starts the thread and the ticks that remind it of idle plans.
+pub(super) fn spawn(
+    mut engine: EngineThread,
+    mut inbox: mpsc::Receiver<Command>,
+    ticks: mpsc::WeakSender<Command>,
+) -> std::io::Result<()> {
+    std::thread::Builder::new()
+        .name("engine".into())
+        .spawn(move || {
+            while let Some(command) = inbox.blocking_recv() {
+                if matches!(command, Command::Stop) {
+                    break;
+                }
+                engine.handle(command);
+            }
+            tracing::debug!("engine stopped");
+        })?;
+    std::thread::Builder::new()
+        .name("engine-tick".into())
+        .spawn(move || {
+            loop {
+                std::thread::sleep(TICK);
+                let Some(engine) = ticks.upgrade() else {
+                    return;
+                };
+                if engine.blocking_send(Command::Tick).is_err() {
+                    return;
+                }
+            }
+        })?;
+    Ok(())
+}
+
+impl EngineThread {
+    pub(super) fn new(
+        replica: Replica,
+        snapshots: Arc<SnapshotCache>,
+        pool: HydrationPool,
+        permissions: watch::Sender<u64>,
+        metrics_out: watch::Sender<EngineMetrics>,
+        options: EngineOptions,
+    ) -> Self {
+        let version = replica.watermark();
+        Self {
+            replica,
+            snapshots,
+            pool,
+            version,
+            plans: HashMap::new(),
+            router: Router::new(),
+            groups: HashMap::new(),
+            hydrating: HashMap::new(),
+            early: Vec::new(),
+            permissions,
+            metrics_out,
+            metrics: EngineMetrics {
+                version,
+                ..EngineMetrics::default()
+            },
+            options,
+        }
+    }
+
+    fn handle(&mut self, command: Command) {
+        match command {
+            Command::Commit(applied) => {
+                self.commit(applied);
+                self.activate_early();
+            }
+            Command::Attach { group, events } => {
+                let plans = HashSet::new();
+                self.groups.insert(
+                    group,
+                    AttachedGroup {
+                        events,
+                        plans,
+                        wanted: None,
+                    },
+                );
+            }
+            Command::Reconcile { group, plans } => self.reconcile(group, plans),
+            Command::Detach { group } => self.detach(group),
+            Command::Hydrated { plan, result } => self.hydrated(plan, result),
+            Command::Tick => self.drop_idle_plans(),
+            Command::Stop => {}
+        }
+        self.publish_metrics();
+    }
+
+    fn publish_metrics(&mut self) {
+        self.metrics.version = self.version;
+        self.metrics.plans = self.plans.len();
+        self.metrics.groups = self.groups.len();
+        self.metrics_out.send_replace(self.metrics);
+    }
+
+    fn reconcile(&mut self, group: GroupId, plans: Vec<Arc<Plan>>) {
+        let Some(attached) = self.groups.get_mut(&group) else {
+            return;
+        };
+        let ids = plans.iter().map(|plan| plan.id()).collect();
+        attached.wanted = Some(Wanted {
+            plans: ids,
+            failed: Vec::new(),
+        });
+        for plan in plans {
+            let id = plan.id();
+            if self.plans.contains_key(&id) {
+                continue;
+            }
+            let waiting = self.hydrating.entry(id).or_insert_with(|| {
+                self.pool.submit(Arc::clone(&plan));
+                (plan, HashSet::new())
+            });
+            waiting.1.insert(group);
+        }
+        self.answer_if_complete(group);
+    }
+
+    fn hydrated(&mut self, id: PlanId, result: Result<PlanState, String>) {
+        match result {
+            Err(message) => self.hydration_failed(id, &message),
+            Ok(state) if state.version() > self.version => self.early.push((id, state)),
+            Ok(state) => self.activate(id, state),
+        }
+    }
+
+    fn hydration_failed(&mut self, id: PlanId, message: &str) {
+        tracing::warn!(plan = %id, error = %message, "a query could not be hydrated");
+        let Some((_, waiting)) = self.hydrating.remove(&id) else {
+            return;
+        };
+        for group in waiting {
+            if let Some(wanted) = self.groups.get_mut(&group).and_then(|g| g.wanted.as_mut())
+                && wanted.plans.remove(&id)
+            {
+                wanted.failed.push((id, message.to_owned()));
+            }
+            self.answer_if_complete(group);
+        }
+    }
+
+    /// Takes up plans that were hydrated ahead of the engine and that it has now caught up with.
+    fn activate_early(&mut self) {
+        let version = self.version;
+        let ready = self
+            .early
+            .extract_if(.., |(_, state)| state.version() <= version);
+        for (id, state) in ready.collect::<Vec<_>>() {
+            self.activate(id, state);
+        }
+    }
+
+    /// Brings a hydrated plan up to the engine's version and answers those who waited for it.
+    fn activate(&mut self, id: PlanId, mut state: PlanState) {
+        let hydrated_at = state.version();
+        let mut last_changed = hydrated_at;
+        if hydrated_at < self.version {
+            match self.fast_forward(&mut state) {
+                Ok(true) => last_changed = self.version,
+                Ok(false) => {}
+                Err(message) => return self.hydration_failed(id, &message),
+            }
+        }
+        let Some((plan, waiting)) = self.hydrating.remove(&id) else {
+            return;
+        };
+        self.metrics.hydrations += 1;
+        self.router.insert(id, &plan);
+        let idle_since = Some(Instant::now());
+        let groups = HashSet::new();
+        self.plans.insert(
+            id,
+            LivePlan {
+                plan,
+                state,
+                groups,
+                last_changed,
+                idle_since,
+            },
+        );
+        for group in waiting {
+            self.answer_if_complete(group);
+        }
+    }
+
+    /// Whether anything changed between the state's version and the engine's.
+    fn fast_forward(&self, state: &mut PlanState) -> Result<bool, String> {
+        let (from, to) = (state.version(), self.version);
+        let error = |error: kelvin_storage::Error| error.to_string();
+        let changes = self.replica.changes(from, to).map_err(error)?;
+        let changes = ChangeSet::new(kelvin_storage::Applied {
+            from,
+            version: to,
+            changes,
+        });
+        let (before, after) = (
+            self.replica.at(from).map_err(error)?,
+            self.replica.at(to).map_err(error)?,
+        );
+        let delta = state
+            .advance(&changes, &before, &after)
+            .map_err(|error| error.to_string())?;
+        Ok(!delta.rows.is_empty())
+    }
+
+    fn answer_if_complete(&mut self, group: GroupId) {
+        let Some(attached) = self.groups.get_mut(&group) else {
+            return;
+        };
+        let complete = attached
+            .wanted
+            .as_ref()
+            .is_some_and(|wanted| wanted.plans.iter().all(|id| self.plans.contains_key(id)));
+        if !complete {
+            return;
+        }
+        let Some(wanted) = attached.wanted.take() else {
+            return;
+        };
+        let before = std::mem::replace(&mut attached.plans, wanted.plans);
+        let now = attached.plans.clone();
+        for id in &now {
+            if let Some(live) = self.plans.get_mut(id) {
+                live.groups.insert(group);
+                live.idle_since = None;
+            }
+        }
+        let removed: Vec<PlanId> = before.difference(&now).copied().collect();
+        for id in &removed {
+            self.unsubscribe(group, *id);
+        }
+        let changed_at = |id: &PlanId| self.plans.get(id).map_or(self.version, |p| p.last_changed);
+        let reconciled = Reconciled {
+            version: self.version,
+            added: now
+                .difference(&before)
+                .map(|id| (*id, changed_at(id)))
+                .collect(),
+            gone: self.gone(&removed, &now),
+            failed: wanted.failed,
+        };
+        self.notify(group, GroupEvent::Reconciled(reconciled));
+        self.count_subscriptions();
+    }
+
+    /// Rows of the removed plans that no plan of `kept` holds.
+    fn gone(&self, removed: &[PlanId], kept: &HashSet<PlanId>) -> Vec<(TableId, RoaringBitmap)> {
+        let mut gone: HashMap<TableId, RoaringBitmap> = HashMap::new();
+        for live in removed.iter().filter_map(|id| self.plans.get(id)) {
+            for (table, rows) in live.state.rows() {
+                *gone.entry(table).or_default() |= rows;
+            }
+        }
+        for live in kept.iter().filter_map(|id| self.plans.get(id)) {
+            for (table, rows) in live.state.rows() {
+                if let Some(candidates) = gone.get_mut(&table) {
+                    *candidates -= rows;
+                }
+            }
+        }
+        gone.into_iter()
+            .filter(|(_, rows)| !rows.is_empty())
+            .collect()
+    }
+
+    /// Sends an event to a group, or cuts the group off if it does not keep up.
+    pub(super) fn notify(&mut self, group: GroupId, event: GroupEvent) {
+        let Some(attached) = self.groups.get(&group) else {
+            return;
+        };
+        if attached.events.try_send(event).is_ok() {
+            self.metrics.deliveries += 1;
+            return;
+        }
+        if !attached.events.is_closed() {
+            self.metrics.cut_off += 1;
+            tracing::debug!(
+                group = group.0,
+                "a group does not keep up and will catch up by a diff"
+            );
+        }
+        self.detach(group);
+    }
+
+    fn detach(&mut self, group: GroupId) {
+        let Some(attached) = self.groups.remove(&group) else {
+            return;
+        };
+        for id in attached.plans {
+            self.unsubscribe(group, id);
+        }
+        for (_, waiting) in self.hydrating.values_mut() {
+            waiting.remove(&group);
+        }
+        self.count_subscriptions();
+    }
+
+    fn unsubscribe(&mut self, group: GroupId, id: PlanId) {
+        if let Some(live) = self.plans.get_mut(&id) {
+            live.groups.remove(&group);
+            if live.groups.is_empty() {
+                live.idle_since = Some(Instant::now());
+            }
+        }
+    }
+
+    fn count_subscriptions(&mut self) {
+        self.metrics.subscriptions = self.groups.values().map(|group| group.plans.len()).sum();
+    }
+
+    fn drop_idle_plans(&mut self) {
+        let limit = self.options.plan_idle;
+        let idle = |live: &LivePlan| {
+            live.idle_since
+                .is_some_and(|since| since.elapsed() >= limit)
+        };
+        let dropped: Vec<PlanId> = self
+            .plans
+            .iter()
+            .filter(|(_, live)| idle(live))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in dropped {
+            self.forget(id);
+        }
+    }
+
+    /// Drops a plan and its routes.
+    pub(super) fn forget(&mut self, id: PlanId) -> Option<LivePlan> {
+        self.router.remove(&id);
+        self.plans.remove(&id)
+    }
+}

@@ -1,0 +1,238 @@
+//! What the server tells operators over HTTP: `/statz` and `/metrics`.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use kelvin_replication::{CopyProgress, Progress};
+use serde_json::{Value, json};
+
+use crate::http::Statz;
+use crate::serve::Current;
+use crate::sync::registry::Registry;
+
+/// Groups of `/statz`, in the order they are shown.
+const GROUPS: [&str; 4] = ["sync", "replica", "replication", "os"];
+
+/// Reports on whatever generation serves now.
+pub struct Reports {
+    current: Arc<Current>,
+    started: Instant,
+    copy: Mutex<CopyProgress>,
+}
+
+impl Reports {
+    /// Reports on `current`; uptime counts from now.
+    #[must_use]
+    pub fn new(current: Arc<Current>) -> Self {
+        Self {
+            current,
+            started: Instant::now(),
+            copy: Mutex::default(),
+        }
+    }
+
+    /// The text of `/metrics`, in the Prometheus format. Names follow those of zero-cache where the
+    /// meaning is the same.
+    #[must_use]
+    pub fn prometheus(&self) -> String {
+        let mut text = String::new();
+        let uptime = self.started.elapsed().as_secs_f64();
+        line(
+            &mut text,
+            "zero_server_uptime",
+            "gauge",
+            "Seconds since the start",
+            uptime,
+        );
+        let copy = *self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, kind, help, value) in copy_figures(copy) {
+            line(&mut text, name, kind, help, value);
+        }
+        let Some(registry) = self.current.get() else {
+            return text;
+        };
+        for (name, kind, help, value) in figures(&registry) {
+            line(&mut text, name, kind, help, value);
+        }
+        text
+    }
+}
+
+fn line(text: &mut String, name: &str, kind: &str, help: &str, value: f64) {
+    let _ = writeln!(
+        text,
+        "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
+    );
+}
+
+type Figure = (&'static str, &'static str, &'static str, f64);
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
+fn copy_figures(copy: CopyProgress) -> [Figure; 3] {
+    [
+        (
+            "zero_replication_initial_sync_rows",
+            "counter",
+            "Rows copied",
+            copy.rows as f64,
+        ),
+        (
+            "kelvin_copy_bytes",
+            "counter",
+            "Bytes copied",
+            copy.bytes as f64,
+        ),
+        (
+            "kelvin_copy_tables_done",
+            "counter",
+            "Tables copied",
+            copy.tables_done as f64,
+        ),
+    ]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
+fn figures(registry: &Registry) -> Vec<Figure> {
+    let services = registry.services();
+    let engine = services.engine.metrics();
+    let mut figures = vec![
+        (
+            "zero_sync_active_client_groups",
+            "gauge",
+            "Client groups awake",
+            registry.len() as f64,
+        ),
+        (
+            "zero_sync_pipelines_total",
+            "gauge",
+            "Subscriptions to plans",
+            engine.subscriptions as f64,
+        ),
+        (
+            "zero_sync_pipelines_unique",
+            "gauge",
+            "Plans kept up to date",
+            engine.plans as f64,
+        ),
+        (
+            "zero_sync_hydration",
+            "counter",
+            "Plans hydrated",
+            engine.hydrations as f64,
+        ),
+        (
+            "zero_sync_poke_transactions",
+            "counter",
+            "Events given to groups",
+            engine.deliveries as f64,
+        ),
+        (
+            "zero_replication_transactions",
+            "counter",
+            "Commits advanced",
+            engine.commits as f64,
+        ),
+        (
+            "kelvin_sync_cut_off",
+            "counter",
+            "Groups that did not keep up",
+            engine.cut_off as f64,
+        ),
+    ];
+    let storage = services.replica.metrics();
+    figures.extend([
+        (
+            "kelvin_replica_watermark",
+            "gauge",
+            "Newest version",
+            storage.watermark as f64,
+        ),
+        (
+            "kelvin_replica_horizon",
+            "gauge",
+            "Oldest readable version",
+            storage.horizon as f64,
+        ),
+        (
+            "zero_replica_db_size",
+            "gauge",
+            "Bytes on disk",
+            storage.disk_bytes as f64,
+        ),
+        (
+            "zero_replica_wal_size",
+            "gauge",
+            "Bytes of journals",
+            storage.journal_bytes as f64,
+        ),
+        (
+            "kelvin_replica_history_size",
+            "gauge",
+            "History bytes",
+            storage.history_bytes as f64,
+        ),
+    ]);
+    figures
+}
+
+impl Progress for Reports {
+    fn copying(&self, progress: CopyProgress) {
+        *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+    }
+}
+
+impl Statz for Reports {
+    fn groups(&self) -> &[&'static str] {
+        &GROUPS
+    }
+
+    fn collect<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<Value, String>> {
+        Box::pin(async move {
+            let registry = self.current.get().ok_or("the database is being copied")?;
+            let services = registry.services();
+            let storage = services.replica.metrics();
+            Ok(match group {
+                "sync" => {
+                    let engine = services.engine.metrics();
+                    json!({
+                        "clientGroups": registry.len(),
+                        "plans": engine.plans,
+                        "subscriptions": engine.subscriptions,
+                        "hydrations": engine.hydrations,
+                        "deliveries": engine.deliveries,
+                        "cutOff": engine.cut_off,
+                    })
+                }
+                "replica" => json!({
+                    "engine": "fjall",
+                    "watermark": storage.watermark,
+                    "horizon": storage.horizon,
+                    "bytes": storage.disk_bytes,
+                }),
+                "replication" => json!({ "lsn": lsn(storage.watermark) }),
+                _ => json!({
+                    "uptime": self.started.elapsed().as_secs_f64(),
+                    "available parallelism":
+                        std::thread::available_parallelism().map_or(1, usize::from),
+                }),
+            })
+        })
+    }
+}
+
+/// A version the way PostgreSQL prints it.
+fn lsn(version: u64) -> String {
+    format!("{:X}/{:X}", version >> 32, version & 0xFFFF_FFFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lsn;
+
+    #[test]
+    fn versions_are_shown_as_postgresql_shows_them() {
+        assert_eq!(lsn(0x0000_0001_6B37_4D48), "1/6B374D48");
+    }
+}

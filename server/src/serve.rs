@@ -1,0 +1,280 @@
+//! `kelvin serve`: brings everything up, keeps it up, takes it down in order.
+//!
+//! ```text
+//! prepare (check upstream, open or copy the replica)
+//!   └► generation: engine, groups, replication stream ── lost slot, changed schema ──┐
+//!         ▲                                                                          │
+//!         └───────────── copy anew, all clients reconnect ◄──────────────────────────┘
+//! ```
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use kelvin_protocol::{ErrorBody, ErrorKind};
+use kelvin_replication::{ErrorKind as ReplicationErrorKind, Prepared};
+use kelvin_storage::ReplicaOptions;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::app_api::{AppApi, HttpClient};
+use crate::auth::Authenticator;
+use crate::config::Config;
+use crate::engine::{Engine, EngineOptions};
+use crate::http::{
+    AdminGate, CloseCode, Connect, ConnectionHandler, Heartbeat, Listener, Readiness, Site, Socket,
+    Statz,
+};
+use crate::mutation::Mutations;
+use crate::report::Reports;
+use crate::sync::connection;
+use crate::sync::registry::{Registry, Services};
+use crate::sync::session::error_frames;
+use crate::sync::store::LocalGroups;
+
+/// How long clients stay away while the database is copied anew.
+const RESYNC_BACKOFF_MS: u64 = 2_000;
+/// How long groups may take to end.
+const DRAIN: Duration = Duration::from_secs(10);
+/// Pause before a resync that follows another one too soon.
+const RESYNC_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why the server ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Replication cannot start or go on.
+    #[error(transparent)]
+    Replication(#[from] kelvin_replication::Error),
+    /// The port cannot be opened, and the like.
+    #[error(transparent)]
+    Http(#[from] crate::http::ListenError),
+    /// A part of the server could not be set up.
+    #[error("{0}")]
+    SetUp(String),
+}
+
+/// Runs the server until `shutdown`. `ready` hears the port once clients can connect.
+///
+/// # Errors
+/// [`ServeError`], with a message that says what to do.
+pub async fn run(
+    config: Config,
+    shutdown: CancellationToken,
+    ready: impl FnOnce(u16) + Send,
+) -> Result<(), ServeError> {
+    let started = Instant::now();
+    tracing::info!(
+        "starting server@{} protocolVersion={} taskID={} app={} shard={} port={}",
+        config.server_version,
+        kelvin_protocol::PROTOCOL_VERSION,
+        config.task_id,
+        config.app.id,
+        config.app.shard_num,
+        config.listen.port
+    );
+    let options = replication_options(&config);
+    // The port is claimed first: a port that is taken should not cost a copy of the database.
+    let listener = Listener::bind(&config.listen).await?;
+    let current = Arc::new(Current::default());
+    let mut ready = Some(ready);
+    let mut listener = Some(listener);
+    let mut http = None;
+    let reports = Arc::new(Reports::new(Arc::clone(&current)));
+    let result = loop {
+        let prepared = tokio::select! {
+            () = shutdown.cancelled() => break Ok(()),
+            prepared = kelvin_replication::prepare(&options, reports.clone()) => prepared?,
+        };
+        let (registry, engine) = start_generation(&config, &prepared).await?;
+        current.set(Some(Arc::clone(&registry)));
+        if let Some(listener) = listener.take() {
+            let port = listener.port();
+            let site = site(&config, &current, &reports);
+            if let Some(timeout) = config.listen.keepalive_timeout {
+                drain_when_abandoned(site.heartbeat.clone(), timeout, shutdown.clone());
+            }
+            http = Some(tokio::spawn(listener.serve(site, shutdown.clone())));
+            tracing::info!("kelvin ready ({} ms)", started.elapsed().as_millis());
+            if let (Some(ready), Some(port)) = (ready.take(), port) {
+                ready(port);
+            }
+        }
+        let generation = Instant::now();
+        let purge = tokio::spawn(purge_groups(Arc::clone(&registry), config.groups.clone()));
+        let ended = prepared
+            .run(Arc::new(engine.clone()), shutdown.clone())
+            .await;
+        purge.abort();
+        current.set(None);
+        registry.shut_down(DRAIN).await;
+        engine.stop().await;
+        drop((registry, engine));
+        match ended {
+            Ok(()) => break Ok(()),
+            Err(error) if error.kind() == ReplicationErrorKind::Resync && config.auto_reset => {
+                tracing::warn!(%error, "replication cannot go on; the database is copied anew");
+                if generation.elapsed() < RESYNC_PAUSE {
+                    tokio::time::sleep(RESYNC_PAUSE).await;
+                }
+                kelvin_replication::discard(&options).await?;
+            }
+            Err(error) => break Err(error.into()),
+        }
+    };
+    shutdown.cancel();
+    if let Some(http) = http {
+        let _ = tokio::time::timeout(DRAIN, http).await;
+    }
+    tracing::info!("stopped");
+    result
+}
+
+fn replication_options(config: &Config) -> kelvin_replication::Options {
+    kelvin_replication::Options {
+        upstream: config.upstream.url.clone(),
+        app_id: config.app.id.clone(),
+        shard_num: config.app.shard_num,
+        publications: config.app.publications.clone(),
+        copy_workers: config.upstream.copy_workers,
+        text_copy: config.upstream.text_copy,
+        failover_slot: config.upstream.failover_slot,
+        inbound_timeout: config.upstream.inbound_timeout,
+        task_id: config.task_id.clone(),
+        replica_dir: config.replica.dir.clone(),
+        storage: ReplicaOptions {
+            cache_bytes: config.replica.cache_bytes,
+            memtable_bytes: config.replica.memtable_bytes,
+            history_age: config.replica.history_age,
+            history_bytes: config.replica.history_bytes,
+            ..ReplicaOptions::default()
+        },
+        ..kelvin_replication::Options::default()
+    }
+}
+
+fn engine_options(config: &Config) -> EngineOptions {
+    EngineOptions {
+        hydration_threads: config.engine.hydration_threads,
+        hydration_max_rows: config.engine.hydration_max_rows,
+        hydration_timeout: config.engine.hydration_timeout,
+        ..EngineOptions::default()
+    }
+}
+
+/// What lives on one replica: the engine and the client groups.
+async fn start_generation(
+    config: &Config,
+    prepared: &Prepared,
+) -> Result<(Arc<Registry>, Engine), ServeError> {
+    let set_up = |error: &dyn std::fmt::Display| ServeError::SetUp(error.to_string());
+    let replica = prepared.replica.clone();
+    let engine_options = engine_options(config);
+    let (app_id, shard_num) = (config.app.id.clone(), config.app.shard_num);
+    let engine = Engine::start(replica.clone(), &app_id, shard_num, engine_options.clone())
+        .map_err(|error| set_up(&error))?;
+    let client = HttpClient::new().map_err(|error| set_up(&error))?;
+    let app_api = AppApi::new(&config.app_api, &config.app, &client);
+    let app_api = Arc::new(app_api.map_err(|error| set_up(&error))?);
+    let has_app_api = app_api.has_query() && app_api.has_mutate();
+    let auth = Authenticator::new(&config.auth, has_app_api, client);
+    let services = Services {
+        app_id,
+        shard_num,
+        epoch: replica.identity().epoch,
+        store: Box::new(LocalGroups(replica.groups())),
+        auth: auth.map_err(|error| set_up(&error))?,
+        mutations: Mutations::new(config, replica.catalog(), app_api.clone())
+            .await
+            .map_err(|error| set_up(&error))?,
+        app_api,
+        reading: Arc::new(Semaphore::new(engine_options.hydration_threads.max(1) * 2)),
+        engine_options,
+        retransform_interval: config.auth.retransform_interval,
+        admin: AdminGate::new(config.admin_password.clone(), config.development),
+        server_version: config.server_version.clone(),
+        ids: AtomicU64::new(1),
+        engine: engine.clone(),
+        replica,
+    };
+    Ok((Arc::new(Registry::new(Arc::new(services))), engine))
+}
+
+fn site(config: &Config, current: &Arc<Current>, reports: &Arc<Reports>) -> Site<Current> {
+    let metrics = Arc::clone(reports);
+    Site {
+        handler: Arc::clone(current),
+        readiness: Readiness::new(true),
+        heartbeat: Heartbeat::default(),
+        admin: AdminGate::new(config.admin_password.clone(), config.development),
+        statz: Arc::clone(reports) as Arc<dyn Statz>,
+        metrics: Arc::new(move || metrics.prometheus()),
+    }
+}
+
+/// Drains when a load balancer that used to call `/keepalive` stays away.
+fn drain_when_abandoned(heartbeat: Heartbeat, timeout: Duration, shutdown: CancellationToken) {
+    tokio::spawn(async move {
+        if shutdown
+            .run_until_cancelled(heartbeat.missed(timeout))
+            .await
+            .is_some()
+        {
+            tracing::info!("initiating drain (/keepalive was not called for {timeout:?})");
+            shutdown.cancel();
+        }
+    });
+}
+
+/// The generation that serves connections; none while the database is copied anew.
+#[derive(Default)]
+pub struct Current(RwLock<Option<Arc<Registry>>>);
+
+impl Current {
+    fn set(&self, registry: Option<Arc<Registry>>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = registry;
+    }
+
+    /// The generation, if there is one.
+    pub(crate) fn get(&self) -> Option<Arc<Registry>> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl ConnectionHandler for Current {
+    async fn connected(&self, connect: Connect, socket: Socket) {
+        if let Some(registry) = self.get() {
+            return Box::pin(connection::serve(registry, connect, socket)).await;
+        }
+        let mut body = ErrorBody::new(ErrorKind::Rehome, "The server is copying its database.");
+        body.min_backoff_ms = Some(RESYNC_BACKOFF_MS);
+        let _ = socket
+            .writer
+            .send_all(error_frames(body, CloseCode::NORMAL));
+    }
+}
+
+/// Forgets groups nobody has connected to for long.
+async fn purge_groups(registry: Arc<Registry>, limits: crate::config::Groups) {
+    if limits.purge_batch == 0 {
+        return;
+    }
+    let mut interval = tokio::time::interval(limits.purge_interval.max(Duration::from_secs(1)));
+    loop {
+        interval.tick().await;
+        let services = Arc::clone(registry.services());
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let before = now.saturating_sub(limits.inactivity_threshold).as_millis();
+        let before = u64::try_from(before).unwrap_or(0);
+        let purged = tokio::task::spawn_blocking(move || services.store.purge(before)).await;
+        match purged {
+            Ok(Ok(0)) | Err(_) => {}
+            Ok(Ok(count)) => tracing::info!("forgot {count} inactive client groups"),
+            Ok(Err(error)) => tracing::warn!(%error, "inactive client groups could not be purged"),
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Which client wants which query, and for how long.
+
+use std::collections::BTreeMap;
+
+use kelvin_protocol::{ErrorBody, ErrorKind, QueryPatch, UpQueryOp, Version};
+
+use super::record::{Definition, Desire, GroupRecord, QueryRecord};
+
+/// How long a query is kept if its client does not say, milliseconds.
+pub const DEFAULT_TTL_MS: u64 = 300_000;
+/// How long a query is kept at most, milliseconds.
+pub const MAX_TTL_MS: u64 = 600_000;
+/// Queries one group may have at a time.
+pub const MAX_QUERIES: usize = 10_000;
+
+/// Patches of desired queries by client.
+pub type DesiredPatches = BTreeMap<String, Vec<QueryPatch>>;
+
+fn clamp_ttl(ttl: Option<f64>) -> u64 {
+    match ttl {
+        None => DEFAULT_TTL_MS,
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "in range"
+        )]
+        Some(ttl) if (0.0..=600_000.0).contains(&ttl) => ttl as u64,
+        Some(_) => MAX_TTL_MS,
+    }
+}
+
+impl GroupRecord {
+    /// Applies what `client` asked for at the group's version `version`; the config number grows if
+    /// anything changed. Returns what to tell the group's clients.
+    ///
+    /// # Errors
+    /// For a definition that is neither a client's nor a custom query, and past [`MAX_QUERIES`].
+    pub fn apply_desires(
+        &mut self,
+        client: &str,
+        ops: Vec<UpQueryOp>,
+        version: Version,
+    ) -> Result<DesiredPatches, ErrorBody> {
+        let mut patches = Vec::new();
+        let config = self.config + 1;
+        let new_client = self.clients.insert(client.to_owned());
+        for op in ops {
+            match op {
+                UpQueryOp::Put {
+                    hash,
+                    ttl,
+                    ast,
+                    name,
+                    args,
+                } => {
+                    let definition = definition(&hash, ast, name, args);
+                    let ttl = clamp_ttl(ttl);
+                    patches.extend(self.want(client, hash, ttl, definition, (config, version))?);
+                }
+                UpQueryOp::Del { hash } => {
+                    patches.extend(self.unwant(client, &hash, config, version));
+                }
+                UpQueryOp::Clear => {
+                    let hashes: Vec<String> = self.queries.keys().cloned().collect();
+                    for hash in hashes {
+                        patches.extend(self.clear(client, &hash, config, version));
+                    }
+                }
+            }
+        }
+        if new_client || !patches.is_empty() {
+            self.config = config;
+        }
+        let mut by_client = DesiredPatches::new();
+        if !patches.is_empty() {
+            by_client.insert(client.to_owned(), patches);
+        }
+        Ok(by_client)
+    }
+
+    fn want(
+        &mut self,
+        client: &str,
+        hash: String,
+        ttl_ms: u64,
+        definition: Result<Definition, ErrorBody>,
+        (config, version): (u64, Version),
+    ) -> Result<Option<QueryPatch>, ErrorBody> {
+        let full = self.queries.len() >= MAX_QUERIES;
+        let query = match self.queries.get_mut(&hash) {
+            Some(query) if matches!(query.definition, Definition::Internal(_)) => return Ok(None),
+            Some(query) => query,
+            None if full => {
+                let message = format!("a client group may have at most {MAX_QUERIES} queries");
+                return Err(ErrorBody::new(ErrorKind::InvalidMessage, message));
+            }
+            None => self
+                .queries
+                .entry(hash.clone())
+                .or_insert(QueryRecord::new(definition?)),
+        };
+        let standing = query
+            .desires
+            .get(client)
+            .is_some_and(|d| d.inactivated_at_ms.is_none() && !d.cleared && d.ttl_ms >= ttl_ms);
+        if standing && query.removed.is_none() {
+            return Ok(None);
+        }
+        // A query that was withdrawn, by expiry or by an error, starts again.
+        if query.removed.take().is_some() {
+            query.got = None;
+        }
+        let desire = Desire {
+            ttl_ms,
+            inactivated_at_ms: None,
+            config,
+            version,
+            cleared: false,
+        };
+        query.desires.insert(client.to_owned(), desire);
+        Ok(Some(QueryPatch { op: "put", hash }))
+    }
+
+    fn unwant(
+        &mut self,
+        client: &str,
+        hash: &str,
+        config: u64,
+        version: Version,
+    ) -> Option<QueryPatch> {
+        let now = self.ttl_clock_ms;
+        let desire = self.queries.get_mut(hash)?.desires.get_mut(client)?;
+        if desire.inactivated_at_ms.is_some() || desire.cleared {
+            return None;
+        }
+        desire.inactivated_at_ms = Some(now);
+        (desire.config, desire.version) = (config, version);
+        Some(QueryPatch {
+            op: "del",
+            hash: hash.to_owned(),
+        })
+    }
+
+    fn clear(
+        &mut self,
+        client: &str,
+        hash: &str,
+        config: u64,
+        version: Version,
+    ) -> Option<QueryPatch> {
+        let patch = self.unwant(client, hash, config, version);
+        let desire = self.queries.get_mut(hash)?.desires.get_mut(client)?;
+        desire.cleared = true;
+        patch
+    }
+
+    /// Forgets clients: what they wanted is over from now on. Unknown ones are passed over.
+    pub fn forget_clients(&mut self, clients: &[String], version: Version) -> DesiredPatches {
+        let config = self.config + 1;
+        let mut patches = DesiredPatches::new();
+        for client in clients {
+            if !self.clients.remove(client) {
+                continue;
+            }
+            self.config = config;
+            let hashes: Vec<String> = self.queries.keys().cloned().collect();
+            for hash in hashes {
+                if let Some(patch) = self.unwant(client, &hash, config, version) {
+                    patches.entry(client.clone()).or_default().push(patch);
+                }
+            }
+        }
+        patches
+    }
+
+    /// Queries whose time is over for every client that wanted them.
+    #[must_use]
+    pub fn expired(&self) -> Vec<String> {
+        let now = self.ttl_clock_ms;
+        let over = |query: &QueryRecord| query.expires_at_ms().is_some_and(|at| at <= now);
+        self.live_queries()
+            .filter(|(_, query)| over(query))
+            .map(|(hash, _)| hash.clone())
+            .collect()
+    }
+
+    /// TTL clock at which the next query's time is over.
+    #[must_use]
+    pub fn next_expiry_ms(&self) -> Option<u64> {
+        self.live_queries()
+            .filter_map(|(_, query)| query.expires_at_ms())
+            .min()
+    }
+}
+
+impl QueryRecord {
+    /// TTL clock at which nobody wants it any more; `None` while somebody does.
+    fn expires_at_ms(&self) -> Option<u64> {
+        if matches!(self.definition, Definition::Internal(_)) {
+            return None;
+        }
+        let mut latest = 0;
+        for desire in self.desires.values().filter(|desire| !desire.cleared) {
+            latest = latest.max(desire.inactivated_at_ms? + desire.ttl_ms);
+        }
+        Some(latest)
+    }
+}
+
+fn definition(
+    hash: &str,
+    ast: Option<Box<serde_json::value::RawValue>>,
+    name: Option<String>,
+    args: Option<Vec<Box<serde_json::value::RawValue>>>,
+) -> Result<Definition, ErrorBody> {
+    match (ast, name, args) {
+        (Some(ast), None, None) => Ok(Definition::Client(ast)),
+        (None, Some(name), Some(args)) => Ok(Definition::Custom { name, args }),
+        _ => Err(ErrorBody::new(
+            ErrorKind::InvalidMessage,
+            format!("query {hash} needs either an ast, or a name and args"),
+        )),
+    }
+}
+
+#[cfg(test)]
+pub(super) fn put_for_test(record: &mut GroupRecord, client: &str, hash: &str) -> DesiredPatches {
+    let op = UpQueryOp::Put {
+        hash: hash.to_owned(),
+        ttl: Some(1000.0),
+        ast: None,
+        name: Some("q".to_owned()),
+        args: Some(Vec::new()),
+    };
+    record.apply_desires(client, vec![op], 5).unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kelvin_protocol::ClientSchema;
+
+    #[test]
+    fn a_repeated_put_changes_nothing() {
+        let mut record = GroupRecord::new(0, ClientSchema::default());
+        assert_eq!(put_for_test(&mut record, "c1", "h").len(), 1);
+        let config = record.config;
+        assert!(put_for_test(&mut record, "c1", "h").is_empty());
+        assert_eq!(record.config, config);
+        assert_eq!(put_for_test(&mut record, "c2", "h").len(), 1);
+    }
+
+    #[test]
+    fn a_query_expires_when_the_last_wish_and_its_ttl_are_over() {
+        let mut record = GroupRecord::new(0, ClientSchema::default());
+        put_for_test(&mut record, "c1", "h");
+        put_for_test(&mut record, "c2", "h");
+        record.forget_clients(&["c1".to_owned()], 6);
+        assert_eq!(record.next_expiry_ms(), None);
+        record.ttl_clock_ms = 500;
+        record
+            .apply_desires("c2", vec![UpQueryOp::Del { hash: "h".into() }], 6)
+            .unwrap();
+        assert_eq!(record.next_expiry_ms(), Some(1500));
+        assert!(record.expired().is_empty());
+        record.ttl_clock_ms = 1500;
+        assert_eq!(record.expired(), ["h"]);
+    }
+
+    #[test]
+    fn clear_leaves_no_time_to_keep_the_query() {
+        let mut record = GroupRecord::new(0, ClientSchema::default());
+        put_for_test(&mut record, "c1", "h");
+        record
+            .apply_desires("c1", vec![UpQueryOp::Clear], 6)
+            .unwrap();
+        assert_eq!(record.expired(), ["h"]);
+    }
+
+    #[test]
+    fn a_put_needs_exactly_one_definition() {
+        let mut record = GroupRecord::new(0, ClientSchema::default());
+        let op = UpQueryOp::Put {
+            hash: "h".into(),
+            ttl: None,
+            ast: None,
+            name: None,
+            args: None,
+        };
+        assert!(record.apply_desires("c1", vec![op], 1).is_err());
+    }
+
+    #[test]
+    fn ttls_are_clamped() {
+        assert_eq!(clamp_ttl(None), DEFAULT_TTL_MS);
+        assert_eq!(clamp_ttl(Some(-1.0)), MAX_TTL_MS);
+        assert_eq!(clamp_ttl(Some(f64::NAN)), MAX_TTL_MS);
+        assert_eq!(clamp_ttl(Some(0.0)), 0);
+    }
+}

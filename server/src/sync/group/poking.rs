@@ -1,0 +1,144 @@
+//! Sending pokes to a group's members.
+
+use std::sync::Arc;
+
+use kelvin_ivm::PlanId;
+use kelvin_protocol::{Down, ErroredQuery, Version};
+
+use super::Group;
+use crate::engine::PlanPatch;
+use crate::sync::desire::DesiredPatches;
+use crate::sync::poke::{Poke, PokeBody};
+
+impl Group {
+    /// Sends a poke to the group's present cookie to every member.
+    pub(super) fn poke(&mut self, body: &PokeBody) {
+        let poke = Arc::new(Poke::new(self.cookie(), body));
+        for session in self.sessions.values_mut() {
+            session.poke(&poke);
+        }
+    }
+
+    /// Saves the record after a change of wishes and tells the members.
+    pub(super) fn poke_desires(&mut self, patches: DesiredPatches) {
+        if self.save() && !patches.is_empty() {
+            self.poke(&PokeBody::of_desires(patches));
+        }
+    }
+
+    /// A commit changed rows of the group.
+    pub(super) fn commit(
+        &mut self,
+        version: Version,
+        patches: &[Arc<PlanPatch>],
+        dels: Vec<Arc<str>>,
+    ) {
+        self.version = version;
+        let mut body = PokeBody {
+            dels,
+            ..PokeBody::default()
+        };
+        for patch in patches {
+            body.add_plan(patch);
+            if let Some(entry) = patch.plan.and_then(|plan| self.subscribed.get_mut(&plan)) {
+                entry.1 = version;
+            }
+        }
+        if !body.is_empty() {
+            self.poke(&body);
+        }
+    }
+
+    /// A plan broke. Its queries are withdrawn and their clients told; the rest goes on.
+    pub(super) fn plan_failed(&mut self, plan: PlanId, message: &str) {
+        self.subscribed.remove(&plan);
+        let failed = self.queries_of(plan);
+        let failed = failed
+            .into_iter()
+            .map(|hash| (hash, message.to_owned()))
+            .collect();
+        self.withdraw_failed(failed);
+    }
+
+    /// Withdraws queries that failed and tells the clients that want them.
+    pub(super) fn withdraw_failed(&mut self, failed: Vec<(String, String)>) {
+        if failed.is_empty() {
+            return;
+        }
+        let errors: Vec<ErroredQuery> = failed
+            .iter()
+            .map(|(hash, message)| self.errored(hash, message))
+            .collect();
+        let hashes: Vec<String> = failed.into_iter().map(|(hash, _)| hash).collect();
+        self.withdraw_errored(&hashes, &errors);
+    }
+
+    /// Withdraws `hashes` and sends `errors`.
+    pub(super) fn withdraw_errored(&mut self, hashes: &[String], errors: &[ErroredQuery]) {
+        let version = self.version;
+        let Some(record) = &mut self.record else {
+            return;
+        };
+        let config = record.config + 1;
+        let mut body = PokeBody::default();
+        for hash in hashes {
+            self.targets.remove(hash);
+            body.queries
+                .got
+                .extend(record.withdraw(hash, config, version));
+        }
+        record.config = config;
+        if !self.save() {
+            return;
+        }
+        self.send_errors(errors);
+        self.poke(&body);
+    }
+
+    /// Sends each member the errors of the queries its client wants.
+    fn send_errors(&self, errors: &[ErroredQuery]) {
+        let Some(record) = &self.record else { return };
+        for session in self.sessions.values().filter(|session| session.is_member()) {
+            let wants = |error: &&ErroredQuery| {
+                let query = record.queries.get(&error.id);
+                query.is_some_and(|query| query.desires.contains_key(&session.client_id))
+            };
+            let errors: Vec<ErroredQuery> = errors.iter().filter(wants).cloned().collect();
+            if !errors.is_empty() {
+                session.send(&Down::transform_error(errors));
+            }
+        }
+    }
+
+    fn errored(&self, hash: &str, message: &str) -> ErroredQuery {
+        let query = self
+            .record
+            .as_ref()
+            .and_then(|record| record.queries.get(hash));
+        ErroredQuery {
+            error: "app",
+            id: hash.to_owned(),
+            name: query.map_or("query", |query| query.name()).to_owned(),
+            message: Some(message.to_owned()),
+            details: None,
+        }
+    }
+
+    /// Queries that stand for a plan, or are about to.
+    pub(super) fn queries_of(&self, plan: PlanId) -> Vec<String> {
+        let Some(record) = &self.record else {
+            return Vec::new();
+        };
+        let stands_for = |ast: &Arc<str>| self.compiled.get(ast).is_some_and(|p| p.id() == plan);
+        record
+            .live_queries()
+            .filter(|(hash, query)| {
+                self.targets
+                    .get(*hash)
+                    .or(query.current())
+                    .is_some_and(stands_for)
+            })
+            .map(|(hash, _)| hash.clone())
+            .collect()
+    }
+}

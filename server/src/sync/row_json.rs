@@ -1,0 +1,127 @@
+//! Values as JSON, the way clients expect them.
+
+use std::fmt::Write as _;
+
+use kelvin_protocol::Value;
+
+/// A value that a JSON number cannot carry to a client unharmed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{place}{value} is outside of supported bounds: a client can hold integers up to 2^53-1")]
+pub struct EncodeError {
+    value: i64,
+    place: String,
+}
+
+impl EncodeError {
+    /// The same error, saying where the value stands.
+    #[must_use]
+    pub fn in_column(self, table: &str, column: &str) -> Self {
+        Self {
+            place: format!("{table}.{column}: "),
+            ..self
+        }
+    }
+}
+
+/// Appends a value: NaN and the infinities, which JSON does not know, as `null`.
+///
+/// # Errors
+/// For an integer beyond 2^53−1.
+pub fn push_value(text: &mut String, value: &Value) -> Result<(), EncodeError> {
+    match value {
+        Value::Null => text.push_str("null"),
+        Value::Bool(true) => text.push_str("true"),
+        Value::Bool(false) => text.push_str("false"),
+        Value::Number(number) => push_number(text, *number),
+        Value::BigInt(value) => {
+            return Err(EncodeError {
+                value: *value,
+                place: String::new(),
+            });
+        }
+        Value::String(string) => push_string(text, string),
+        Value::Json(json) => text.push_str(json),
+    }
+    Ok(())
+}
+
+fn push_number(text: &mut String, number: f64) {
+    if number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 {
+        #[expect(clippy::cast_possible_truncation, reason = "integral and within 2^53")]
+        let integer = number as i64;
+        let _ = write!(text, "{integer}");
+    } else if number.is_finite() {
+        // serde_json prints the shortest text that reads back as the same double.
+        text.push_str(
+            &serde_json::Number::from_f64(number)
+                .map_or_else(|| String::from("null"), |number| number.to_string()),
+        );
+    } else {
+        text.push_str("null");
+    }
+}
+
+/// Appends a JSON string.
+pub fn push_string(text: &mut String, string: &str) {
+    text.push('"');
+    let mut plain_from = 0;
+    for (at, byte) in string.bytes().enumerate() {
+        let escape = match byte {
+            b'"' => "\\\"",
+            b'\\' => "\\\\",
+            b'\n' => "\\n",
+            b'\r' => "\\r",
+            b'\t' => "\\t",
+            0..=0x1f => "",
+            _ => continue,
+        };
+        text.push_str(&string[plain_from..at]);
+        if escape.is_empty() {
+            let _ = write!(text, "\\u{byte:04x}");
+        } else {
+            text.push_str(escape);
+        }
+        plain_from = at + 1;
+    }
+    text.push_str(&string[plain_from..]);
+    text.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(value: &Value) -> String {
+        let mut text = String::new();
+        push_value(&mut text, value).unwrap();
+        text
+    }
+
+    #[test]
+    fn numbers_look_as_javascript_prints_them() {
+        let numbers = [
+            (1.0, "1"),
+            (-0.5, "-0.5"),
+            (1e21, "1e+21"),
+            (1_700_000_000_123.456, "1700000000123.456"),
+        ];
+        for (number, text) in numbers {
+            assert_eq!(json(&Value::from(number)), text);
+        }
+        assert_eq!(json(&Value::Number(f64::NAN)), "null");
+        assert_eq!(json(&Value::Number(f64::NEG_INFINITY)), "null");
+    }
+
+    #[test]
+    fn strings_survive_a_json_parser() {
+        for string in ["", "a\"b\\c", "\u{0}\u{1f}\n\r\t", "é😀\u{2028}"] {
+            let text = json(&Value::from(string));
+            assert_eq!(serde_json::from_str::<String>(&text).unwrap(), string);
+        }
+    }
+
+    #[test]
+    fn integers_beyond_doubles_are_refused() {
+        assert!(push_value(&mut String::new(), &Value::BigInt(i64::MAX)).is_err());
+    }
+}
