@@ -23,8 +23,10 @@ pub(crate) struct Path {
     pub(crate) index: IndexId,
     /// Leading index columns whose values are known.
     pub(crate) prefix: Vec<usize>,
-    /// Rows come sorted by so many leading columns of the wanted order.
+    /// Rows come sorted by so many leading columns of the wanted order, counting known ones.
     pub(crate) served: usize,
+    /// The columns rows come sorted by.
+    pub(crate) sorted_by: Vec<usize>,
     /// Whether these are all columns of it.
     pub(crate) ordered: bool,
     reverse: bool,
@@ -118,7 +120,7 @@ fn walk(
     };
     let mut served = 0;
     let mut reverse: Option<bool> = None;
-    let mut rest = Vec::new();
+    let (mut rest, mut sorted_by) = (Vec::new(), Vec::new());
     for (column, direction) in columns.iter().skip(prefix.len()) {
         while is_known(served) {
             served += 1;
@@ -134,6 +136,7 @@ fn walk(
             }
             reverse = Some(turned);
             served += 1;
+            sorted_by.push(*column);
         }
         rest.push(*column);
     }
@@ -144,6 +147,7 @@ fn walk(
         index,
         prefix,
         served,
+        sorted_by,
         ordered: served == wanted.len(),
         reverse: reverse.unwrap_or(false),
         rest,

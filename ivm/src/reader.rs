@@ -1,5 +1,6 @@
 //! Reads of a plan's nodes at one version.
 
+mod drive;
 mod gates;
 mod partitions;
 mod top;

@@ -8,9 +8,22 @@ use kelvin_storage::Row;
 use super::top::Top;
 use super::{Reader, Step, known_value, serves_partitions};
 use crate::Error;
-use crate::access::{Columns, Path};
+use crate::access::Path;
 use crate::order::column_of;
 use crate::plan::node::{Node, PartitionKey};
+
+/// Rows examined along an order before it is tried to find the few that pass another way. Tests have
+/// small tables and shall see both outcomes.
+const PATIENCE: usize = if cfg!(test) { 4 } else { 1000 };
+
+/// What reading along an index came to.
+enum Sorted {
+    Rows(Vec<Row>),
+    /// The index turned out to hold values that it cannot tell apart.
+    Misplaced,
+    /// Too many rows that do not pass.
+    Impatient,
+}
 
 /// Receives a row and the position of its partition among those asked for.
 type Each<'a> = &'a mut dyn FnMut(usize, Row) -> Result<(), Error>;
@@ -64,6 +77,11 @@ impl Reader<'_> {
         partition: &[Value],
         each: &mut dyn FnMut(Row) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        if path.prefix.is_empty()
+            && let Some(rows) = self.drive(node)?
+        {
+            return rows.into_iter().try_for_each(each);
+        }
         let value_of = |column| known_value(node, &node.correlation, partition, column);
         self.walk(&node.table, &path.scan(value_of, None), |row| {
             if node.is_in(&row, partition) && self.passes(node, &row)? {
@@ -81,12 +99,26 @@ impl Reader<'_> {
         after: Option<&[Value]>,
         count: usize,
     ) -> Result<Vec<Row>, Error> {
-        let sorted = self.first_sorted(node, path, partition, after, count)?;
-        if let Some(rows) = sorted {
+        let read = |patience| self.first_sorted(node, path, partition, after, count, patience);
+        let mut sorted = read(if path.prefix.is_empty() {
+            PATIENCE
+        } else {
+            usize::MAX
+        })?;
+        let mut top = Top::new(&node.order, count);
+        if matches!(sorted, Sorted::Impatient) {
+            if let Some(rows) = self.drive(node)? {
+                for row in rows {
+                    self.offer(node, partition, after, row, &mut top)?;
+                }
+                return Ok(top.finish().collect());
+            }
+            sorted = read(usize::MAX)?;
+        }
+        if let Sorted::Rows(rows) = sorted {
             return Ok(rows);
         }
         let value_of = |column| known_value(node, &node.correlation, partition, column);
-        let mut top = Top::new(&node.order, count);
         self.walk(&node.table, &path.scan(value_of, None), |row| {
             self.offer(node, partition, after, row, &mut top)?;
             Ok(Step::More)
@@ -95,8 +127,7 @@ impl Reader<'_> {
     }
 
     /// Reads along an index that yields the leading columns of the node's order, and ends with the
-    /// group of rows equal in these that completes the count. `None` where the index turns out to
-    /// hold values that it cannot tell apart.
+    /// group of rows equal in these that completes the count.
     fn first_sorted(
         &self,
         node: &Node,
@@ -104,7 +135,8 @@ impl Reader<'_> {
         partition: &[Value],
         after: Option<&[Value]>,
         count: usize,
-    ) -> Result<Option<Vec<Row>>, Error> {
+        mut patience: usize,
+    ) -> Result<Sorted, Error> {
         let order = node.order.decisive();
         let begin = match (after, &node.start) {
             (Some(place), _) => Some((order, place)),
@@ -112,17 +144,21 @@ impl Reader<'_> {
             _ => None,
         };
         let value_of = |column| known_value(node, &node.correlation, partition, column);
-        let leading = order.get(..path.served).unwrap_or_default();
         let mut top = Top::new(&node.order, count);
         let mut group: Option<Row> = None;
-        let mut misplaced = false;
+        let mut failed = None;
         self.walk(&node.table, &path.scan(value_of, begin), |row| {
             if path.misplaces(&row) {
-                misplaced = true;
+                failed = Some(Sorted::Misplaced);
                 return Ok(Step::Enough);
             }
+            let Some(fewer) = patience.checked_sub(1) else {
+                failed = Some(Sorted::Impatient);
+                return Ok(Step::Enough);
+            };
+            patience = fewer;
             if !path.ordered && top.len() >= count {
-                let same = |before: &Row| agree(leading, before, &row);
+                let same = |before: &Row| agree(&path.sorted_by, before, &row);
                 if !group.as_ref().is_some_and(same) {
                     return Ok(Step::Enough);
                 }
@@ -134,7 +170,7 @@ impl Reader<'_> {
             let enough = path.ordered && top.len() >= count;
             Ok(if enough { Step::Enough } else { Step::More })
         })?;
-        Ok((!misplaced).then(|| top.finish().collect()))
+        Ok(failed.unwrap_or_else(|| Sorted::Rows(top.finish().collect())))
     }
 
     /// Takes the row if it passes, is in the partition and comes after the place.
@@ -202,8 +238,8 @@ impl Reader<'_> {
 }
 
 /// Whether two rows are equal in these columns.
-fn agree(columns: Columns<'_>, a: &Row, b: &Row) -> bool {
+fn agree(columns: &[usize], a: &Row, b: &Row) -> bool {
     columns
         .iter()
-        .all(|(column, _)| column_of(a, *column) == column_of(b, *column))
+        .all(|column| column_of(a, *column) == column_of(b, *column))
 }

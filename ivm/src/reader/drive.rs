@@ -1,0 +1,173 @@
+//! Reading a query from its selective side.
+//!
+//! A query such as "issues of mine, or that have the label *bug*" fixes no column of its own table.
+//! Rather than scan that table and ask each row, the few labels are read first, and from them the
+//! way goes up to the issues. Whether that pays is found out by trying, within a bound, so that no
+//! statistics are needed; the rows are the same either way.
+
+use std::collections::{HashMap, HashSet};
+
+use kelvin_protocol::Value;
+use kelvin_storage::{Row, RowId};
+
+use super::{Reader, Step, known_value, serves_partitions};
+use crate::Error;
+use crate::access::Path;
+use crate::check::Check;
+use crate::order::column_of;
+use crate::plan::node::{Node, NodeId, PartitionKey, Predicate};
+
+/// Rows that may be examined to find out whether a query has a selective side. Tests have small
+/// tables and shall see both outcomes.
+const DRIVE_ROWS: usize = if cfg!(test) { 12 } else { 2000 };
+
+/// Rows found so far, each once.
+type Found = HashMap<RowId, Row>;
+
+/// One attempt.
+struct Drive<'r, 'a> {
+    reader: &'r Reader<'a>,
+    /// Rows that may still be examined.
+    left: usize,
+}
+
+impl Reader<'_> {
+    /// All rows that pass the root's condition, in no order, if they can be had from a selective
+    /// side of it.
+    pub(super) fn drive(&self, node: &Node) -> Result<Option<Vec<Row>>, Error> {
+        if !node.correlation.is_empty() {
+            return Ok(None);
+        }
+        let mut drive = Drive {
+            reader: self,
+            left: DRIVE_ROWS,
+        };
+        let mut found = Found::new();
+        let complete = drive.by(node, &node.predicate, &mut found)?;
+        Ok(complete.then(|| found.into_values().collect()))
+    }
+}
+
+impl Drive<'_, '_> {
+    /// Adds the node's rows that pass and, among these, at least those that meet `part` of its
+    /// condition; `false` if there is no way to them but a scan, or if they are too many.
+    fn by(&mut self, node: &Node, part: &Predicate, found: &mut Found) -> Result<bool, Error> {
+        match part {
+            Predicate::Const(truth) => Ok(!truth),
+            Predicate::Test { column, check } => match check {
+                Check::Equal(value) => self.by_value(node, *column, value, found),
+                Check::IsNull => self.by_value(node, *column, &Value::Null, found),
+                Check::Among {
+                    values,
+                    negated: false,
+                } => self.all(values, |drive, value| {
+                    drive.by_value(node, *column, value, found)
+                }),
+                _ => Ok(false),
+            },
+            Predicate::All(members) => {
+                for member in members {
+                    if self.by(node, member, found)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            Predicate::Any(members) => {
+                self.all(members, |drive, member| drive.by(node, member, found))
+            }
+            Predicate::Exists { negated: true, .. } => Ok(false),
+            Predicate::Exists {
+                gate,
+                negated: false,
+            } => self.by_gate(node, *gate, found),
+        }
+    }
+
+    /// Whether the way is open for every one of the items.
+    fn all<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut way: impl FnMut(&mut Self, T) -> Result<bool, Error>,
+    ) -> Result<bool, Error> {
+        for item in items {
+            if !way(self, item)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn by_value(
+        &mut self,
+        node: &Node,
+        column: usize,
+        value: &Value,
+        found: &mut Found,
+    ) -> Result<bool, Error> {
+        let path = self.reader.path(node, &[column], None);
+        if !serves_partitions(&path, &[column]) {
+            return Ok(false);
+        }
+        self.scan(node, &path, &[column], std::slice::from_ref(value), found)
+    }
+
+    fn by_gate(&mut self, node: &Node, gate: NodeId, found: &mut Found) -> Result<bool, Error> {
+        let below = self.reader.plan.node(gate);
+        let Some((_, columns)) = &below.parent else {
+            return Ok(false);
+        };
+        let path = self.reader.path(node, columns, None);
+        if !serves_partitions(&path, columns) {
+            return Ok(false);
+        }
+        let mut children = Found::new();
+        if !self.gate_rows(below, &mut children)? {
+            return Ok(false);
+        }
+        let keys: HashSet<PartitionKey> = children
+            .values()
+            .filter_map(|row| below.partition(row))
+            .collect();
+        self.all(&keys, |drive, key| {
+            drive.scan(node, &path, columns, key, found)
+        })
+    }
+
+    /// The rows of a gate that pass, whatever their partition; small tables are just read.
+    fn gate_rows(&mut self, node: &Node, found: &mut Found) -> Result<bool, Error> {
+        if self.by(node, &node.predicate, found)? {
+            return Ok(true);
+        }
+        let path = self.reader.path(node, &[], None);
+        self.scan(node, &path, &[], &[], found)
+    }
+
+    /// Adds the rows along a path that pass and have these values; `false` if they are too many.
+    fn scan(
+        &mut self,
+        node: &Node,
+        path: &Path,
+        columns: &[usize],
+        values: &[Value],
+        found: &mut Found,
+    ) -> Result<bool, Error> {
+        let scan = path.scan(|column| known_value(node, columns, values, column), None);
+        let mut complete = true;
+        self.reader.walk(&node.table, &scan, |row| {
+            let Some(left) = self.left.checked_sub(1) else {
+                complete = false;
+                return Ok(Step::Enough);
+            };
+            self.left = left;
+            let mut pairs = columns.iter().zip(values);
+            if pairs.all(|(column, value)| column_of(&row, *column) == value)
+                && self.reader.passes(node, &row)?
+            {
+                found.insert(row.id, row);
+            }
+            Ok(Step::More)
+        })?;
+        Ok(complete)
+    }
+}
