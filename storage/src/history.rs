@@ -83,7 +83,11 @@ impl Replica {
             inner.trim(&mut writer, version)?;
         }
         inner.trim_to_size(&mut writer)?;
-        inner.release_recent();
+        // A busy replica sheds its recent views by itself, and somebody may still want the last one.
+        if writer.maintained_at == watermark {
+            inner.release_recent();
+        }
+        writer.maintained_at = watermark;
         let latest = self.latest()?;
         let shape = &latest.inner().shape;
         let tables = shape.tables.values().map(|table| &table.keyspace);
@@ -142,7 +146,10 @@ impl Inner {
         (self.options.history_bytes / BUCKETS).max(1)
     }
 
-    /// Starts a new bucket when the current one is full.
+    /// Starts a new bucket when the current one is full, and makes room for it.
+    ///
+    /// INVARIANT: called before a batch, not after it, so that the horizon never passes the version
+    /// the batch starts from: whoever hears of a commit can read the state before it.
     pub(crate) fn rotate_if_full(&self, writer: &mut Writer) -> Result<()> {
         if writer.bucket_bytes < self.bucket_limit() {
             return Ok(());

@@ -47,7 +47,7 @@ pub(crate) struct Inner {
 pub(crate) struct Current {
     pub(crate) horizon: Version,
     pub(crate) latest: View,
-    /// Views at earlier watermarks, oldest first.
+    /// Views at earlier watermarks, oldest first. They hold all they need.
     pub(crate) recent: VecDeque<View>,
 }
 
@@ -58,6 +58,8 @@ pub(crate) struct Writer {
     /// Bytes written to the newest part of the history.
     pub(crate) bucket_bytes: u64,
     pub(crate) samples: Samples,
+    /// Watermark at the last upkeep.
+    pub(crate) maintained_at: Version,
 }
 
 impl std::fmt::Debug for Replica {
@@ -129,6 +131,7 @@ impl Replica {
                 next_indexes: meta.next_indexes,
                 bucket_bytes,
                 samples: Samples::default(),
+                maintained_at: 0,
             }),
             durable: AtomicU64::new(0),
             db,
@@ -189,7 +192,8 @@ impl Replica {
         Ok(self.inner.current().latest.clone())
     }
 
-    /// The database as it was at `version`.
+    /// The database as it was at `version`. The last few watermarks can be read even if the horizon
+    /// has passed them.
     ///
     /// # Errors
     /// [`Error::BelowHorizon`] or [`Error::AheadOfWatermark`].
@@ -206,6 +210,7 @@ impl Replica {
     /// [`Error::Io`] from writing. Nothing is applied then.
     pub fn apply(&self, transactions: &[Transaction]) -> Result<Applied> {
         let mut writer = self.inner.writer()?;
+        self.inner.rotate_if_full(&mut writer)?;
         let base = self.latest()?;
         let from = base.version();
         let mut overlay = Overlay::new(&base, &writer.next_rows);
@@ -244,7 +249,6 @@ impl Replica {
         writer.next_rows.extend(taken);
         writer.bucket_bytes += history_bytes;
         self.inner.publish(version, base.inner().shape.clone());
-        self.inner.rotate_if_full(&mut writer)?;
         Ok(Applied {
             from,
             version,
@@ -310,17 +314,17 @@ impl Current {
                 watermark,
             });
         }
-        if version < self.horizon {
-            return Err(Error::BelowHorizon {
-                asked: version,
-                horizon: self.horizon,
-            });
-        }
         if version == watermark {
             return Ok(self.latest.clone());
         }
         if let Some(view) = self.recent.iter().find(|view| view.version() == version) {
             return Ok(view.clone());
+        }
+        if version < self.horizon {
+            return Err(Error::BelowHorizon {
+                asked: version,
+                horizon: self.horizon,
+            });
         }
         let latest = self.latest.inner();
         let (snapshot, shape) = (latest.snapshot.clone(), latest.shape.clone());

@@ -173,6 +173,8 @@ impl<'d> World<'d> {
             changes,
         } = applied;
         assert_eq!((got_from, got_version), (from, version));
+        let before = self.replica().at(from).unwrap();
+        self.check_view(&before);
         self.check_changes(from, version, &changes);
     }
 
@@ -253,9 +255,6 @@ impl<'d> World<'d> {
     fn maintain(&mut self) {
         self.clock += Duration::from_secs(self.random.below(30));
         self.replica().maintain(self.clock).unwrap();
-        let horizon = self.replica().horizon();
-        assert!(horizon >= self.horizon && horizon <= self.model.watermark());
-        self.horizon = horizon;
     }
 
     fn add_index(&mut self) {
@@ -297,6 +296,10 @@ impl<'d> World<'d> {
     fn check(&mut self) {
         let watermark = self.model.watermark();
         assert_eq!(self.replica().watermark(), watermark);
+        // Size and age may raise it at any time.
+        let horizon = self.replica().horizon();
+        assert!(horizon >= self.horizon && horizon <= watermark);
+        self.horizon = horizon;
         let span = watermark - self.horizon + 1;
         let mut versions = vec![watermark, self.horizon];
         versions.extend((0..2).map(|_| self.horizon + self.random.below(span)));
@@ -319,8 +322,10 @@ impl<'d> World<'d> {
         self.check_changes(from, to, &changes);
         let beyond = self.replica().at(watermark + 1).unwrap_err();
         assert_eq!(beyond.kind(), ErrorKind::AheadOfWatermark);
-        let below = self.replica().at(self.horizon - 1).unwrap_err();
-        assert_eq!(below.kind(), ErrorKind::BelowHorizon);
+        match self.replica().at(self.horizon - 1) {
+            Ok(view) => self.check_view(&view),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::BelowHorizon),
+        }
     }
 
     /// No two rows ever shared a number.
