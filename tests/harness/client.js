@@ -38,7 +38,7 @@ export function connect(url, options = {}) {
 
     /** Subscribes to a query and keeps its view. */
     watch(query, ttl = 'none') {
-      const view = watch(zero.materialize(query, {ttl}));
+      const view = watch(zero.materialize(query, {ttl}), () => JSON.stringify({errors, states}));
       views.add(view);
       return view;
     },
@@ -60,10 +60,13 @@ export function connect(url, options = {}) {
 }
 
 /** A view of a query: its newest data, its state, and how often it changed. */
-function watch(view) {
+function watch(view, context) {
   let type = 'unknown';
   let error;
   let finish;
+  const explain = failure => {
+    throw new Error(`${failure.message}; the client says: ${context().slice(0, 2000)}`);
+  };
   const settled = new Promise(resolve => (finish = resolve));
   const state = {
     updates: 0,
@@ -78,10 +81,10 @@ function watch(view) {
       return error;
     },
     /** Resolves when the server has answered, be it with an error. */
-    settled: () => within('a query to be answered', settled),
+    settled: () => within('a query to be answered', settled).catch(explain),
     /** Resolves to the data when the server has answered completely. */
     async complete() {
-      await within('a query to be complete', settled);
+      await within('a query to be complete', settled).catch(explain);
       if (type !== 'complete') throw new Error(`query failed: ${JSON.stringify(error)}`);
       return view.data;
     },

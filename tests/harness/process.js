@@ -8,13 +8,23 @@ import {artifact} from './paths.js';
 /** Newest bytes of a child's log that are kept in memory. */
 const LOG_LIMIT = 8 << 20;
 
+/** @type {Set<import('node:child_process').ChildProcess>} */
 const living = new Set();
-process.on('exit', () => living.forEach(child => child.kill('SIGKILL')));
+process.on('exit', () => living.forEach(child => signalGroup(child, 'SIGKILL')));
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
   process.once(signal, () => process.exit(1));
 }
 
-/** A running (or ended) child process. */
+/** Signals a child with all that it started in turn. */
+function signalGroup(child, signal) {
+  try {
+    process.kill(-child.pid, signal);
+  } catch {
+    // It has ended already.
+  }
+}
+
+/** A running (or ended) child process, the leader of a process group. */
 export class Child {
   /** @type {import('node:child_process').ChildProcess} */ #process;
   #log = '';
@@ -29,7 +39,11 @@ export class Child {
    */
   constructor(name, command, args, options = {}) {
     this.name = name;
-    this.#process = spawn(command, args, {...options, stdio: ['ignore', 'pipe', 'pipe']});
+    this.#process = spawn(command, args, {
+      ...options,
+      detached: true,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     living.add(this.#process);
     const keep = data => {
       this.#log = (this.#log + data).slice(-LOG_LIMIT);
@@ -42,9 +56,11 @@ export class Child {
         living.delete(this.#process);
         resolve({code: -1, signal: null});
       });
-      this.#process.once('close', (code, signal) => {
+      this.#process.once('exit', (code, signal) => {
         living.delete(this.#process);
-        resolve({code, signal});
+        signalGroup(this.#process, 'SIGKILL');
+        // What it wrote last is still on its way.
+        setTimeout(() => resolve({code, signal}), 20);
       });
     });
   }
@@ -65,7 +81,7 @@ export class Child {
   /** Ends the process in an orderly way; after `graceMs` by SIGKILL. Returns how it ended. */
   async stop(signal = 'SIGTERM', graceMs = 15_000) {
     if (this.running) this.#process.kill(signal);
-    const timer = setTimeout(() => this.#process.kill('SIGKILL'), graceMs);
+    const timer = setTimeout(() => signalGroup(this.#process, 'SIGKILL'), graceMs);
     const ended = await this.exited;
     clearTimeout(timer);
     return ended;
@@ -73,7 +89,7 @@ export class Child {
 
   /** Ends the process as a crash would. */
   async kill() {
-    if (this.running) this.#process.kill('SIGKILL');
+    if (this.running) signalGroup(this.#process, 'SIGKILL');
     return this.exited;
   }
 

@@ -30,5 +30,7 @@ function* failure({name, nesting, details, file}) {
   yield `${pad}✖ ${name} [${file?.split('/').at(-1)}]\n`;
   const cause = error?.cause ?? error;
   const text = cause?.stack ?? cause?.message ?? String(cause);
-  yield `${text.slice(0, 6000).replaceAll(/^/gm, `${pad}    `)}\n`;
+  const lines = text.slice(0, 6000).split('\n');
+  const own = lines.filter(line => !/^\s+at .*(node:internal|node_modules)/.test(line));
+  yield `${own.map(line => `${pad}    ${line}`).join('\n')}\n`;
 }

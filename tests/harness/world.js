@@ -4,6 +4,7 @@ import {readFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {openPermissions, schema} from '../model/schema.js';
 import {seed} from '../model/seed.js';
+import {startApi} from './api.js';
 import {TESTS} from './paths.js';
 import {Cluster} from './postgres.js';
 import {SyncServer} from './server.js';
@@ -21,36 +22,48 @@ export async function deployPermissions(sql, permissions, app = 'zero') {
     on conflict (lock) do update set permissions = excluded.permissions`, [permissions]);
 }
 
-/** Creates a database with the tables, rows and permissions of the model. */
+/** Publication of all tables of the model, of which one is outside `public`. */
+const PUBLICATION = 'everything';
+
+/** Creates a database with the tables, rows, publication and permissions of the model. */
 export async function modelDatabase(cluster, name, permissions = undefined) {
   const sql = await cluster.createDatabase(name);
   await sql.unsafe(readFileSync(join(TESTS, 'model/schema.sql'), 'utf8'));
   await seed(sql);
+  await sql.unsafe(`create publication ${PUBLICATION} for tables in schema public, crm`);
   await deployPermissions(sql, permissions ?? (await openPermissions(schema)));
   return sql;
 }
 
 /**
- * Starts PostgreSQL with the model's database and a sync server on it.
- * @param {{env?: Record<string, string>, permissions?: unknown,
- *   publications?: string}} [options]
+ * Starts PostgreSQL with the model's database, the app's endpoint if there is an app, and a sync
+ * server.
+ * @param {object} [options]
+ * @param {Record<string, string>} [options.env] further variables of the sync server
+ * @param {unknown} [options.permissions] compiled permissions instead of open ones
+ * @param {Omit<Parameters<typeof startApi>[0], 'sql'>} [options.app]
  */
-export async function startWorld({env = {}, permissions} = {}) {
+export async function startWorld({env = {}, permissions, app} = {}) {
   const cluster = await Cluster.start();
-  const database = 'model';
-  const sql = await modelDatabase(cluster, database, permissions);
-  await sql`create publication everything for table crm.organisation, "user", project, milestone,
-    issue, comment, label, issue_label, reaction, marker with (publish_via_partition_root = true)`;
-  const server = new SyncServer(cluster.url(database), {
-    ZERO_APP_PUBLICATIONS: 'everything',
+  const sql = await modelDatabase(cluster, 'model', permissions);
+  const api = app && (await startApi({sql, ...app}));
+  const server = new SyncServer(cluster.url('model'), {
+    ZERO_APP_PUBLICATIONS: PUBLICATION,
+    ...api?.env,
     ...env,
   });
-  await server.start();
-  return {
-    cluster, sql, server, database,
+  const world = {
+    cluster, sql, server, api,
+    /** Ends everything; with a label the server's log is kept among the artifacts. */
     async stop(label) {
       await server.dispose(label);
+      await api?.stop();
       await cluster.stop();
     },
   };
+  await server.start().catch(async error => {
+    await world.stop('failed-start');
+    throw error;
+  });
+  return world;
 }

@@ -4,14 +4,12 @@
 
 import {after, before, describe, test} from 'node:test';
 import {defineQueries, defineQuery} from '@rocicorp/zero';
-import {startApi} from '../harness/api.js';
 import {connect} from '../harness/client.js';
 import {restrict, same} from '../harness/compare.js';
 import {eventually} from '../harness/deadline.js';
 import {oracle} from '../harness/oracle.js';
-import {modelDatabase} from '../harness/world.js';
-import {Cluster} from '../harness/postgres.js';
-import {PEER, SyncServer} from '../harness/server.js';
+import {PEER} from '../harness/server.js';
+import {startWorld} from '../harness/world.js';
 import {CASES} from '../model/queries.js';
 import {CHANGES} from '../model/changes.js';
 import {zql} from '../model/schema.js';
@@ -23,7 +21,7 @@ const cases = CASES.filter(c => filter.test(c.name) && !(PEER && c.peer));
 const nameOf = index => `case${index}`;
 
 describe('queries', () => {
-  let cluster, sql, api, server, ask;
+  let world, sql, server, ask;
   let failed = false;
   /** Clients no longer follow: nothing after that says anything. */
   let lost = false;
@@ -32,15 +30,10 @@ describe('queries', () => {
   let crowd;
 
   before(async () => {
-    cluster = await Cluster.start();
-    sql = await modelDatabase(cluster, 'queries');
-    ask = oracle(sql);
     const queries = Object.fromEntries(cases.map((c, i) => [nameOf(i), () => c.query]));
-    api = await startApi({sql, queries: {...queries, marker: () => zql.marker}});
-    server = new SyncServer(cluster.url('queries'), api.env);
-    await sql`create publication everything for tables in schema public, crm`;
-    server.env.ZERO_APP_PUBLICATIONS = 'everything';
-    await server.start();
+    world = await startWorld({app: {queries}});
+    ({sql, server} = world);
+    ask = oracle(sql);
     // A query the client cannot evaluate is a named one: the client's own version of it says
     // which of the rows it holds are shown.
     const named = defineQueries(Object.fromEntries(
@@ -58,9 +51,7 @@ describe('queries', () => {
   after(async () => {
     await Promise.all(watched.map(w => w.client.close()));
     await crowd?.close();
-    await server?.dispose(failed ? 'queries' : undefined);
-    await api?.stop();
-    await cluster?.stop();
+    await world?.stop(failed ? 'queries' : undefined);
   });
 
   /** Compares one view with PostgreSQL, by both oracles. */
