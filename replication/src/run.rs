@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use kelvin_protocol::Version;
+use tokio::sync::{Notify, watch};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +55,7 @@ impl Prepared {
             described,
             shutdown,
             queue,
-            durability,
+            durable: durability.durable(),
         };
         let outcome = tokio::select! {
             biased;
@@ -63,6 +64,7 @@ impl Prepared {
             error = watch.run() => Err(error),
         };
         applier.stop().await;
+        durability.stop().await;
         outcome
     }
 }
@@ -73,12 +75,12 @@ struct Follower {
     described: Arc<Notify>,
     shutdown: CancellationToken,
     queue: QueueSender,
-    durability: Durability,
+    durable: watch::Receiver<Version>,
 }
 
 impl Follower {
     async fn follow(self) -> Result<()> {
-        let mut feedback = Feedback::new(*self.durability.durable().borrow());
+        let mut feedback = Feedback::new(*self.durable.borrow());
         let mut backoff = Backoff::default();
         loop {
             let ended = tokio::select! {
@@ -110,7 +112,7 @@ impl Follower {
             feedback,
             backoff,
             queue: self.queue.clone(),
-            durable: self.durability.durable(),
+            durable: self.durable.clone(),
             described: Arc::clone(&self.described),
             shutdown: self.shutdown.clone(),
             wal_sender_timeout: timeout,

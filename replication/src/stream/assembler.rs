@@ -8,7 +8,7 @@ use kelvin_protocol::Version;
 use kelvin_storage::{Catalog, RowOp, Transaction};
 
 use super::pgoutput::{Message, Relation};
-use super::relation::{Held, Target};
+use super::relation::{Held, Target, is_new};
 use crate::{Error, Result};
 
 /// Estimated bytes an operation takes beside its values.
@@ -107,11 +107,15 @@ impl Assembler {
     ) -> Result<()> {
         let target = self.targets.get(&oid).ok_or_else(|| undescribed(oid))?;
         let open = self.open.as_mut().ok_or_else(outside)?;
-        if let Target::Held(held) = target {
-            open.ops.push(decode(held)?);
-            open.weight += OP_OVERHEAD + length;
+        match target {
+            Target::Held(held) => {
+                open.ops.push(decode(held)?);
+                open.weight += OP_OVERHEAD + length;
+                Ok(())
+            }
+            Target::Ignored => Ok(()),
+            Target::Unknown(name) => Err(is_new(name)),
         }
-        Ok(())
     }
 
     fn truncate(&mut self, oids: &[u32]) -> Result<()> {
@@ -121,6 +125,7 @@ impl Assembler {
             match self.targets.get(oid).ok_or_else(|| undescribed(*oid))? {
                 Target::Held(held) => tables.push(held.table().id),
                 Target::Ignored => {}
+                Target::Unknown(name) => return Err(is_new(name)),
             }
         }
         if !tables.is_empty() {

@@ -57,7 +57,11 @@ impl Durability {
         let state = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("replica-sync".into())
-            .spawn(move || sync_when_applied(&replica, interval, &state, &sender))?;
+            .spawn(move || {
+                sync_when_applied(&replica, interval, &state, &sender);
+                drop(replica);
+                drop(sender);
+            })?;
         Ok(Self { shared, durable })
     }
 
@@ -68,6 +72,14 @@ impl Durability {
 
     pub(crate) fn mark(&self) -> AppliedMark {
         AppliedMark(Arc::clone(&self.shared))
+    }
+
+    /// Syncs a last time and ends the thread, which gives up its handle on the replica.
+    pub(crate) async fn stop(self) {
+        let mut durable = self.durable.clone();
+        drop(self);
+        // The thread closes the channel when it has dropped the replica.
+        while durable.changed().await.is_ok() {}
     }
 }
 

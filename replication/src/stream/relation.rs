@@ -17,6 +17,9 @@ pub(super) enum Target {
     Held(Held),
     /// The table is not synced.
     Ignored,
+    /// The table was not there when the replica was copied. Partitions are described too, though
+    /// their changes come as those of their root; so it only matters once it changes.
+    Unknown(String),
 }
 
 /// A table that is held.
@@ -39,7 +42,7 @@ impl Target {
             if catalog.unsynced().iter().any(|table| table.name == name) {
                 return Ok(Self::Ignored);
             }
-            return Err(Error::Resync(format!("table {name:?} is new")));
+            return Ok(Self::Unknown(name));
         };
         if table.oid != relation.oid {
             return Err(changed("the identity"));
@@ -79,6 +82,11 @@ impl Target {
             columns,
         }))
     }
+}
+
+/// A table that has to be copied before it can be followed.
+pub(super) fn is_new(name: &str) -> Error {
+    Error::Resync(format!("table {name:?} is new"))
 }
 
 impl Held {

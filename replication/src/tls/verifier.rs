@@ -1,11 +1,12 @@
-//! The two relaxed ways PostgreSQL clients check a server's certificate.
+//! How PostgreSQL clients check a server's certificate.
 
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
 /// Takes any certificate: TLS against eavesdroppers only (`prefer`, `require`, `no-verify`).
@@ -55,17 +56,31 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-/// Wants a trusted authority, but any host name (`verify-ca`).
+/// Wants a certificate that is trusted itself or comes from a trusted authority; and that names the
+/// host, or not (`verify-full`, `verify-ca`).
 #[derive(Debug)]
-pub(super) struct AnyHostName(Arc<WebPkiServerVerifier>);
+pub(super) struct TrustedCertificate {
+    inner: Arc<WebPkiServerVerifier>,
+    trusted: Vec<CertificateDer<'static>>,
+    check_name: bool,
+}
 
-impl AnyHostName {
-    pub(super) fn new(inner: Arc<WebPkiServerVerifier>) -> Self {
-        Self(inner)
+impl TrustedCertificate {
+    /// `trusted` are the certificates of `sslrootcert`, which `inner` has as authorities.
+    pub(super) fn new(
+        inner: Arc<WebPkiServerVerifier>,
+        trusted: Vec<CertificateDer<'static>>,
+        check_name: bool,
+    ) -> Self {
+        Self {
+            inner,
+            trusted,
+            check_name,
+        }
     }
 }
 
-impl ServerCertVerifier for AnyHostName {
+impl ServerCertVerifier for TrustedCertificate {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -74,14 +89,26 @@ impl ServerCertVerifier for AnyHostName {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verdict =
-            self.0
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        // A self-signed certificate often serves as its own authority, which WebPKI does not allow.
+        if self.trusted.iter().any(|trusted| trusted == end_entity) {
+            if self.check_name {
+                let certificate = ParsedCertificate::try_from(end_entity)?;
+                verify_server_name(&certificate, server_name)?;
+            }
+            return Ok(ServerCertVerified::assertion());
+        }
+        let verdict = self.inner.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
         match verdict {
             // The chain is checked before the name, so this means that the chain is good.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
+            )) if !self.check_name => Ok(ServerCertVerified::assertion()),
             verdict => verdict,
         }
     }
@@ -92,7 +119,7 @@ impl ServerCertVerifier for AnyHostName {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0
+        self.inner
             .verify_tls12_signature(message, certificate, signature)
     }
 
@@ -102,11 +129,11 @@ impl ServerCertVerifier for AnyHostName {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0
+        self.inner
             .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.inner.supported_verify_schemes()
     }
 }

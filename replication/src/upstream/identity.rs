@@ -8,7 +8,7 @@ use crate::quote::{identifier, qualified};
 /// Longest wait for a lock on the user's table.
 const LOCK_TIMEOUT: &str = "3s";
 
-/// Tables without a primary key whose identity is the default, each with the first unique index
+/// Tables without a primary key (a deferrable one does not count) whose identity is the default, each with the first unique index
 /// that can serve in its place.
 const CANDIDATES: &str = "
     SELECT DISTINCT ON (c.oid) n.nspname, c.relname, i.relname
@@ -18,7 +18,9 @@ const CANDIDATES: &str = "
     JOIN pg_index x ON x.indrelid = c.oid
     JOIN pg_class i ON i.oid = x.indexrelid
     WHERE p.pubname = ANY ($1) AND c.relreplident = 'd'
-      AND NOT EXISTS (SELECT 1 FROM pg_index k WHERE k.indrelid = c.oid AND k.indisprimary)
+      AND NOT EXISTS (
+        SELECT 1 FROM pg_index k
+        WHERE k.indrelid = c.oid AND k.indisprimary AND k.indimmediate)
       AND x.indisunique AND x.indimmediate AND x.indisvalid
       AND x.indpred IS NULL AND x.indexprs IS NULL
       AND NOT EXISTS (

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 use tokio_postgres::Client;
@@ -134,6 +134,37 @@ impl Cluster {
         run(tool("pg_ctl")
             .args(["stop", "-w", "-s", "-m", mode, "-D"])
             .arg(self.path("data")));
+    }
+
+    /// A process of another program that streams from a slot.
+    pub(crate) async fn hold_slot(&self, slot: &str, publication: &str) -> Child {
+        let child = tool("pg_recvlogical")
+            .args([
+                "--start",
+                "--no-loop",
+                "-f",
+                "/dev/null",
+                "-U",
+                "postgres",
+                "-d",
+                "postgres",
+            ])
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-S", slot])
+            .args([
+                "-o",
+                "proto_version=1",
+                "-o",
+                &format!("publication_names={publication}"),
+            ])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let active =
+            format!("SELECT 1 FROM pg_replication_slots WHERE active AND slot_name = '{slot}'");
+        while self.value(&active).await.is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        child
     }
 
     /// Address of a database for a role, with more parameters.

@@ -1,1 +1,172 @@
-//! soon
+//! The initial copy.
+
+use std::sync::{Arc, Mutex};
+
+use kelvin_protocol::Value;
+use kelvin_replication::{CopyProgress, Options, Progress, prepare};
+
+use crate::cluster::Cluster;
+use crate::following::{Following, options, prepared, row, rows};
+
+#[derive(Default)]
+struct Last(Mutex<CopyProgress>);
+
+impl Progress for Last {
+    fn copying(&self, progress: CopyProgress) {
+        *self.0.lock().unwrap() = progress;
+    }
+}
+
+#[tokio::test]
+async fn a_large_table_is_copied_in_parts_without_loss_or_duplicates() {
+    let cluster = Cluster::start();
+    // More than one part of 16,384 blocks, with few rows.
+    cluster
+        .sql(
+            "CREATE TABLE wide (id int PRIMARY KEY, filler char(4000));
+             ALTER TABLE wide ALTER filler SET STORAGE PLAIN;
+             INSERT INTO wide SELECT i, 'x' FROM generate_series(1, 34000) i;
+             ANALYZE wide",
+        )
+        .await;
+    let (options, _directory) = options(&cluster);
+    let progress = Arc::new(Last::default());
+    let prepared = prepare(&options, Arc::clone(&progress) as Arc<dyn Progress>)
+        .await
+        .unwrap();
+    let ids: Vec<_> = rows(&prepared.replica, "wide")
+        .into_iter()
+        .map(|row| row[0].clone())
+        .collect();
+    let expected: Vec<_> = (1..=34_000).map(|id| Value::from(f64::from(id))).collect();
+    assert!(ids == expected, "{} rows", ids.len());
+    let last = *progress.0.lock().unwrap();
+    // The permissions row is one more.
+    assert_eq!((last.tables_done, last.tables, last.rows), (4, 4, 34_001));
+    assert!(last.bytes > 34_000 * 4000 && last.estimated_rows >= 34_000);
+}
+
+#[tokio::test]
+async fn row_filters_and_column_lists_hold_for_copy_and_stream_alike() {
+    let cluster = Cluster::start();
+    cluster
+        .sql(
+            "CREATE TABLE t (id int PRIMARY KEY, shown text, hidden text);
+             CREATE TABLE u (id int PRIMARY KEY);
+             INSERT INTO t VALUES (1, 'a', 'x'), (-1, 'b', 'x'), (200, 'c', 'x');
+             INSERT INTO u VALUES (1), (2);
+             CREATE PUBLICATION low FOR TABLE t (id, shown) WHERE (id < 0), TABLE u WHERE (id = 1);
+             CREATE PUBLICATION high FOR TABLE t (id, shown) WHERE (id > 100), TABLE u",
+        )
+        .await;
+    let (options, _directory) = options(&cluster);
+    let options = Options {
+        publications: vec!["low".into(), "high".into()],
+        ..options
+    };
+    let mut following = Following::start(&options).await;
+    following
+        .until_rows("t", &[row(&["-1", "b"]), row(&["200", "c"])])
+        .await;
+    following.until_rows("u", &[row(&["1"]), row(&["2"])]).await;
+    cluster
+        .sql("INSERT INTO t VALUES (2, 'd', 'x'), (-2, 'e', 'x'); UPDATE t SET id = 5 WHERE id = 200")
+        .await;
+    following
+        .until_rows("t", &[row(&["-2", "e"]), row(&["-1", "b"])])
+        .await;
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn partitions_come_as_their_root_and_inheritance_children_as_themselves() {
+    let cluster = Cluster::start();
+    cluster
+        .sql(
+            "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+             CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);
+             CREATE TABLE parent (id int PRIMARY KEY);
+             CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent);
+             INSERT INTO p VALUES (1), (11); INSERT INTO parent VALUES (1);
+             INSERT INTO child VALUES (2)",
+        )
+        .await;
+    let (options, _directory) = options(&cluster);
+    let mut following = Following::start(&options).await;
+    cluster
+        .sql("INSERT INTO p VALUES (2), (12); INSERT INTO child VALUES (3)")
+        .await;
+    following
+        .until_rows("p", &[row(&["1"]), row(&["2"]), row(&["11"]), row(&["12"])])
+        .await;
+    following.until_rows("parent", &[row(&["1"])]).await;
+    following
+        .until_rows("child", &[row(&["2"]), row(&["3"])])
+        .await;
+    assert!(following.replica.catalog().table("p1").is_none());
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn tables_that_cannot_be_synced_are_named_and_the_rest_is_served() {
+    let cluster = Cluster::start();
+    cluster
+        .sql(
+            "CREATE TABLE keyless (a int); INSERT INTO keyless VALUES (1);
+             CREATE TABLE \"two words\" (a int PRIMARY KEY);
+             CREATE TABLE nothing (a int PRIMARY KEY);
+             ALTER TABLE nothing REPLICA IDENTITY NOTHING;
+             CREATE TABLE by_point (a bytea PRIMARY KEY);
+             CREATE SCHEMA other; CREATE TABLE other.fine (a int PRIMARY KEY);
+             CREATE TABLE fine (a int PRIMARY KEY); INSERT INTO fine VALUES (1);
+             CREATE PUBLICATION mine FOR TABLES IN SCHEMA public, other",
+        )
+        .await;
+    let (options, _directory) = options(&cluster);
+    let options = Options {
+        publications: vec!["mine".into()],
+        ..options
+    };
+    let mut following = Following::start(&options).await;
+    cluster
+        .sql(
+            "INSERT INTO keyless VALUES (2); INSERT INTO \"two words\" VALUES (1);
+             INSERT INTO nothing VALUES (1); INSERT INTO by_point VALUES ('x');
+             INSERT INTO other.fine VALUES (3)",
+        )
+        .await;
+    following.until_rows("other.fine", &[row(&["3"])]).await;
+    following.until_rows("fine", &[row(&["1"])]).await;
+    let catalog = following.replica.catalog();
+    let unsynced: Vec<_> = catalog
+        .unsynced()
+        .iter()
+        .map(|table| table.name.as_str())
+        .collect();
+    assert_eq!(unsynced, ["by_point", "keyless", "nothing", "two words"]);
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn a_copy_that_fails_leaves_no_slot_behind() {
+    let cluster = Cluster::start();
+    // A row filter that fails on the second row.
+    cluster
+        .sql(
+            "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1), (0);
+             CREATE PUBLICATION bad FOR TABLE t WHERE (1 / id > 0)",
+        )
+        .await;
+    let (options, _directory) = options(&cluster);
+    let bad = Options {
+        publications: vec!["bad".into()],
+        ..options.clone()
+    };
+    assert!(prepare(&bad, Arc::new(())).await.is_err());
+    let slots = "SELECT (SELECT count(*) FROM pg_replication_slots)
+                      + (SELECT count(*) FROM zero_0.replicas)";
+    assert_eq!(cluster.value(slots).await.as_deref(), Some("0"));
+    // The next attempt finds nothing in its way.
+    assert_eq!(rows(&prepared(&options).await.replica, "t").len(), 2);
+}

@@ -80,8 +80,11 @@ impl Following {
     }
 
     /// Waits until the table has these rows, and shows the difference if it never does.
-    pub(crate) async fn until_rows(&self, table: &str, expected: &[Vec<Value>]) {
+    pub(crate) async fn until_rows(&mut self, table: &str, expected: &[Vec<Value>]) {
         wait(|| self.run.is_finished() || self.rows(table) == expected).await;
+        if self.run.is_finished() {
+            panic!("it ended: {:?}", (&mut self.run).await);
+        }
         assert_eq!(self.rows(table), expected);
     }
 
