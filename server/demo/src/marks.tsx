@@ -11,7 +11,7 @@ export function Dot({color}: {color: string}) {
 
 export function Chip({name, color}: {name: string; color: string}) {
   return (
-    <span className="chip">
+    <span className="chip" title={name}>
       <Dot color={color} />
       {name}
     </span>
