@@ -84,8 +84,8 @@ impl<'d> World<'d> {
     /// `narrow`: few rows that change often, and a history long enough to keep all of it.
     pub fn new(dir: &'d Path, seed: u64, narrow: bool) -> Self {
         let options = ReplicaOptions {
-            memtable_bytes: 4 * 1024,
-            history_bytes: if narrow { 1024 * 1024 } else { 16 * 1024 },
+            memtable_bytes: 16 * 1024,
+            history_bytes: if narrow { 1024 * 1024 } else { 48 * 1024 },
             history_age: Duration::from_secs(40),
             worker_threads: 1,
             ..ReplicaOptions::default()
