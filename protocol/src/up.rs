@@ -43,8 +43,8 @@ impl Up {
     /// # Errors
     /// What is wrong with it, for the client's developer.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
-        let (kind, body): (String, Option<Box<RawValue>>) = parse_pair(text)?;
-        let body = body.as_deref().map_or("null", RawValue::get);
+        let (kind, body): (String, Box<RawValue>) = parse_pair(text)?;
+        let body = body.get();
         Ok(match kind.as_str() {
             "initConnection" => Self::InitConnection(serde_json::from_str(body)?),
             "ping" => Self::Ping,
@@ -65,16 +65,12 @@ impl Up {
     }
 }
 
-fn parse_pair(text: &str) -> Result<(String, Option<Box<RawValue>>), serde_json::Error> {
-    let mut parts: Vec<Box<RawValue>> = serde_json::from_str(text)?;
-    if parts.is_empty() || parts.len() > 2 {
-        return Err(serde::de::Error::custom(
-            "a message is an array of a type and a body",
-        ));
-    }
-    let body = if parts.len() == 2 { parts.pop() } else { None };
-    let kind = serde_json::from_str(parts[0].get())?;
-    Ok((kind, body))
+fn parse_pair(text: &str) -> Result<(String, Box<RawValue>), serde_json::Error> {
+    let parts: Vec<Box<RawValue>> = serde_json::from_str(text)?;
+    let [kind, body]: [Box<RawValue>; 2] = parts
+        .try_into()
+        .map_err(|_| serde::de::Error::custom("a message is an array of a type and a body"))?;
+    Ok((serde_json::from_str(kind.get())?, body))
 }
 
 /// Body of `initConnection`.
@@ -301,6 +297,7 @@ mod tests {
             "[1]",
             r#"["nope",{}]"#,
             r#"["push"]"#,
+            r#"["ping"]"#,
             r#"["ping",{},1]"#,
         ] {
             assert!(Up::parse(text).is_err(), "{text}");
