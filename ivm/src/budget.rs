@@ -90,4 +90,9 @@ impl Meter {
             _ => Ok(()),
         }
     }
+
+    /// Rows counted so far.
+    pub(crate) fn examined(&self) -> u64 {
+        self.examined.get()
+    }
 }

@@ -20,16 +20,70 @@
 //!
 //! # Example
 //! ```
+//! use std::ops::ControlFlow;
 //! use std::sync::Arc;
-//! use kelvin_ivm::{ClientKeys, ErrorKind, Plan};
-//! use kelvin_protocol::Ast;
-//! use kelvin_storage::Catalog;
 //!
-//! let catalog = Arc::new(Catalog::new(Vec::new(), Vec::new()));
-//! let query: Ast = serde_json::from_str(r#"{"table":"issue"}"#)?;
-//! let error = Plan::compile(&query, &catalog, &ClientKeys::new()).unwrap_err();
-//! assert_eq!(error.kind(), ErrorKind::Query);
-//! # Ok::<(), serde_json::Error>(())
+//! use kelvin_ivm::{Budget, ChangeSet, ClientKeys, Plan, PlanState, Router};
+//! use kelvin_protocol::{Ast, Value, ValueType};
+//! use kelvin_storage::{
+//!     Catalog, Column, Replica, ReplicaIdentity, ReplicaOptions, RowOp, Table, TableId, Transaction,
+//! };
+//!
+//! let column = |name: &str, attnum| Column {
+//!     name: name.into(),
+//!     attnum,
+//!     upstream_type: "float8".into(),
+//!     type_oid: 701,
+//!     value_type: ValueType::Number,
+//!     not_null: true,
+//! };
+//! let issue = Table {
+//!     id: TableId(1),
+//!     name: "issue".into(),
+//!     schema: "public".into(),
+//!     upstream_name: "issue".into(),
+//!     oid: 16384,
+//!     columns: vec![column("id", 1), column("votes", 2)],
+//!     unsynced_columns: vec![],
+//!     key: vec![0],
+//!     unique_keys: vec![vec![0]],
+//!     indexes: vec![],
+//! };
+//! let dir = tempfile::tempdir()?;
+//! let catalog = Catalog::new(vec![issue], vec![]);
+//! let loader = Replica::create(dir.path(), &ReplicaOptions::default(), catalog)?;
+//! let replica = loader.finish(ReplicaIdentity::default(), 100)?;
+//! let insert = |id: f64, votes: f64| RowOp::Insert {
+//!     table: TableId(1),
+//!     row: vec![Value::from(id), Value::from(votes)],
+//! };
+//! let ops = vec![insert(1.0, 5.0), insert(2.0, 7.0)];
+//! replica.apply(&[Transaction { version: 110, ops }])?;
+//!
+//! // The issue with the most votes.
+//! let query = r#"{"table":"issue","orderBy":[["votes","desc"]],"limit":1}"#;
+//! let query: Ast = serde_json::from_str(query)?;
+//! let plan = Arc::new(Plan::compile(&query, &replica.catalog(), &ClientKeys::new())?);
+//! let mut router = Router::new();
+//! router.insert(plan.id(), &plan);
+//! let mut first = Vec::new();
+//! let mut sink = |_, row: &kelvin_storage::Row| {
+//!     first.push(row.values[0].clone());
+//!     ControlFlow::Continue(())
+//! };
+//! let view = replica.latest()?;
+//! let mut state = PlanState::hydrate(plan.clone(), &view, &Budget::rows(1000), &mut sink)?;
+//! assert_eq!(first, [Value::from(2.0)]);
+//!
+//! // Another one overtakes it.
+//! let ops = vec![insert(3.0, 9.0)];
+//! let changes = ChangeSet::new(replica.apply(&[Transaction { version: 120, ops }])?);
+//! assert_eq!(router.route(&changes), [plan.id()]);
+//! let delta = state.advance(&changes, &view, &replica.latest()?)?;
+//! let id = |row: &Option<kelvin_storage::Row>| row.as_ref().map(|row| row.values[0].clone());
+//! let moves: Vec<_> = delta.rows.iter().map(|row| (id(&row.old), id(&row.new))).collect();
+//! assert_eq!(moves, [(Some(Value::from(2.0)), None), (None, Some(Value::from(3.0)))]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod access;

@@ -70,7 +70,9 @@ pub(crate) fn advance(
     for id in plan.ids() {
         pass.node(id, state)?;
     }
-    Ok(pass.touches.settle(plan, changes, &mut state.members))
+    let rows = pass.touches.settle(plan, changes, &mut state.members);
+    state.examined = meter.examined();
+    Ok(PlanDelta { rows })
 }
 
 /// What one advance is about.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use kelvin_storage::{Row, RowChange, RowId, TableId};
 
-use super::{PlanDelta, RowDelta};
+use super::RowDelta;
 use crate::ChangeSet;
 use crate::plan::Plan;
 use crate::state::Members;
@@ -38,7 +38,7 @@ impl Touches {
         plan: &Plan,
         changes: &ChangeSet,
         members: &mut Members,
-    ) -> PlanDelta {
+    ) -> Vec<RowDelta> {
         let mut rows = Vec::new();
         for table in plan.tables() {
             for change in changes.rows(table) {
@@ -60,7 +60,7 @@ impl Touches {
             let row = delta.new.as_ref().or(delta.old.as_ref());
             (delta.table, row.map(|row| row.id))
         });
-        PlanDelta { rows }
+        rows
     }
 
     /// A written row. Deleted and inserted again under one key it has two numbers, and is one row

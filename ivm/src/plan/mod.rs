@@ -95,6 +95,21 @@ impl Plan {
         self.nodes.iter().map(|node| node.table.id).collect()
     }
 
+    /// Whether the plan still fits the tables of `catalog`. Where it does not, its query has to be
+    /// compiled anew; which indexes there are does not matter.
+    #[must_use]
+    pub fn is_current(&self, catalog: &Catalog) -> bool {
+        self.nodes.iter().all(|node| {
+            let (then, now) = (&node.table, catalog.table_by_id(node.table.id));
+            now.is_some_and(|now| {
+                now.name == then.name
+                    && now.columns == then.columns
+                    && now.key == then.key
+                    && now.unique_keys == then.unique_keys
+            })
+        })
+    }
+
     /// Secondary indexes that would spare it scans of whole tables, against the indexes `catalog`
     /// has. Results never depend on them.
     #[must_use]

@@ -5,7 +5,7 @@
 //! way goes up to the issues. Whether that pays is found out by trying, within a bound, so that no
 //! statistics are needed; the rows are the same either way.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use kelvin_protocol::Value;
 use kelvin_storage::{Row, RowId};
@@ -22,7 +22,7 @@ use crate::plan::node::{Node, NodeId, PartitionKey, Predicate};
 const DRIVE_ROWS: usize = if cfg!(test) { 12 } else { 2000 };
 
 /// Rows found so far, each once.
-type Found = HashMap<RowId, Row>;
+type Found = BTreeMap<RowId, Row>;
 
 /// One attempt.
 struct Drive<'r, 'a> {

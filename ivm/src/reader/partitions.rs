@@ -10,10 +10,10 @@ use super::{Reader, Step, known_value, serves_partitions};
 use crate::Error;
 use crate::access::Path;
 use crate::order::column_of;
-use crate::plan::node::{Node, PartitionKey};
+use crate::plan::node::{Node, PartitionKey, Predicate};
 
-/// Rows examined along an order before it is tried to find the few that pass another way. Tests have
-/// small tables and shall see both outcomes.
+/// Rows examined along an order, beyond twice as many as are wanted, before it is tried to find the
+/// few that pass another way. Tests have small tables and shall see both outcomes.
 const PATIENCE: usize = if cfg!(test) { 4 } else { 1000 };
 
 /// What reading along an index came to.
@@ -100,11 +100,9 @@ impl Reader<'_> {
         count: usize,
     ) -> Result<Vec<Row>, Error> {
         let read = |patience| self.first_sorted(node, path, partition, after, count, patience);
-        let mut sorted = read(if path.prefix.is_empty() {
-            PATIENCE
-        } else {
-            usize::MAX
-        })?;
+        let may_drive = path.prefix.is_empty() && !matches!(node.predicate, Predicate::Const(true));
+        let patience = count.saturating_mul(2).saturating_add(PATIENCE);
+        let mut sorted = read(if may_drive { patience } else { usize::MAX })?;
         let mut top = Top::new(&node.order, count);
         if matches!(sorted, Sorted::Impatient) {
             if let Some(rows) = self.drive(node)? {

@@ -31,6 +31,8 @@ pub struct PlanState {
     version: Version,
     pub(crate) nodes: Vec<NodeState>,
     pub(crate) members: Members,
+    /// Rows the last step examined.
+    pub(crate) examined: u64,
     /// Whether an advance failed half way.
     broken: bool,
 }
@@ -88,6 +90,7 @@ impl PlanState {
             version: view.version(),
             nodes,
             members,
+            examined: meter.examined(),
             broken: false,
         })
     }
@@ -154,6 +157,12 @@ impl PlanState {
     #[must_use]
     pub fn row_count(&self) -> u64 {
         self.members.len()
+    }
+
+    /// Rows of the replica that the hydration or the last advance examined: what it cost.
+    #[must_use]
+    pub fn examined(&self) -> u64 {
+        self.examined
     }
 
     /// Numbers of the rows in the view, by table.

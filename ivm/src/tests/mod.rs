@@ -1,6 +1,7 @@
 //! Tests of whole plans against a real replica and an evaluator that knows nothing of plans.
 
 mod case;
+mod costs;
 mod hard_cases;
 mod histories;
 mod naive;

@@ -64,6 +64,11 @@ impl Watched {
         delta
     }
 
+    /// Rows the last step examined.
+    pub(crate) fn examined(&self) -> u64 {
+        self.state.examined()
+    }
+
     fn check(&self, world: &World, view: &View, context: &str) {
         let naive = self.naive(world, &world.model, |naive| naive.view(&self.ast));
         assert_eq!(fresh(&self.plan, view), naive, "fresh: {context}");
