@@ -1,12 +1,15 @@
 //! Says what is going on: a bar on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Elsewhere than on a terminal, a line is printed this often.
 const LINE_EVERY_PERCENT: u32 = 25;
+
+/// The spinner turns this often.
+const SPIN: Duration = Duration::from_millis(90);
 
 /// The progress of a step that is done in countable parts.
 #[derive(Debug, Clone)]
@@ -57,23 +60,41 @@ impl Progress {
     }
 }
 
-/// A step without parts; its line is printed when it is done, with how long it took.
+/// A step without parts: a spinner on a terminal while it lasts, then a line with how long it took.
 #[derive(Debug)]
 pub struct Step {
     begun: Instant,
+    /// Cleared when dropped, so that an error message begins on a clean line.
+    spinner: Option<ProgressBar>,
 }
 
 impl Step {
     /// Begins it.
     #[must_use]
-    pub fn start() -> Self {
-        Self {
-            begun: Instant::now(),
-        }
+    pub fn start(doing: &'static str) -> Self {
+        Self::begun_at(doing, Instant::now())
+    }
+
+    /// Goes on with a step of which a part was shown in another way.
+    #[must_use]
+    pub fn begun_at(doing: &'static str, begun: Instant) -> Self {
+        let spinner = std::io::stderr().is_terminal().then(|| {
+            let spinner = ProgressBar::new_spinner();
+            if let Ok(style) = ProgressStyle::with_template("  {spinner:.cyan} {msg}") {
+                spinner.set_style(style);
+            }
+            spinner.set_message(doing);
+            spinner.enable_steady_tick(SPIN);
+            spinner
+        });
+        Self { begun, spinner }
     }
 
     /// Prints what was done.
     pub fn done(self, what: &str) {
+        if let Some(spinner) = &self.spinner {
+            spinner.finish_and_clear();
+        }
         eprintln!("  ✓ {what} ({:.1} s)", self.begun.elapsed().as_secs_f64());
     }
 }

@@ -1,7 +1,7 @@
 //! The demo from its first step to its last.
 
 use std::net::Ipv4Addr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -65,7 +65,7 @@ pub async fn run(
     let listener = web::listen(options.web_port).await?;
     check_sync_port(options.port).await?;
 
-    let step = Step::start();
+    let step = Step::start("Starting PostgreSQL");
     let mut cluster = unless(shutdown, Cluster::start(options, &home.cluster())).await?;
     step.done(&format!("PostgreSQL {} is running", cluster.version()));
     let outcome = {
@@ -133,7 +133,7 @@ impl Stage<'_> {
     }
 
     async fn fill(&self, cluster: &Cluster) -> Result<tokio_postgres::Client, Error> {
-        let step = Step::start();
+        let begun = Instant::now();
         let client = schema::create(cluster).await?;
         let sample = Content {
             seed: SEED,
@@ -144,6 +144,7 @@ impl Stage<'_> {
         let loaded = load::fill(cluster, &client, sample, &progress).await;
         progress.done();
         let loaded = loaded?;
+        let step = Step::begun_at("Indexing the database", begun);
         schema::finish(cluster, &client).await?;
         step.done(&format!(
             "{} issues, {} comments and {} labels on them are in it",
@@ -158,7 +159,7 @@ impl Stage<'_> {
         url: &str,
         serve: Serve,
     ) -> Result<JoinHandle<Result<(), ServeError>>, Error> {
-        let step = Step::start();
+        let step = Step::start("Copying the database to kelvin");
         let (ready, is_ready) = oneshot::channel();
         let request = ServeRequest {
             upstream: url.to_owned(),
