@@ -5,6 +5,7 @@ mod installation;
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -68,6 +69,9 @@ impl Cluster {
         let installation = Installation::find(options.postgres_bin.as_deref())?;
         let account = Account::choose(directory.parent().unwrap_or(directory))?;
         fs::create_dir(directory).map_err(Error::io("making PostgreSQL's directory"))?;
+        // Nobody else looks into it: the password passes through it.
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
+            .map_err(Error::io("closing PostgreSQL's directory"))?;
         account.own(directory)?;
         let password = random_password()?;
         let init = Init {
