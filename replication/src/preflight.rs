@@ -55,6 +55,7 @@ pub(crate) async fn check(options: &Options) -> Result<Upstream> {
         .identify()
         .await
         .map_err(|error| pooled(error, &address))?;
+    connection.close().await;
     Ok(Upstream {
         address,
         client,

@@ -219,7 +219,7 @@ async fn copy(
     };
     let outcome = work.await;
     // The exported snapshot lived as long as this connection was idle.
-    drop(connection);
+    connection.close().await;
     if outcome.is_err() {
         clean_up(options, &slot).await;
     }

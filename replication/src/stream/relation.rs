@@ -165,7 +165,7 @@ impl Held {
             Some((Field::Unchanged, _)) => Ok(Datum::Unchanged),
             Some((Field::Text(text), decoder)) => match decoder.text(text) {
                 Ok(value) => Ok(Datum::Value(value)),
-                Err(error) => Err(self.fault(at, &error.0)),
+                Err(error) => Err(self.fault(at, error.0)),
             },
         }
     }

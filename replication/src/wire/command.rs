@@ -54,6 +54,13 @@ impl ReplicationConnection {
         Ok(connection)
     }
 
+    /// Says goodbye, so that the server does not log a lost connection.
+    pub(crate) async fn close(mut self) {
+        frontend::terminate(&mut self.channel.outbound);
+        // It may be lost indeed.
+        let _ = self.channel.flush().await;
+    }
+
     /// Runs one statement and gives its rows.
     pub(crate) async fn query(&mut self, statement: &str) -> Result<Vec<TextRow>> {
         frontend::query(statement, &mut self.channel.outbound)?;

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use kelvin_replication::{Error, ErrorKind, Options, connect_sql, prepare};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
 use crate::cluster::{Cluster, PASSWORD, Setup};
 use crate::following::options;
 
@@ -196,4 +199,60 @@ async fn a_directory_that_cannot_be_written_is_named_before_anything_is_copied()
         .value("SELECT count(*) FROM pg_replication_slots")
         .await;
     assert_eq!(slots.as_deref(), Some("0"));
+}
+
+#[tokio::test]
+async fn an_old_server_is_refused() {
+    let cluster = Cluster::start();
+    // The settings come from a function of another schema, which says what an old server would.
+    cluster
+        .sql(
+            "CREATE SCHEMA old; CREATE FUNCTION old.current_setting(name text) RETURNS text
+               AS $$ SELECT CASE name WHEN 'server_version_num' THEN '140012' ELSE '14.12' END $$
+               LANGUAGE sql;
+             ALTER ROLE postgres SET search_path = old, pg_catalog",
+        )
+        .await;
+    let text = refusal(&cluster, cluster.url()).await;
+    assert!(
+        text.contains("14.12") && text.contains("version 15"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_pooler_in_between_is_recognised() {
+    let cluster = Cluster::start();
+    let pooler = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = cluster.url().replace(
+        &cluster.port.to_string(),
+        &pooler.local_addr().unwrap().port().to_string(),
+    );
+    let server = cluster.port;
+    tokio::spawn(async move {
+        while let Ok((client, _)) = pooler.accept().await {
+            tokio::spawn(pool(client, server));
+        }
+    });
+    let text = refusal(&cluster, format!("{url}sslmode=disable")).await;
+    assert!(text.contains("pooler"), "{text}");
+}
+
+/// Passes a connection on, unless it is for replication.
+async fn pool(mut client: TcpStream, server: u16) {
+    let mut start = vec![0; 4096];
+    let length = client.read(&mut start).await.unwrap();
+    start.truncate(length);
+    if start.windows(11).any(|part| part == b"replication") {
+        let fields = b"SFATAL\0C08P01\0Munsupported startup parameter: replication\0\0";
+        let mut refusal = vec![b'E'];
+        refusal.extend(u32::try_from(fields.len() + 4).unwrap().to_be_bytes());
+        refusal.extend(fields);
+        client.write_all(&refusal).await.unwrap();
+        return;
+    }
+    let mut server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+    server.write_all(&start).await.unwrap();
+    // The test is over when this fails.
+    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
 }

@@ -1,5 +1,12 @@
 //! Replication from real PostgreSQL servers, which the tests start and throw away.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "this is how tests fail"
+)]
+
 mod cluster;
 mod following;
 

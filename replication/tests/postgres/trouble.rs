@@ -29,7 +29,8 @@ async fn a_restart_resumes_without_a_new_copy() {
     again.stop().await;
 }
 
-#[tokio::test]
+// PostgreSQL stops only when the stream has confirmed everything, so the stream needs a thread.
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_restarts_or_cuts_the_stream_is_followed_again() {
     let cluster = Cluster::start();
     cluster.sql(TABLE).await;
