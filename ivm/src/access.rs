@@ -23,6 +23,8 @@ pub(crate) struct Path {
     pub(crate) index: IndexId,
     /// Leading index columns whose values are known.
     pub(crate) prefix: Vec<usize>,
+    /// Whether the prefix tells rows apart by more than a boolean.
+    pub(crate) telling: bool,
     /// Rows come sorted by so many leading columns of the wanted order, counting known ones.
     pub(crate) served: usize,
     /// The columns rows come sorted by.
@@ -61,8 +63,9 @@ pub(crate) fn choose(table: &Table, equal: &[usize], wanted: Option<Columns<'_>>
     let first = (IndexId::PRIMARY, primary.clone(), primary.len());
     let mut best: Option<(Merit, Path)> = None;
     for (id, columns, own) in std::iter::once(first).chain(secondary) {
-        let path = walk(id, &columns, own, equal, wanted);
+        let mut path = walk(id, &columns, own, equal, wanted);
         let merit = merit(table, &path, wanted.is_some());
+        path.telling = merit.telling > 0;
         if best.as_ref().is_none_or(|(known, _)| merit > *known) {
             best = Some((merit, path));
         }
@@ -146,6 +149,7 @@ fn walk(
     Path {
         index,
         prefix,
+        telling: false,
         served,
         sorted_by,
         ordered: served == wanted.len(),
@@ -225,5 +229,120 @@ fn is_cut(value: &Value) -> bool {
     match value {
         Value::String(text) | Value::Json(text) => text.len() > EXACT_TEXT_BYTES,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kelvin_protocol::Direction::{Asc, Desc};
+    use kelvin_storage::{Index, TableId};
+
+    use super::*;
+
+    /// Columns: 0 key, 1 and 2 numbers, 3 boolean; indexes 1: (1, 2 desc), 2: (2), 3: (3).
+    fn table() -> Table {
+        let column = |name: &str, value_type| kelvin_storage::Column {
+            name: name.into(),
+            attnum: 1,
+            upstream_type: "float8".into(),
+            type_oid: 701,
+            value_type,
+            not_null: false,
+        };
+        let index = |id, columns: &[(usize, Direction)]| Index {
+            id: IndexId(id),
+            name: format!("index {id}"),
+            columns: columns.to_vec(),
+            unique: false,
+        };
+        let number = ValueType::Number;
+        Table {
+            id: TableId(1),
+            name: "t".into(),
+            schema: "public".into(),
+            upstream_name: "t".into(),
+            oid: 1,
+            columns: vec![
+                column("id", number),
+                column("a", number),
+                column("b", number),
+                column("open", ValueType::Boolean),
+            ],
+            unsynced_columns: vec![],
+            key: vec![0],
+            unique_keys: vec![vec![0]],
+            indexes: vec![
+                index(1, &[(1, Asc), (2, Desc)]),
+                index(2, &[(2, Asc)]),
+                index(3, &[(3, Asc)]),
+            ],
+        }
+    }
+
+    fn chosen(equal: &[usize], wanted: Option<Columns<'_>>) -> (u16, usize, bool, bool) {
+        let path = choose(&table(), equal, wanted);
+        (path.index.0, path.prefix.len(), path.ordered, path.reverse)
+    }
+
+    #[test]
+    fn the_index_with_the_longest_known_prefix_is_chosen() {
+        assert_eq!(chosen(&[], None), (0, 0, true, false));
+        assert_eq!(chosen(&[0], None), (0, 1, true, false));
+        assert_eq!(chosen(&[2], None), (2, 1, true, false));
+        assert_eq!(chosen(&[2, 1], None), (1, 2, true, false));
+        assert_eq!(chosen(&[3], None), (3, 1, true, false));
+    }
+
+    #[test]
+    fn an_order_is_read_forwards_or_backwards() {
+        assert_eq!(chosen(&[], Some(&[(0, Desc)])), (0, 0, true, true));
+        assert_eq!(
+            chosen(&[], Some(&[(2, Asc), (0, Asc)])),
+            (2, 0, true, false)
+        );
+        assert_eq!(
+            chosen(&[], Some(&[(2, Desc), (0, Desc)])),
+            (2, 0, true, true)
+        );
+        assert_eq!(
+            chosen(&[], Some(&[(1, Asc), (2, Desc), (0, Asc)])),
+            (1, 0, true, false)
+        );
+        assert_eq!(
+            chosen(&[1], Some(&[(2, Desc), (0, Asc)])),
+            (1, 1, true, false)
+        );
+        assert_eq!(
+            chosen(&[1], Some(&[(1, Asc), (2, Desc), (0, Asc)])),
+            (1, 1, true, false)
+        );
+    }
+
+    #[test]
+    fn an_index_that_yields_only_the_leading_columns_of_an_order_still_serves() {
+        let path = choose(&table(), &[], Some(&[(2, Desc), (0, Asc)]));
+        assert_eq!((path.index.0, path.served, path.ordered), (2, 1, false));
+        assert_eq!(path.sorted_by, [2]);
+    }
+
+    #[test]
+    fn a_known_boolean_loses_against_the_order() {
+        let (index, ..) = chosen(&[3], Some(&[(2, Asc), (0, Asc)]));
+        assert_eq!(index, 2);
+        assert!(!choose(&table(), &[3], None).telling);
+    }
+
+    #[test]
+    fn a_scan_never_begins_behind_the_start() {
+        let order = [(1, Asc), (2, Desc), (0, Asc)];
+        let values = [Value::from(5.0), Value::from(7.0), Value::from(1.0)];
+        let path = choose(&table(), &[], Some(&order));
+        let start = path.scan(|_| None, Some((&order, &values))).start.unwrap();
+        assert!(start.inclusive);
+        assert_eq!(start.values, values);
+        // Column 1 is known to be 6, so everything lies behind a start at 5.
+        let (path, six) = (choose(&table(), &[1], Some(&order)), Value::from(6.0));
+        let scan = path.scan(|at| (at == 1).then_some(&six), Some((&order, &values)));
+        assert_eq!((scan.prefix, scan.start.is_none()), (vec![six], true));
     }
 }

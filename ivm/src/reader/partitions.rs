@@ -77,7 +77,7 @@ impl Reader<'_> {
         partition: &[Value],
         each: &mut dyn FnMut(Row) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        if path.prefix.is_empty()
+        if !path.telling
             && let Some(rows) = self.drive(node)?
         {
             return rows.into_iter().try_for_each(each);
@@ -100,7 +100,7 @@ impl Reader<'_> {
         count: usize,
     ) -> Result<Vec<Row>, Error> {
         let read = |patience| self.first_sorted(node, path, partition, after, count, patience);
-        let may_drive = path.prefix.is_empty() && !matches!(node.predicate, Predicate::Const(true));
+        let may_drive = !path.telling && !matches!(node.predicate, Predicate::Const(true));
         let patience = count.saturating_mul(2).saturating_add(PATIENCE);
         let mut sorted = read(if may_drive { patience } else { usize::MAX })?;
         let mut top = Top::new(&node.order, count);
