@@ -36,6 +36,10 @@ use crate::sync::store::LocalGroups;
 const RESYNC_BACKOFF_MS: u64 = 2_000;
 /// How long groups may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long to wait for the last reader of a replica that is to be thrown away.
+const RELEASE: Duration = Duration::from_secs(120);
+/// How often to look whether it is gone.
+const RELEASE_POLL: Duration = Duration::from_millis(50);
 /// Pause before a resync that follows another one too soon.
 const RESYNC_PAUSE: Duration = Duration::from_secs(5);
 
@@ -116,7 +120,7 @@ pub async fn run(
                 if generation.elapsed() < RESYNC_PAUSE {
                     tokio::time::sleep(RESYNC_PAUSE).await;
                 }
-                kelvin_replication::discard(&options).await?;
+                discard(&options).await?;
             }
             Err(error) => break Err(error.into()),
         }
@@ -127,6 +131,30 @@ pub async fn run(
     }
     tracing::info!("stopped");
     result
+}
+
+/// Throws the replica away once the last thread has let go of it: a query that is being hydrated
+/// may hold it for as long as hydrations may take.
+async fn discard(options: &kelvin_replication::Options) -> Result<(), ServeError> {
+    let deadline = Instant::now() + RELEASE;
+    loop {
+        match kelvin_replication::discard(options).await {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() < deadline && is_locked(&error) => {
+                tokio::time::sleep(RELEASE_POLL).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn is_locked(error: &kelvin_replication::Error) -> bool {
+    match error {
+        kelvin_replication::Error::Storage(error) => {
+            error.kind() == kelvin_storage::ErrorKind::Locked
+        }
+        _ => false,
+    }
 }
 
 fn replication_options(config: &Config) -> kelvin_replication::Options {

@@ -309,12 +309,18 @@ impl Group {
             Ok(body) if expected => session.caught_up(&Arc::new(Poke::new(target, &body))),
             // Overtaken: the session was sent through another catch-up meanwhile.
             Ok(_) => {}
-            Err(CatchUpError::Plan { plan, message }) => {
+            Err(CatchUpError::Plan { plan, message }) if self.subscribed.contains_key(&plan) => {
                 session.phase = Phase::Joining;
-                if self.subscribed.contains_key(&plan) {
-                    self.plan_failed(plan, &message);
-                    self.reconcile_again = true;
+                // While rows are being read the group is busy; it tries again after that.
+                if !self.reading {
+                    self.withdraw_plan(plan, message);
                 }
+                return;
+            }
+            Err(CatchUpError::Plan { message, .. }) => {
+                // What the client holds cannot be evaluated any more: it starts afresh.
+                let body = ErrorBody::new(ErrorKind::ClientNotFound, message);
+                return self.fail_session(id, body);
             }
             Err(CatchUpError::Storage(error)) => {
                 tracing::warn!(group = %self.id, %error, "a catch-up failed");

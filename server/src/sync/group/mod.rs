@@ -63,6 +63,8 @@ pub enum GroupMessage {
     Transformed(Transformed),
     /// Rows of a reconciliation were read.
     RowsRead(Reconciled, Result<PokeBody, CatchUpError>),
+    /// What only a broken plan held was computed.
+    PlanWithdrawn(PlanId, String, Result<PokeBody, CatchUpError>),
     /// A session's catch-up was computed.
     CaughtUp(SessionId, Cookie, Result<PokeBody, CatchUpError>),
     /// An error for the sessions of a client, such as a failed push.
@@ -206,6 +208,9 @@ impl Group {
             GroupMessage::RowsRead(reconciled, body) => {
                 self.rows_read(reconciled, body).await;
             }
+            GroupMessage::PlanWithdrawn(plan, message, body) => {
+                self.plan_withdrawn(plan, &message, body).await;
+            }
             GroupMessage::CaughtUp(session, target, body) => {
                 self.caught_up(session, target, body).await;
             }
@@ -229,7 +234,7 @@ impl Group {
                 self.commit(version, &patches, dels);
             }
             Some(GroupEvent::Reconciled(reconciled)) => self.reconciled(reconciled),
-            Some(GroupEvent::PlanFailed { plan, message }) => self.plan_failed(plan, &message),
+            Some(GroupEvent::PlanFailed { plan, message }) => self.withdraw_plan(plan, message),
             None => self.cut_off().await,
         }
     }

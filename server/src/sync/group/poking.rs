@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use kelvin_ivm::PlanId;
-use kelvin_protocol::{Down, ErroredQuery, Version};
+use kelvin_protocol::{Down, ErrorBody, ErrorKind, ErroredQuery, Version};
 
-use super::Group;
+use super::{Group, GroupMessage};
 use crate::engine::PlanPatch;
+use crate::sync::catch_up::{CatchUpError, Held};
 use crate::sync::desire::DesiredPatches;
 use crate::sync::poke::{Poke, PokeBody};
 
@@ -49,20 +50,66 @@ impl Group {
         }
     }
 
-    /// A plan broke. Its queries are withdrawn and their clients told; the rest goes on.
-    pub(super) fn plan_failed(&mut self, plan: PlanId, message: &str) {
-        self.subscribed.remove(&plan);
+    /// A plan that members hold broke. What only it held is taken back, its queries are withdrawn
+    /// and their clients told; the rest goes on. Engine events wait until that is done.
+    pub(super) fn withdraw_plan(&mut self, plan: PlanId, message: String) {
+        let version = self.version;
+        let held = |keep: &dyn Fn(&PlanId) -> bool| Held {
+            plans: self
+                .subscribed
+                .iter()
+                .filter(|(id, _)| keep(id))
+                .map(|(_, (plan, _))| Arc::clone(plan))
+                .collect(),
+            version,
+        };
+        let (old, new) = (held(&|_| true), held(&|id| *id != plan));
+        self.reading = true;
+        let reader = self.services.row_reader();
+        self.work(move || {
+            let mut body = PokeBody::default();
+            let result = reader.difference(&old, &new, &mut body);
+            GroupMessage::PlanWithdrawn(plan, message, result.map(|()| body))
+        });
+    }
+
+    /// What only a broken plan held is known.
+    pub(super) async fn plan_withdrawn(
+        &mut self,
+        plan: PlanId,
+        message: &str,
+        body: Result<PokeBody, CatchUpError>,
+    ) {
+        self.reading = false;
+        let body = match body {
+            Ok(body) => body,
+            Err(error) => {
+                tracing::warn!(group = %self.id, %error, "a group starts afresh");
+                let body = ErrorBody::new(ErrorKind::ClientNotFound, message);
+                let ids: Vec<_> = self.sessions.keys().copied().collect();
+                ids.into_iter()
+                    .for_each(|id| self.fail_session(id, body.clone()));
+                return;
+            }
+        };
         let failed = self.queries_of(plan);
+        self.subscribed.remove(&plan);
         let failed = failed
             .into_iter()
             .map(|hash| (hash, message.to_owned()))
             .collect();
-        self.withdraw_failed(failed);
+        self.withdraw_failed(failed, body);
+        self.catch_up_members().await;
+        if self.reconciliation.is_none() {
+            // The engine may still count the plan as subscribed.
+            self.reconcile_now(true).await;
+        }
     }
 
     /// Withdraws queries that failed and tells the clients that want them.
-    pub(super) fn withdraw_failed(&mut self, failed: Vec<(String, String)>) {
-        if failed.is_empty() {
+    /// `body` holds the rows they leave behind.
+    pub(super) fn withdraw_failed(&mut self, failed: Vec<(String, String)>, body: PokeBody) {
+        if failed.is_empty() && body.is_empty() {
             return;
         }
         let errors: Vec<ErroredQuery> = failed
@@ -70,17 +117,21 @@ impl Group {
             .map(|(hash, message)| self.errored(hash, message))
             .collect();
         let hashes: Vec<String> = failed.into_iter().map(|(hash, _)| hash).collect();
-        self.withdraw_errored(&hashes, &errors);
+        self.withdraw_errored(&hashes, &errors, body);
     }
 
-    /// Withdraws `hashes` and sends `errors`.
-    pub(super) fn withdraw_errored(&mut self, hashes: &[String], errors: &[ErroredQuery]) {
+    /// Withdraws `hashes`, and sends `errors` and `body`.
+    pub(super) fn withdraw_errored(
+        &mut self,
+        hashes: &[String],
+        errors: &[ErroredQuery],
+        mut body: PokeBody,
+    ) {
         let version = self.version;
         let Some(record) = &mut self.record else {
             return;
         };
         let config = record.config + 1;
-        let mut body = PokeBody::default();
         for hash in hashes {
             self.targets.remove(hash);
             body.queries

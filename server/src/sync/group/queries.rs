@@ -8,6 +8,7 @@ use kelvin_protocol::{
 };
 
 use super::{Group, GroupMessage};
+use crate::sync::poke::PokeBody;
 use crate::sync::record::{Definition, QueryRecord};
 use crate::sync::session::SessionId;
 use crate::sync::transform::{Job, Transformed, Which, transform};
@@ -139,7 +140,7 @@ impl Group {
         }
         if !errors.is_empty() {
             let hashes: Vec<String> = errors.iter().map(|error| error.id.clone()).collect();
-            self.withdraw_errored(&hashes, &errors);
+            self.withdraw_errored(&hashes, &errors, PokeBody::default());
         }
         self.reconcile().await;
     }

@@ -91,7 +91,7 @@ impl Group {
         }
         if !failed.is_empty() {
             // Compiled once, and now no more: the catalog changed under it.
-            self.withdraw_failed(failed);
+            self.withdraw_failed(failed, PokeBody::default());
             return self.plan_reconciliation(refresh);
         }
         let subscribed = plans.len() == self.subscribed.len()
@@ -169,7 +169,7 @@ impl Group {
         } else if in_flight.refresh {
             self.poke_version();
         }
-        self.withdraw_failed(failed_queries);
+        self.withdraw_failed(failed_queries, PokeBody::default());
         self.forget_unused_plans();
         self.catch_up_members().await;
         if self.reconcile_again {
@@ -247,7 +247,7 @@ impl Group {
                     .into_iter()
                     .map(|hash| (hash, message.clone()))
                     .collect();
-                self.withdraw_failed(failed);
+                self.withdraw_failed(failed, PokeBody::default());
             }
             error => tracing::warn!(group = %self.id, %error, "a reconciliation starts again"),
         }
