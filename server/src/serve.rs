@@ -25,7 +25,7 @@ use crate::http::{
     AdminGate, CloseCode, Connect, ConnectionHandler, Heartbeat, Listener, Readiness, Site, Socket,
     Statz,
 };
-use crate::mutation::Mutations;
+use crate::mutation::{CatalogSource, Mutations};
 use crate::report::Reports;
 use crate::sync::connection;
 use crate::sync::registry::{Registry, Services};
@@ -89,7 +89,7 @@ pub async fn run(
             () = shutdown.cancelled() => break Ok(()),
             prepared = kelvin_replication::prepare(&options, reports.clone()) => prepared?,
         };
-        let (registry, engine) = start_generation(&config, &prepared).await?;
+        let (registry, engine) = start_generation(&config, &prepared)?;
         current.set(Some(Arc::clone(&registry)));
         if let Some(listener) = listener.take() {
             let port = listener.port();
@@ -190,7 +190,7 @@ fn engine_options(config: &Config) -> EngineOptions {
 }
 
 /// What lives on one replica: the engine and the client groups.
-async fn start_generation(
+fn start_generation(
     config: &Config,
     prepared: &Prepared,
 ) -> Result<(Arc<Registry>, Engine), ServeError> {
@@ -205,15 +205,16 @@ async fn start_generation(
     let app_api = Arc::new(app_api.map_err(|error| set_up(&error))?);
     let has_app_api = app_api.has_query() && app_api.has_mutate();
     let auth = Authenticator::new(&config.auth, has_app_api, client);
+    let source = replica.clone();
+    let catalog: CatalogSource = Arc::new(move || source.catalog());
+    let mutations = Mutations::new(config, catalog, Arc::clone(&app_api));
     let services = Services {
         app_id,
         shard_num,
         epoch: replica.identity().epoch,
         store: Box::new(LocalGroups(replica.groups())),
         auth: auth.map_err(|error| set_up(&error))?,
-        mutations: Mutations::new(config, replica.catalog(), app_api.clone())
-            .await
-            .map_err(|error| set_up(&error))?,
+        mutations: mutations.map_err(|error| set_up(&error))?,
         app_api,
         reading: Arc::new(Semaphore::new(engine_options.hydration_threads.max(1) * 2)),
         engine_options,

@@ -1,0 +1,6 @@
+//! CRUD mutations on a real PostgreSQL.
+
+mod cluster;
+mod fixture;
+mod rules;
+mod writes;
