@@ -37,6 +37,9 @@ impl Reader<'_> {
         partitions: &[PartitionKey],
         each: Each<'_>,
     ) -> Result<(), Error> {
+        if matches!(node.predicate, Predicate::Const(false)) {
+            return Ok(());
+        }
         let wanted = node.limit.map(|_| node.order.decisive());
         let path = self.path(node, &node.correlation, wanted);
         let apart = node.correlation.is_empty()

@@ -103,6 +103,16 @@ fn a_query_is_read_from_its_selective_side() {
 }
 
 #[test]
+fn a_query_for_nothing_reads_nothing() {
+    for query in [
+        json!({ "table": "issue", "limit": 0 }),
+        json!({ "table": "issue", "limit": 9, "where": { "type": "or", "conditions": [] } }),
+    ] {
+        assert!(fits(&case(&query), &query, 0));
+    }
+}
+
+#[test]
 fn a_window_is_refilled_from_its_end() {
     let query = json!({ "table": "issue", "limit": 300, "orderBy": [["id", "asc"]] });
     let mut case = case(&query);
