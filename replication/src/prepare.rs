@@ -1,11 +1,12 @@
 //! From nothing, or from what there is, to a replica that can follow the stream.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use kelvin_storage::{ErrorKind as StorageErrorKind, Loader, Replica, ReplicaIdentity};
 use tokio_postgres::{Client, IsolationLevel};
 
-use crate::discovery::{Discovery, SchemaDifference, difference, discover};
+use crate::discovery::{Discovery, ROW_FILTERS, SchemaDifference, difference, discover};
 use crate::lineage::Lineage;
 use crate::options::Options;
 use crate::preflight::{self, Upstream};
@@ -157,7 +158,7 @@ async fn unfit(
         Some(_) => {}
     }
     let now = discover(&upstream.client, publications, upstream.facts.version).await?;
-    Ok(match difference(&replica.catalog(), &now.catalog) {
+    Ok(match difference(replica, &now) {
         Some(SchemaDifference::Structure(reason)) => Some(reason),
         // The schema watch adds indexes.
         Some(SchemaDifference::Indexes(_)) | None => None,
@@ -288,7 +289,7 @@ impl SnapshotCopy<'_> {
         let loader =
             crate::copy::copy(options, address, snapshot, &discovery, loader, progress).await?;
         tracing::info!("sorting what was copied");
-        self.finish(loader).await
+        self.finish(loader, discovery.row_filters()).await
     }
 
     /// The schema as of the snapshot.
@@ -308,7 +309,7 @@ impl SnapshotCopy<'_> {
         blocking(move || Ok(Replica::create(&directory, &storage, catalog)?)).await
     }
 
-    async fn finish(&self, loader: Loader) -> Result<Replica> {
+    async fn finish(&self, loader: Loader, row_filters: String) -> Result<Replica> {
         // INVARIANT: the slot streams what commits at its consistent point or later, and the
         // replica skips what commits at its version or earlier. So its version is one less.
         let version = self.created.consistent_point.saturating_sub(1);
@@ -318,7 +319,7 @@ impl SnapshotCopy<'_> {
             system_identifier: self.lineage.system_identifier.clone(),
             slot: self.registered.slot.clone(),
             publications: self.publications.to_vec(),
-            ..ReplicaIdentity::default()
+            details: HashMap::from([(ROW_FILTERS.to_owned(), row_filters)]),
         };
         let replica = blocking(move || {
             let replica = loader.finish(identity, version)?;

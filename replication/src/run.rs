@@ -28,7 +28,8 @@ impl Prepared {
     /// * `Resync`: the slot, the schema or the upstream is not the one the replica was copied from.
     ///   Drop every handle on the replica, [`discard`](crate::discard) it and
     ///   [`prepare`](crate::prepare) anew.
-    /// * `Config`: only the operator can mend it.
+    /// * `Config`: only the operator can mend it. What keeps it from connecting is not among these,
+    ///   for it may be mended while kelvin runs.
     /// * `Storage`: the replica cannot be written.
     pub async fn run(
         self,
@@ -61,6 +62,7 @@ impl Prepared {
             biased;
             outcome = follower.follow() => outcome,
             error = applier.failed() => Err(error),
+            error = durability.failed() => Err(error),
             error = watch.run() => Err(error),
         };
         applier.stop().await;
@@ -103,7 +105,7 @@ impl Follower {
     /// Connects and streams until something fails.
     async fn session(&self, feedback: &mut Feedback, backoff: &mut Backoff) -> Result<()> {
         let prepared = &self.prepared;
-        let stream = self.connect(feedback).await?;
+        let stream = self.connect(feedback).await.map_err(mendable)?;
         let timeout = prepared.facts.wal_sender_timeout;
         let watchdog = (!timeout.is_zero()).then(|| timeout * 2);
         let session = Session {
@@ -187,6 +189,14 @@ impl Follower {
         let stream = connection.start(slot, start, publications).await?;
         tracing::info!(slot, start = %crate::Lsn(start), "streaming from PostgreSQL");
         Ok(stream)
+    }
+}
+
+/// Nothing about connecting ends a server that runs: the operator may mend it meanwhile.
+fn mendable(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Config => Error::Unreachable(error.to_string()),
+        _ => error,
     }
 }
 

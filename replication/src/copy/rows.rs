@@ -194,3 +194,98 @@ fn unescape(field: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use kelvin_protocol::ValueType;
+    use kelvin_storage::{Column, TableId};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn table() -> Table {
+        let column = |name: &str, upstream_type: &str, value_type| Column {
+            name: name.into(),
+            attnum: 1,
+            upstream_type: upstream_type.into(),
+            type_oid: 25,
+            value_type,
+            not_null: false,
+        };
+        Table {
+            id: TableId(1),
+            name: "t".into(),
+            schema: "public".into(),
+            upstream_name: "t".into(),
+            oid: 1,
+            columns: vec![
+                column("a", "text", ValueType::String),
+                column("b", "int4", ValueType::Number),
+            ],
+            unsynced_columns: Vec::new(),
+            key: vec![0],
+            unique_keys: vec![vec![0]],
+            indexes: Vec::new(),
+        }
+    }
+
+    /// All rows of a COPY whose bytes come in pieces.
+    fn read(format: Format, pieces: &[&[u8]]) -> Result<Vec<Vec<Value>>> {
+        let table = table();
+        let (mut rows, mut all) = (Rows::new(&table, format), Vec::new());
+        for piece in pieces {
+            rows.push(piece);
+            while let Some(row) = rows.next()? {
+                all.push(row);
+            }
+        }
+        rows.finish()?;
+        Ok(all)
+    }
+
+    fn binary() -> Vec<u8> {
+        let mut bytes = SIGNATURE.to_vec();
+        bytes.extend([0; 8]);
+        bytes.extend(b"\0\x02\0\0\0\x01x\0\0\0\x04\0\0\0\x07");
+        bytes.extend(b"\0\x02\xff\xff\xff\xff\xff\xff\xff\xff");
+        bytes.extend(b"\xff\xff");
+        bytes
+    }
+
+    fn expected() -> Vec<Vec<Value>> {
+        vec![
+            vec![Value::from("x"), Value::from(7.0)],
+            vec![Value::Null, Value::Null],
+        ]
+    }
+
+    #[test]
+    fn a_copy_that_is_cut_short_is_an_error() {
+        let bytes = binary();
+        assert!(read(Format::Binary, &[&bytes[..bytes.len() - 1]]).is_err());
+        assert!(read(Format::Text, &[b"x\t7"]).is_err());
+        assert!(read(Format::Text, &[b"x\n"]).is_err());
+        assert!(read(Format::Text, &[b"x\\q\t7\n"]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn rows_come_out_the_same_however_their_bytes_are_cut(at in 0_usize..40) {
+            let bytes = binary();
+            let (head, tail) = bytes.split_at(at.min(bytes.len()));
+            prop_assert_eq!(read(Format::Binary, &[head, tail]).unwrap(), expected());
+            let text = b"x\t7\n\\N\t\\N\n";
+            let (head, tail) = text.split_at(at.min(text.len()));
+            prop_assert_eq!(read(Format::Text, &[head, tail]).unwrap(), expected());
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes: Vec<u8>, keep in 0_usize..60) {
+            let mut binary = binary();
+            binary.truncate(keep);
+            binary.extend(&bytes);
+            let _ = read(Format::Binary, &[&binary]);
+            let _ = read(Format::Text, &[&bytes]);
+        }
+    }
+}

@@ -1,7 +1,9 @@
 //! Whether the upstream's schema is still the one the replica was copied with.
 
 use kelvin_protocol::Direction;
-use kelvin_storage::{Catalog, Table, TableId};
+use kelvin_storage::{Catalog, Replica, Table, TableId};
+
+use super::Discovery;
 
 /// How the upstream's schema differs from the replica's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,10 +22,18 @@ pub(crate) struct MissingIndex {
     pub(crate) columns: Vec<(usize, Direction)>,
 }
 
+/// Detail of a replica's identity that holds [`Discovery::row_filters`].
+pub(crate) const ROW_FILTERS: &str = "row filters";
+
 /// Compares; `None` where nothing the replica cares about differs. Indexes that are gone upstream
 /// are kept here.
-pub(crate) fn difference(ours: &Catalog, theirs: &Catalog) -> Option<SchemaDifference> {
+pub(crate) fn difference(replica: &Replica, now: &Discovery) -> Option<SchemaDifference> {
+    let (ours, theirs) = (&*replica.catalog(), &now.catalog);
     if let Some(reason) = structure(ours, theirs) {
+        return Some(SchemaDifference::Structure(reason));
+    }
+    if replica.identity().details.get(ROW_FILTERS) != Some(&now.row_filters()) {
+        let reason = "the row filters of the publications changed".into();
         return Some(SchemaDifference::Structure(reason));
     }
     let mut missing = Vec::new();

@@ -4,10 +4,12 @@ mod build;
 mod compare;
 mod read;
 
+use std::collections::BTreeMap;
+
 use kelvin_storage::Catalog;
 use tokio_postgres::GenericClient;
 
-pub(crate) use compare::{MissingIndex, SchemaDifference, difference};
+pub(crate) use compare::{MissingIndex, ROW_FILTERS, SchemaDifference, difference};
 
 use crate::Result;
 
@@ -16,6 +18,18 @@ pub(crate) struct Discovery {
     pub(crate) catalog: Catalog,
     /// For each table of the catalog, in its order, how it is copied.
     pub(crate) sources: Vec<Source>,
+}
+
+impl Discovery {
+    /// Says which rows are published, as far as the catalog does not.
+    pub(crate) fn row_filters(&self) -> String {
+        let tables = self.catalog.tables().iter().zip(&self.sources);
+        let filtered: BTreeMap<_, _> = tables
+            .filter(|(_, source)| !source.filters.is_empty())
+            .map(|(table, source)| (&table.name, &source.filters))
+            .collect();
+        format!("{filtered:?}")
+    }
 }
 
 /// What the copy of a table has to know.

@@ -7,7 +7,7 @@ use kelvin_protocol::Version;
 use kelvin_storage::Replica;
 use tokio::sync::watch;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// A thread that fsyncs the replica whenever something was applied, at most once in an interval.
 ///
@@ -21,6 +21,7 @@ pub(crate) struct Durability {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    failure: Mutex<Option<kelvin_storage::Error>>,
 }
 
 #[derive(Clone, Copy)]
@@ -52,6 +53,7 @@ impl Durability {
                 stopped: false,
             }),
             changed: Condvar::new(),
+            failure: Mutex::new(None),
         });
         let (sender, durable) = watch::channel(version);
         let state = Arc::clone(&shared);
@@ -72,6 +74,18 @@ impl Durability {
 
     pub(crate) fn mark(&self) -> AppliedMark {
         AppliedMark(Arc::clone(&self.shared))
+    }
+
+    /// Waits until the replica cannot be synced. Cancel-safe.
+    pub(crate) async fn failed(&self) -> Error {
+        let mut durable = self.durable.clone();
+        while durable.changed().await.is_ok() {}
+        let failure = self.shared.failure.lock();
+        let failure = failure.unwrap_or_else(PoisonError::into_inner).take();
+        failure.map_or_else(
+            || Error::Protocol("the thread that syncs ended".into()),
+            Error::Storage,
+        )
     }
 
     /// Syncs a last time and ends the thread, which gives up its handle on the replica.
@@ -112,6 +126,8 @@ fn sync_when_applied(
             Ok(version) => drop(durable.send_replace(version)),
             Err(error) => {
                 tracing::error!(%error, "the replica cannot be synced to disk");
+                let failure = shared.failure.lock();
+                *failure.unwrap_or_else(PoisonError::into_inner) = Some(error);
                 return;
             }
         }

@@ -72,7 +72,7 @@ impl SchemaWatch {
             .await?;
         let now = discover(&transaction, &self.publications, self.version).await?;
         transaction.commit().await?;
-        match difference(&self.replica.catalog(), &now.catalog) {
+        match difference(&self.replica, &now) {
             None => Ok(None),
             Some(SchemaDifference::Structure(reason)) => Ok(Some(reason)),
             Some(SchemaDifference::Indexes(missing)) => {

@@ -1,6 +1,6 @@
 //! The upstream's schema changes.
 
-use kelvin_replication::{ErrorKind, discard};
+use kelvin_replication::{ErrorKind, Options, discard};
 
 use crate::cluster::Cluster;
 use crate::following::{Following, options, row, wait};
@@ -50,6 +50,37 @@ async fn a_changed_schema_ends_in_a_new_copy_with_a_newer_version() {
     }
     let slots = "SELECT count(*) FROM pg_replication_slots";
     assert_eq!(cluster.value(slots).await.as_deref(), Some("0"));
+}
+
+#[tokio::test]
+async fn changed_publications_end_in_a_new_copy() {
+    let cluster = Cluster::start();
+    for change in [
+        "ALTER PUBLICATION mine SET TABLE t WHERE (id > 1), u",
+        "ALTER PUBLICATION mine SET TABLE t (id), u",
+        "ALTER PUBLICATION mine ADD TABLE late",
+        "ALTER PUBLICATION mine DROP TABLE u",
+        "DROP PUBLICATION mine; INSERT INTO t VALUES (2)",
+    ] {
+        cluster
+            .sql(
+                "DROP SCHEMA public CASCADE; CREATE SCHEMA public;
+                 CREATE TABLE t (id int PRIMARY KEY, title text); INSERT INTO t VALUES (1);
+                 CREATE TABLE u (id int PRIMARY KEY); CREATE TABLE late (id int PRIMARY KEY);
+                 DROP PUBLICATION IF EXISTS mine; CREATE PUBLICATION mine FOR TABLE t, u",
+            )
+            .await;
+        let (options, _directory) = options(&cluster);
+        let options = Options {
+            publications: vec!["mine".into()],
+            ..options
+        };
+        let following = Following::start(&options).await;
+        cluster.sql(change).await;
+        let error = following.failure().await;
+        assert_eq!(error.kind(), ErrorKind::Resync, "{change}: {error}");
+        discard(&options).await.unwrap();
+    }
 }
 
 #[tokio::test]
