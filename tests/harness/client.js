@@ -53,6 +53,7 @@ export function connect(url, options = {}) {
     },
 
     async close() {
+      if (zero.closed) return;
       views.forEach(view => view.destroy());
       await zero.close();
     },

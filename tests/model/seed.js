@@ -65,7 +65,7 @@ export function issue(n) {
     estimate: n % 7 === 0 ? null : (n % 9) / 2 - 1,
     votes: (n * 7919) % 13,
     creator_id: `u${(n % 8) + 1}`,
-    owner_id: n % 4 === 3 ? null : `u${((n * 3) % 9) + 1}`,
+    owner_id: n % 4 === 3 ? null : `u${((n * 5) % 9) + 1}`,
     parent_id: n > 6 && n % 5 === 1 ? `i${String(n % 6).padStart(3, '0')}` : null,
     milestone_year: n % 2 === 0 ? 2024 : n % 3 === 0 ? 2025 : null,
     milestone_number: n % 5 === 4 ? null : (n % 2) + 1,
