@@ -181,8 +181,12 @@ fn invalid(problem: &str) -> ErrorBody {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
     use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -348,5 +352,63 @@ mod tests {
         let client = HttpClient::new().unwrap();
         let alone = Authenticator::new(&config::Auth::default(), false, client).unwrap();
         assert_eq!(kind(&alone, Some("u"), "t").await, ErrorKind::Internal);
+    }
+
+    /// Serves a key set with the secret under the id `known`; counts how often.
+    async fn key_server() -> (String, Arc<AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/keys", listener.local_addr().unwrap());
+        let count = Arc::new(AtomicUsize::new(0));
+        let served = Arc::clone(&count);
+        tokio::spawn(async move {
+            let keys = r#"{"keys":[{"kty":"oct","k":"c2VjcmV0","kid":"known","alg":"HS256"},
+                {"kty":"of a kind nobody knows","kid":"known"}]}"#;
+            let length = keys.len();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{keys}"
+            );
+            while let Ok((mut stream, _)) = listener.accept().await {
+                served.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        (url, count)
+    }
+
+    fn with_keys_at(url: &str) -> Authenticator {
+        authenticator(&config::Auth {
+            jwks_url: Some(url.to_owned()),
+            ..config::Auth::default()
+        })
+    }
+
+    fn token_of_key(id: &str) -> String {
+        let mut header = Header::new(Algorithm::HS256);
+        header.kid = Some(id.to_owned());
+        let key = EncodingKey::from_secret(b"secret");
+        encode(&header, &json!({ "sub": "u" }), &key).unwrap()
+    }
+
+    #[tokio::test]
+    async fn remote_keys_are_fetched_once_whatever_clients_send() {
+        let (url, fetched) = key_server().await;
+        let remote = with_keys_at(&url);
+        for _ in 0..3 {
+            let known = remote
+                .resolve(None, Some("u"), Some(&token_of_key("known")))
+                .await;
+            assert!(known.unwrap().is_some());
+            let unknown = kind(&remote, Some("u"), &token_of_key("unknown")).await;
+            assert_eq!(unknown, ErrorKind::AuthInvalidated);
+        }
+        assert_eq!(fetched.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_token_is_not_blamed_for_keys_that_cannot_be_fetched() {
+        let remote = with_keys_at("http://127.0.0.1:1/keys");
+        let outcome = kind(&remote, Some("u"), &token_of_key("known")).await;
+        assert_eq!(outcome, ErrorKind::Rehome);
     }
 }
