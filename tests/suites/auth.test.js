@@ -65,20 +65,20 @@ describe('auth', () => {
   });
 
   test('rules hold for related rows and within EXISTS', async () => {
-    const c = await user('u2');
+    const c = await user('u1');
     const withComments = c.watch(zql.issue.related('comments').related('creator'));
     const gate = c.watch(zql.label.whereExists('issues'));
     await withComments.complete();
     await gate.complete();
     const readable = new Set((await world.sql`select c.id from comment c join issue i
-      on i.id = c.issue_id and i.owner_id = 'u2'`).map(r => r.id));
+      on i.id = c.issue_id and i.owner_id = 'u1'`).map(r => r.id));
     const seen = withComments.data.flatMap(i => i.comments.map(comment => comment.id));
     assert(seen.length > 0 && seen.every(id => readable.has(id)));
     const creators = withComments.data.map(i => i.creator?.id).filter(Boolean);
-    assert(creators.every(id => id === 'u2'));
+    assert(creators.every(id => id === 'u1'));
     const rows = await world.sql`select id from label l where exists (select from issue_label il
       join issue i on i.id = il.issue_id left join project p on p.id = i.project_id
-      where il.label_id = l.id and (i.owner_id = 'u2' or p.lead_id = 'u2')) order by id`;
+      where il.label_id = l.id and (i.owner_id = 'u1' or p.lead_id = 'u1')) order by id`;
     same(gate.data.map(l => l.id), rows.map(r => r.id), 'labels of readable issues');
   });
 
