@@ -29,13 +29,26 @@ pub(crate) struct Copy {
     loader: Loader,
     queue: Mutex<VecDeque<Chunk>>,
     counters: CopyCounters,
-    /// Set when a worker failed; the others then stop at the next chunk.
-    stop: AtomicBool,
+    /// Set when the copy is given up; the workers then stop.
+    stop: Arc<AtomicBool>,
+}
+
+/// Gives the copy up when it is dropped.
+struct GiveUp(Arc<AtomicBool>);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Copy {
+    fn given_up(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     fn next(&self) -> Option<Chunk> {
-        if self.stop.load(Ordering::Relaxed) {
+        if self.given_up() {
             return None;
         }
         self.queue
@@ -65,8 +78,10 @@ pub(crate) async fn copy(
         loader,
         queue: Mutex::new(chunks.into()),
         counters: CopyCounters::new(tables, rows),
-        stop: AtomicBool::new(false),
+        stop: Arc::new(AtomicBool::new(false)),
     });
+    // Also when this future is dropped: the workers would hold the directory.
+    let give_up = GiveUp(Arc::clone(&copy.stop));
     let (done, mut results) = mpsc::channel(workers);
     for number in 0..workers {
         worker::spawn(number, Arc::clone(&copy), done.clone())?;
@@ -80,7 +95,7 @@ pub(crate) async fn copy(
                 None => break,
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
-                    copy.stop.store(true, Ordering::Relaxed);
+                    give_up.0.store(true, Ordering::Relaxed);
                     failure.get_or_insert(error);
                 }
             },

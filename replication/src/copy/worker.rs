@@ -13,7 +13,7 @@ use super::Copy;
 use super::chunk::Chunk;
 use super::rows::Rows;
 use crate::quote::literal;
-use crate::{Result, sql};
+use crate::{Error, Result, sql};
 
 /// Application name of the connections that copy.
 const APPLICATION: &str = "kelvin-initial-copy";
@@ -61,6 +61,9 @@ async fn copy_chunk(copy: &Copy, client: &Client, chunk: &Chunk) -> Result<()> {
     let stream = client.copy_out(&chunk.statement).await?;
     let mut stream = std::pin::pin!(stream);
     while let Some(bytes) = stream.try_next().await? {
+        if copy.given_up() {
+            return Err(Error::Timeout("the copy was given up".into()));
+        }
         rows.push(&bytes);
         let mut count = 0;
         while let Some(row) = rows.next()? {

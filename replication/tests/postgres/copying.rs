@@ -6,7 +6,7 @@ use kelvin_protocol::Value;
 use kelvin_replication::{CopyProgress, Options, Progress, prepare};
 
 use crate::cluster::Cluster;
-use crate::following::{Following, options, prepared, row, rows};
+use crate::following::{Following, options, prepared, row, rows, wait};
 
 #[derive(Default)]
 struct Last(Mutex<CopyProgress>);
@@ -169,4 +169,30 @@ async fn a_copy_that_fails_leaves_no_slot_behind() {
     assert_eq!(cluster.value(slots).await.as_deref(), Some("0"));
     // The next attempt finds nothing in its way.
     assert_eq!(rows(&prepared(&options).await.replica, "t").len(), 2);
+}
+
+#[tokio::test]
+async fn a_copy_that_is_given_up_lets_go_of_its_directory() {
+    let cluster = Cluster::start();
+    cluster
+        .sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 200000)")
+        .await;
+    let (options, _directory) = options(&cluster);
+    let progress = Arc::new(Last::default());
+    let started = Arc::clone(&progress);
+    tokio::select! {
+        outcome = prepare(&options, progress as Arc<dyn Progress>) => drop(outcome.unwrap()),
+        () = wait(|| started.0.lock().unwrap().tables > 0) => {}
+    }
+    let mut outcome = prepare(&options, Arc::new(())).await;
+    for _ in 0..100 {
+        if outcome.is_ok() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        outcome = prepare(&options, Arc::new(())).await;
+    }
+    assert_eq!(rows(&outcome.unwrap().replica, "t").len(), 200_000);
+    let slots = "SELECT count(*) FROM pg_replication_slots";
+    assert_eq!(cluster.value(slots).await.as_deref(), Some("1"));
 }
