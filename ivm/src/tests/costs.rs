@@ -191,3 +191,32 @@ fn results_do_not_depend_on_the_indexes() {
         case.step(|world| vec![put(world, "issue", issue(id, json!(30), json!(13)))]);
     }
 }
+
+#[test]
+fn a_start_on_a_column_the_condition_fixes_neither_hides_nor_shows_rows() {
+    let from = |owner: i64| {
+        let mut query = filtered("issue", equal("owner", json!(5)));
+        query["orderBy"] = json!([["owner", "asc"]]);
+        query["limit"] = json!(100);
+        query["start"] = json!({ "row": { "owner": owner, "id": 200 }, "exclusive": true });
+        case(&query).ids("issue").len()
+    };
+    // Ten issues have this owner, six of them after number 200.
+    assert_eq!((from(4), from(5), from(6)), (10, 6, 0));
+}
+
+#[test]
+fn an_exists_without_an_index_reads_the_table_once() {
+    let query = filtered(
+        "issue",
+        exists("prio", "author", json!({ "table": "comment" })),
+    );
+    let mut case = case(&query);
+    let by_boss = exists("owner", "boss", json!({ "table": "user" }));
+    let users: Vec<RowOp> = (0..100)
+        .map(|id| put(&case.world, "user", json!([id, id % 10])))
+        .collect();
+    case.step(|_| users);
+    // The users once to decide and once for the witnesses, and an attempt at reading them first.
+    assert!(fits(&case, &filtered("issue", by_boss), 500 + 2 * 100 + 50));
+}
