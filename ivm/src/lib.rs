@@ -92,6 +92,8 @@ mod budget;
 mod change_set;
 mod check;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hydrate;
 mod like;
 mod order;

@@ -52,6 +52,8 @@ mod copy;
 mod decode;
 mod discovery;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod lineage;
 mod listener;
 mod lsn;

@@ -89,7 +89,8 @@ fn touched(before: &View, after: &View) -> Result<Vec<(TableId, Slice)>> {
     Ok(rows)
 }
 
-fn decode(bytes: &[u8]) -> Result<Vec<(TableId, Slice)>> {
+/// The rows in one record.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<(TableId, Slice)>> {
     let corrupt = |what: &str| Error::Corrupt(format!("unreadable changelog: {what}"));
     let Some((&FORMAT, archive)) = bytes.split_first() else {
         return Err(corrupt("unknown format"));

@@ -88,6 +88,8 @@ mod changelog;
 mod directory;
 mod engine;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod groups;
 mod history;
 mod key;

@@ -12,7 +12,8 @@ use std::time::Duration;
 use kelvin_storage::Loader;
 use tokio::sync::mpsc;
 
-pub(crate) use chunk::{Chunk, plan};
+pub(crate) use chunk::{Chunk, Format, plan};
+pub(crate) use rows::Rows;
 
 use crate::discovery::Discovery;
 use crate::options::Options;

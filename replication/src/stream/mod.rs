@@ -12,7 +12,7 @@ mod session;
 mod watch;
 
 pub(crate) use applier::{Applier, Command};
-pub(crate) use assembler::Assembler;
+pub(crate) use assembler::{Assembled, Assembler};
 pub(crate) use backoff::{Backoff, Severity};
 pub(crate) use durability::Durability;
 pub(crate) use feedback::Feedback;

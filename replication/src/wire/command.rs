@@ -46,12 +46,17 @@ impl ReplicationConnection {
         max_message: usize,
     ) -> Result<Self> {
         let channel = connect(address, application, max_message).await?;
-        let mut connection = Self { channel };
+        let mut connection = Self::over(channel);
         // Values arrive as text, and these settings shape that text.
         for setting in crate::sql::SESSION_SETTINGS {
             connection.query(setting).await?;
         }
         Ok(connection)
+    }
+
+    /// Goes on with a connection that is logged in.
+    pub(crate) fn over(channel: Channel) -> Self {
+        Self { channel }
     }
 
     /// Says goodbye, so that the server does not log a lost connection.

@@ -91,7 +91,8 @@ fn start(address: &Address, application: &str, channel: &mut Channel) -> Result<
     )?)
 }
 
-async fn authenticate(
+/// Logs in over a connection whose start-up message is sent.
+pub(crate) async fn authenticate(
     address: &Address,
     channel: &mut Channel,
     end_point: Option<Vec<u8>>,

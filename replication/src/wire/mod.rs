@@ -7,7 +7,9 @@ mod handshake;
 mod message;
 mod socket;
 
+pub(crate) use channel::Channel;
 pub(crate) use command::{CreatedSlot, ReplicationConnection, SystemIdentity};
 pub(crate) use copy_both::{CopyBoth, Inbound};
+pub(crate) use handshake::authenticate;
 pub(crate) use message::Fields;
 pub(crate) use socket::dial;
