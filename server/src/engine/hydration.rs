@@ -136,6 +136,7 @@ impl Worker {
     }
 
     fn hydrate(&self, plan: &Arc<Plan>) -> Result<PlanState, String> {
+        super::access::ensure_indexes(&self.replica, plan);
         let started = Instant::now();
         let view = self.replica.latest().map_err(|error| error.to_string())?;
         let budget = budget(&self.options, started);

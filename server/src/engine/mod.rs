@@ -16,6 +16,7 @@
 //! A group that does not drain its channel is cut off: the engine drops its end, the group notices,
 //! attaches anew and brings its clients up by a diff. The engine never waits for a group.
 
+mod access;
 mod commit;
 mod hydration;
 mod patch;
