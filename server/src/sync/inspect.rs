@@ -1,16 +1,19 @@
 //! Answers to the client inspector.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
-use kelvin_ivm::{Plan, evaluate};
+use kelvin_ivm::{ClientKeys, Plan, evaluate};
 use kelvin_protocol::{Ast, Down, Inspect};
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
 use super::group::Group;
 use super::record::{Definition, QueryRecord};
+use super::registry::Services;
 use super::session::SessionId;
+use crate::http::{OutFrame, SocketWriter};
 
 /// An empty digest, as the inspector reads it.
 const EMPTY_DIGEST: [u32; 1] = [1000];
@@ -39,10 +42,7 @@ impl Group {
                 "queries",
                 self.inspected_queries(question.client_id.as_deref()),
             ),
-            "analyze-query" => match self.analyze(question) {
-                Ok(answer) => ("analyze-query", answer),
-                Err(message) => ("error", json!(message)),
-            },
+            "analyze-query" => return self.analyze(session.writer.clone(), question),
             other => (
                 "error",
                 json!(format!("the server does not know the operation {other:?}")),
@@ -87,39 +87,50 @@ impl Group {
         Json::Array(rows)
     }
 
-    /// Evaluates a query and says what it read.
-    fn analyze(&self, question: &Inspect) -> Result<Json, String> {
-        let raw = question.ast.as_deref().or(question.value.as_deref());
-        let Some(raw) = raw else {
-            return Err("analyze-query needs an ast; named queries are not supported yet".into());
-        };
-        let ast: Ast = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
-        let catalog = self.services.replica.catalog();
+    /// Evaluates a query beside the group and says what it read.
+    fn analyze(&self, writer: SocketWriter, question: &Inspect) {
+        let id = question.id.clone();
+        let raw = question.ast.clone().or_else(|| question.value.clone());
         let keys = self.client_keys();
-        let plan = Plan::compile(&ast, &catalog, &keys).map_err(|error| error.to_string())?;
-        let started = Instant::now();
-        let view = self
-            .services
-            .replica
-            .latest()
-            .map_err(|error| error.to_string())?;
-        let mut count = 0_u64;
-        let budget = (self.services.row_reader().budget)();
-        evaluate(&plan, &view, &budget, &mut |_, _| {
-            count += 1;
-            ControlFlow::Continue(())
-        })
-        .map_err(|error| error.to_string())?;
-        let elapsed = started.elapsed().as_secs_f64() * 1000.0;
-        Ok(json!({
-            "warnings": [], "syncedRowCount": count, "start": 0, "end": elapsed, "elapsed": elapsed,
-        }))
+        let services = Arc::clone(&self.services);
+        tokio::task::spawn_blocking(move || {
+            let answer = match analyze(&services, raw.as_deref(), &keys) {
+                Ok(answer) => ("analyze-query", answer),
+                Err(message) => ("error", json!(message)),
+            };
+            respond(&writer, &id, answer);
+        });
     }
 }
 
-fn respond(writer: &crate::http::SocketWriter, id: &str, (op, value): (&str, Json)) {
+fn analyze(services: &Services, raw: Option<&RawValue>, keys: &ClientKeys) -> Result<Json, String> {
+    let Some(raw) = raw else {
+        return Err("analyze-query needs an ast; named queries are not supported yet".into());
+    };
+    let ast: Ast = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
+    let catalog = services.replica.catalog();
+    let plan = Plan::compile(&ast, &catalog, keys).map_err(|error| error.to_string())?;
+    let started = Instant::now();
+    let view = services
+        .replica
+        .latest()
+        .map_err(|error| error.to_string())?;
+    let mut count = 0_u64;
+    let budget = (services.row_reader().budget)();
+    evaluate(&plan, &view, &budget, &mut |_, _| {
+        count += 1;
+        ControlFlow::Continue(())
+    })
+    .map_err(|error| error.to_string())?;
+    let elapsed = started.elapsed().as_secs_f64() * 1000.0;
+    Ok(json!({
+        "warnings": [], "syncedRowCount": count, "start": 0, "end": elapsed, "elapsed": elapsed,
+    }))
+}
+
+fn respond(writer: &SocketWriter, id: &str, (op, value): (&str, Json)) {
     let text = Down::inspect(json!({"id": id, "op": op, "value": value})).to_text();
-    let _ = writer.send_all(vec![crate::http::OutFrame::Text(text.into())]);
+    let _ = writer.send_all(vec![OutFrame::Text(text.into())]);
 }
 
 fn metrics() -> Json {

@@ -14,7 +14,7 @@ use crate::http::{Close, CloseCode, OutFrame, SocketWriter};
 pub struct SessionId(pub u64);
 
 /// Pokes that may wait for a session's catch-up. Beyond it the catch-up starts again.
-const MAX_WAITING_POKES: usize = 256;
+const MAX_WAITING_POKES: usize = 1024;
 
 /// How far a session has come.
 pub enum Phase {

@@ -9,6 +9,8 @@ use crate::sync::transform::Which;
 
 /// Longest sleep between two looks at the clock.
 const LONGEST_ALARM: Duration = Duration::from_secs(600);
+/// How often the TTL clock and the time of the last activity are written down.
+const SAVE_INTERVAL: Duration = Duration::from_secs(60);
 /// Slack after a query's time is over, so that several go at once.
 const EXPIRY_SLACK: Duration = Duration::from_millis(50);
 
@@ -58,6 +60,12 @@ impl Group {
         if self.attachment != Attachment::Attached || self.sessions.is_empty() {
             return;
         }
+        if let Some(record) = &mut self.record {
+            record.trim(self.services.replica.horizon());
+        }
+        if self.last_saved.elapsed() >= SAVE_INTERVAL && !self.save() {
+            return;
+        }
         let expired = self
             .record
             .as_ref()
@@ -76,9 +84,6 @@ impl Group {
         let (horizon, newest) = (replica.horizon(), replica.watermark());
         if self.version >= horizon + (newest - horizon) / 2 || self.reading {
             return;
-        }
-        if let Some(record) = &mut self.record {
-            record.trim(horizon);
         }
         // The answer carries the engine's version, and with it a poke.
         self.reconcile_now(true).await;

@@ -69,8 +69,6 @@ pub enum GroupMessage {
     CaughtUp(SessionId, Cookie, Result<PokeBody, CatchUpError>),
     /// An error for the sessions of a client, such as a failed push.
     Fail(String, Box<ErrorBody>),
-    /// An error for one session that leaves it open.
-    Notify(SessionId, Box<ErrorBody>),
     /// The server is going down: close every socket.
     Shutdown,
 }
@@ -113,6 +111,7 @@ pub struct Group {
     clock_since: Option<Instant>,
     empty_since: Option<Instant>,
     last_retransform: Instant,
+    last_saved: Instant,
     pub(super) inspector_open: bool,
 }
 
@@ -148,6 +147,7 @@ impl Group {
             clock_since: None,
             empty_since: Some(Instant::now()),
             last_retransform: Instant::now(),
+            last_saved: Instant::now(),
             inspector_open: false,
         }
     }
@@ -215,11 +215,6 @@ impl Group {
                 self.caught_up(session, target, body).await;
             }
             GroupMessage::Fail(client, body) => self.fail_client(&client, &body),
-            GroupMessage::Notify(session, body) => {
-                if let Some(session) = self.sessions.get(&session) {
-                    session.send(&kelvin_protocol::Down::error(*body));
-                }
-            }
             GroupMessage::Shutdown => {}
         }
     }
@@ -324,6 +319,7 @@ impl Group {
     /// Writes the record; a store that cannot be written fails every session, since no cookie may be
     /// handed out that the record does not know.
     fn save(&mut self) -> bool {
+        self.last_saved = Instant::now();
         let Some(record) = &self.record else {
             return true;
         };
