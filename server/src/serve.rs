@@ -36,6 +36,10 @@ use crate::sync::store::LocalGroups;
 const RESYNC_BACKOFF_MS: u64 = 2_000;
 /// How long groups may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
+/// Pause before the first repeated attempt to copy the database; it doubles from then on.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Longest pause between two attempts.
+const RETRY_LONGEST: Duration = Duration::from_secs(30);
 /// How long to wait for the last reader of a replica that is to be thrown away.
 const RELEASE: Duration = Duration::from_secs(120);
 /// How often to look whether it is gone.
@@ -87,7 +91,7 @@ pub async fn run(
     let result = loop {
         let prepared = tokio::select! {
             () = shutdown.cancelled() => break Ok(()),
-            prepared = kelvin_replication::prepare(&options, reports.clone()) => prepared?,
+            prepared = prepare(&options, &reports, listener.is_none()) => prepared?,
         };
         let (registry, engine) = start_generation(&config, &prepared)?;
         current.set(Some(Arc::clone(&registry)));
@@ -131,6 +135,27 @@ pub async fn run(
     }
     tracing::info!("stopped");
     result
+}
+
+/// Prepares replication. At the first start a database that cannot be reached is the operator's to
+/// mend; of a server that has `served` before, it is waited for.
+async fn prepare(
+    options: &kelvin_replication::Options,
+    reports: &Arc<Reports>,
+    served: bool,
+) -> Result<Prepared, ServeError> {
+    let mut pause = RETRY_FIRST;
+    loop {
+        match kelvin_replication::prepare(options, Arc::clone(reports) as _).await {
+            Ok(prepared) => return Ok(prepared),
+            Err(error) if served && error.may_pass() => {
+                tracing::warn!(%error, "the database cannot be copied now; trying again in {pause:?}");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_LONGEST);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Throws the replica away once the last thread has let go of it: a query that is being hydrated
