@@ -22,16 +22,16 @@ pub fn title(rng: &mut Rng) -> String {
         5..=6 => format!(
             "{} {} {}",
             one(rng, WISHES),
-            thing.to_lowercase(),
+            within(thing),
             one(rng, PLACES)
         ),
         7..=8 => {
-            format!("{} {} {condition}", one(rng, ACTIONS), thing.to_lowercase())
+            format!("{} {} {condition}", one(rng, ACTIONS), within(thing))
         }
         _ => format!(
             "{} {} {}",
             one(rng, ADJECTIVES),
-            thing.to_lowercase(),
+            within(thing),
             one(rng, PLACES)
         ),
     };
@@ -45,15 +45,12 @@ pub fn body(rng: &mut Rng) -> String {
     let (broken, outcome) = (one(rng, BROKEN), one(rng, OUTCOMES));
     let mut text = format!("{thing} {broken} {condition}. {}", one(rng, NOTES));
     if rng.bool() {
-        let (place, action) = (one(rng, PLACES), one(rng, ACTIONS).to_lowercase());
+        let (place, action) = (one(rng, PLACES), one(rng, ACTIONS));
         text.push_str("\n\nTo see it:\n");
-        text.push_str(&format!(
-            "1. Open the page {place}\n2. {} ",
-            capitalised(&action)
-        ));
+        text.push_str(&format!("1. Open the page {place}\n2. {action} "));
         text.push_str(&format!(
             "{}\n3. Wait until {outcome}",
-            one(rng, THINGS).to_lowercase()
+            within(one(rng, THINGS))
         ));
     }
     if rng.u8(0..3) > 0 {
@@ -74,10 +71,19 @@ pub fn comment(rng: &mut Rng) -> String {
         let (thing, broken) = (one(rng, THINGS), one(rng, BROKEN));
         text.push_str(&format!(
             " It is the same cause as when {} {broken}.",
-            thing.to_lowercase()
+            within(thing)
         ));
     }
     text
+}
+
+/// A thing within a sentence: small, unless it begins with an abbreviation.
+fn within(thing: &str) -> String {
+    if thing.chars().nth(1).is_some_and(char::is_uppercase) {
+        thing.to_owned()
+    } else {
+        thing.to_lowercase()
+    }
 }
 
 fn capitalised(text: &str) -> String {
