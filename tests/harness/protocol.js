@@ -47,6 +47,8 @@ export class ProtocolClient {
   #poke;
   #parts = [];
   #chunks = [];
+  /** Rows the poke has deleted so far: several queries that held a row may each say so. */
+  #deleted = new Set();
 
   /**
    * @param {number} port
@@ -153,6 +155,7 @@ export class ProtocolClient {
     if (body.cookie === this.cookie && keys.length) {
       this.#fault(`a poke that keeps the cookie has content: ${keys}`);
     }
+    this.#deleted.clear();
     for (const part of parts) this.#apply(part);
     this.cookie = body.cookie;
     this.pokes += 1;
@@ -189,9 +192,16 @@ export class ProtocolClient {
     const source = op.op === 'put' ? op.value : op.id;
     const names = this.keys[op.tableName] ?? Object.keys(op.id ?? {}).sort();
     const key = JSON.stringify(names.map(name => source[name]));
-    if (op.op === 'put') table.set(key, op.value);
-    else if (!table.delete(key)) this.#fault(`a row is deleted that is not there: ${key}`);
-    if (op.op === 'del') assert.deepEqual(Object.keys(op.id).sort(), [...names].sort());
+    if (op.op === 'put') {
+      table.set(key, op.value);
+      return;
+    }
+    assert.deepEqual(Object.keys(op.id).sort(), [...names].sort());
+    const name = `${op.tableName} ${key}`;
+    if (!table.delete(key) && !this.#deleted.has(name)) {
+      this.#fault(`a row is deleted that is not there: ${name}`);
+    }
+    this.#deleted.add(name);
   }
 
   /** The rows of a table, by the JSON of the key. */
