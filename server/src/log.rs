@@ -1,5 +1,7 @@
 //! Log output: text for people or one JSON object a line, on standard error.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
@@ -14,6 +16,7 @@ const QUIET: &[&str] = &[
     "fjall",
     "lsm_tree",
     "h2",
+    "tokio_postgres",
 ];
 
 /// Starts logging. Called again in one process, it does nothing.
@@ -28,6 +31,8 @@ pub fn init(log: Log) {
     let filter: String = std::iter::once(level.to_owned()).chain(quiet).collect();
     let builder = fmt()
         .with_env_filter(EnvFilter::new(filter))
+        // Colours are for eyes, not for files and collectors.
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // The error says that somebody else has started logging already, which is fine.
     let _ = match log.format {
