@@ -7,7 +7,7 @@ use kelvin_protocol::{
     Cookie, Down, ErrorBody, ErrorKind, InitConnection, MIN_PROTOCOL_VERSION, Mutation,
     MutationKind, PROTOCOL_VERSION, PushBody, Up,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::caller;
 use super::group::GroupMessage;
@@ -65,6 +65,7 @@ pub async fn serve(registry: Arc<Registry>, connect: Connect, socket: Socket) {
             return refuse(&writer, body, CloseCode::NORMAL);
         }
     };
+    let (admit, admitted) = oneshot::channel();
     let caller = Arc::new(caller::of_connection(&connect, auth.as_ref()));
     let session = Session {
         id: SessionId(services.next_id()),
@@ -79,6 +80,7 @@ pub async fn serve(registry: Arc<Registry>, connect: Connect, socket: Socket) {
         cookie,
         phase: Phase::New,
         init: None,
+        admitted: Some(admit),
     };
     let connection = Connection {
         id: session.id,
@@ -91,6 +93,7 @@ pub async fn serve(registry: Arc<Registry>, connect: Connect, socket: Socket) {
         caller,
         auth,
         revision: 0,
+        admitted: Some(admitted),
     };
     let init = match connect.init {
         None => None,
@@ -133,6 +136,8 @@ struct Connection {
     caller: Arc<Caller>,
     auth: Option<Auth>,
     revision: u64,
+    /// Taken when the group has accepted the connection.
+    admitted: Option<oneshot::Receiver<()>>,
 }
 
 /// What to do after a message.
@@ -225,6 +230,12 @@ impl Connection {
         if body.client_group_id != self.group_id {
             let message = "The push names another client group than the connection.";
             return self.fail(ErrorBody::new(ErrorKind::InvalidPush, message));
+        }
+        // INVARIANT: nothing is written for a connection whose user the group has not accepted.
+        if let Some(admitted) = self.admitted.take()
+            && admitted.await.is_err()
+        {
+            return Next::End;
         }
         match body.mutations.first().map(|mutation| mutation.kind) {
             None => Next::Read,

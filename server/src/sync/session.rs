@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use kelvin_protocol::{Cookie, Down, ErrorBody, InitConnection};
 
+use tokio::sync::oneshot;
+
 use super::poke::Poke;
 use crate::app_api::Caller;
 use crate::auth::Auth;
@@ -61,6 +63,8 @@ pub struct Session {
     pub phase: Phase,
     /// Its first message, until it is processed.
     pub init: Option<InitConnection>,
+    /// Tells the connection that its group has taken it in; dropped if it does not.
+    pub admitted: Option<oneshot::Sender<()>>,
 }
 
 impl Session {

@@ -127,6 +127,10 @@ impl Group {
             return Ok(());
         };
         session.phase = Phase::Joining;
+        if let Some(admitted) = session.admitted.take() {
+            // The connection may have ended meanwhile.
+            let _ = admitted.send(());
+        }
         let client = session.client_id.clone();
         let version = self.version;
         let Some(record) = &mut self.record else {
