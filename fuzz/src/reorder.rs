@@ -1,6 +1,6 @@
 //! Other ways to say the same query.
 
-use kelvin_protocol::{Ast, Condition, CorrelatedSubquery, Operand};
+use kelvin_protocol::{Ast, Condition, CorrelatedSubquery, Operand, SimpleOp};
 
 /// Shuffles what has no order and changes what is a hint, as the seed says.
 pub(crate) fn reorder(ast: &mut Ast, seed: u64) {
@@ -67,14 +67,15 @@ impl Reorder {
                 *scalar = [None, Some(false)][(self.next() % 2) as usize];
                 self.child(related);
             }
-            Condition::Simple { right, .. } => {
-                if let Operand::Literal {
-                    value: serde_json::Value::Array(items),
-                } = right
-                {
-                    self.shuffle(items);
-                }
-            }
+            Condition::Simple {
+                op: SimpleOp::In | SimpleOp::NotIn,
+                right:
+                    Operand::Literal {
+                        value: serde_json::Value::Array(items),
+                    },
+                ..
+            } => self.shuffle(items),
+            Condition::Simple { .. } => {}
         }
     }
 }

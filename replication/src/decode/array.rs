@@ -130,7 +130,8 @@ pub(super) fn from_binary(element: Scalar, bytes: &[u8]) -> Result<Value, Decode
         let _lower_bound = bytes.i32()?;
     }
     let mut out = String::with_capacity(bytes.0.len() + 2);
-    if lengths.is_empty() {
+    // Where one dimension has no elements there are none at all, however long the others are.
+    if lengths.is_empty() || lengths.contains(&0) {
         out.push_str("[]");
     } else {
         nest(element, &lengths, &mut bytes, &mut out)?;
@@ -230,6 +231,14 @@ mod tests {
             text(Scalar::Int8, "{9223372036854775807}"),
             "[9223372036854775807]"
         );
+    }
+
+    #[test]
+    fn a_dimension_without_elements_makes_an_empty_array_however_long_the_others_are() {
+        let word = |int: i32| int.to_be_bytes();
+        let bytes = [2, 0, 23, i32::MAX, 1, 0, 1].map(word).concat();
+        let array = from_binary(Scalar::Int4, &bytes).unwrap();
+        assert_eq!(array, Value::Json("[]".into()));
     }
 
     #[test]
