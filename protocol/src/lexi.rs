@@ -29,7 +29,7 @@ pub fn from_lexi(text: &str) -> Option<u64> {
     let (length, digits) = text.split_at_checked(1)?;
     let length = length.chars().next()?.to_digit(36)? as usize + 1;
     let canonical = digits.len() == length
-        && digits
+        && text
             .bytes()
             .all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
         && (length == 1 || !digits.starts_with('0'));
@@ -64,6 +64,12 @@ mod tests {
         for text in ["", "0", "000", "10z", "0Z", "0é", "zzzz", "0-1"] {
             assert_eq!(from_lexi(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_capital_letter_as_the_length_is_rejected_too() {
+        assert!(from_lexi("ahzzzzzzzzzz").is_some());
+        assert_eq!(from_lexi("Ahzzzzzzzzzz"), None);
     }
 
     proptest! {
