@@ -3,9 +3,10 @@
 import {strict as assert} from 'node:assert';
 import {after, before, describe, test} from 'node:test';
 import {setTimeout as sleep} from 'node:timers/promises';
+import {defineMutator, defineMutators} from '@rocicorp/zero';
 import {connect} from '../harness/client.js';
 import {same} from '../harness/compare.js';
-import {eventually} from '../harness/deadline.js';
+import {eventually, within} from '../harness/deadline.js';
 import {oracle} from '../harness/oracle.js';
 import {PEER} from '../harness/server.js';
 import {startWorld} from '../harness/world.js';
@@ -25,9 +26,13 @@ const KILLS = 4;
 describe('crashes', () => {
   let world, ask;
   const watched = [];
+  let stopLoad = () => {};
 
   before(async () => {
-    world = await startWorld();
+    world = await startWorld({app: {mutators: {
+      count: (tx, {id}) => tx.dbTransaction.wrappedTransaction`
+        update project set budget = budget + 1 where id = ${id}`,
+    }}});
     ask = oracle(world.sql);
     for (const [name, query] of Object.entries(QUERIES)) {
       const client = connect(world.server.url);
@@ -39,6 +44,8 @@ describe('crashes', () => {
   });
 
   after(async () => {
+    stopLoad();
+    await sleep(100);
     await Promise.all(watched.map(w => w.client.close()));
     await world?.stop('crash');
   });
@@ -64,6 +71,9 @@ describe('crashes', () => {
     const copiesBefore = copies();
     let writing = true;
     let n = 0;
+    stopLoad = () => {
+      writing = false;
+    };
     const load = (async () => {
       while (writing) {
         await write((n += 1));
@@ -79,7 +89,8 @@ describe('crashes', () => {
         const step = 1000 + kill;
         await world.sql`update marker set step = ${step}`;
         return watched.every(w => w.marker.data[0]?.step === step);
-      });
+      }, () => JSON.stringify(watched.map(w =>
+        [w.name, w.marker.data[0]?.step, w.client.states.at(-1), w.client.errors.at(-1)])));
     }
     writing = false;
     await load;
@@ -92,6 +103,46 @@ describe('crashes', () => {
     }
     assert.deepEqual(await slots(), slotsBefore, 'the replication slot is still the first one');
     assert.equal(copies(), copiesBefore, 'the database was copied once');
+  });
+
+  test('each mutation takes effect once, and none is said to have failed', async () => {
+    const mutators = defineMutators({
+      count: defineMutator(async ({tx, args}) => {
+        const row = await tx.run(zql.project.where('id', args.id).one());
+        if (row) await tx.mutate.project.update({id: row.id, budget: (row.budget ?? 0) + 1});
+      }),
+    });
+    const client = connect(world.server.url, {mutators});
+    const view = client.watch(zql.project.where('id', 1));
+    const before = (await view.complete())[0].budget;
+    const runs = [];
+    let mutating = true;
+    stopLoad = () => {
+      mutating = false;
+    };
+    const load = (async () => {
+      while (mutating) {
+        runs.push(client.zero.mutate(mutators.count({id: 1})));
+        await sleep(40);
+      }
+    })();
+    for (let kill = 0; kill < 2; kill += 1) {
+      await sleep(500);
+      await world.server.kill();
+      await world.server.start();
+      await eventually('the client to be back', () =>
+        client.zero.connection.state.current.name === 'connected');
+    }
+    await sleep(300);
+    mutating = false;
+    await load;
+    const results = await within('all mutations', Promise.allSettled(runs.map(run => run.server)));
+    const failed = results.filter(r => r.status === 'rejected' || r.value?.type === 'error');
+    if (!PEER) assert.deepEqual(failed, []);
+    const [{budget}] = await world.sql`select budget::float8 from project where id = 1`;
+    assert.equal(Math.round(budget - before), runs.length);
+    await eventually('the count at the client', () => view.data[0].budget === budget);
+    await client.close();
   });
 
   test('a new client sees what those see that lived through it', async () => {

@@ -5,7 +5,7 @@ import {strict as assert} from 'node:assert';
 import {randomUUID} from 'node:crypto';
 import {after, afterEach, before, describe, test} from 'node:test';
 import {CLIENT_SCHEMA, LABELS, ProtocolClient, VERSIONS, handshake} from '../harness/protocol.js';
-import {PEER} from '../harness/server.js';
+import {ADMIN_PASSWORD, PEER} from '../harness/server.js';
 import {OPCODE, frame} from '../harness/websocket.js';
 import {startWorld} from '../harness/world.js';
 
@@ -481,6 +481,25 @@ describe('protocol', () => {
     await b.until('an acknowledgement', () =>
       b.of('deleteClients').some(body => body.clientIDs.includes(a.clientID)));
     b.clean();
+  });
+
+  test('the inspector answers those who know the password', async () => {
+    const c = client();
+    await c.gets('labels');
+    const ask = async (op, more = {}) => {
+      const id = randomUUID();
+      c.send('inspect', {id, op, ...more});
+      return c.until(`the answer to ${op}`, () => c.of('inspect').find(answer => answer.id === id));
+    };
+    assert.deepEqual((await ask('version')).value, false, 'nothing before the password');
+    assert.equal((await ask('authenticate', {value: 'wrong'})).value, false);
+    assert.equal((await ask('authenticate', {value: ADMIN_PASSWORD})).value, true);
+    assert.equal(typeof (await ask('version')).value, 'string');
+    const [query] = (await ask('queries')).value;
+    assert.equal(query.queryID, 'labels');
+    assert.equal(query.clientID, c.clientID);
+    assert.equal(query.got, true);
+    if (PEER) assert.equal(query.rowCount, 5);
   });
 
   test('HTTP: the root and keepalive answer, other paths do not break anything', async () => {
