@@ -9,7 +9,7 @@
 //!
 //! # What holds
 //! - Whatever was started is stopped and whatever was written is removed, however a step fails.
-//!   What a killed demo left behind is removed when the next one starts ([`home`]).
+//!   What a killed demo left behind is removed when the next one starts (`home`).
 //! - PostgreSQL never runs as root and listens on the loopback interface only, with a password.
 //! - The sample data depend on the seed and the number of issues alone; times are relative to now.
 //!

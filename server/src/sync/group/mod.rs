@@ -320,6 +320,8 @@ impl Group {
     /// handed out that the record does not know.
     fn save(&mut self) -> bool {
         self.last_saved = Instant::now();
+        // What is written says when it was alive, or the next start could take it for forgotten.
+        self.advance_clock();
         let Some(record) = &self.record else {
             return true;
         };
