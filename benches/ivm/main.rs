@@ -1,0 +1,210 @@
+//! What it costs to keep views, beside computing them anew. See the README.
+#![allow(
+    missing_docs,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a bench fails by panicking and uses its share of what is shared"
+)]
+
+#[path = "../measure.rs"]
+mod measure;
+#[path = "../world.rs"]
+mod world;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kelvin_ivm::{Budget, ChangeSet, ClientKeys, Plan, PlanState, Router, evaluate};
+use kelvin_protocol::{Ast, Value};
+use kelvin_storage::{Replica, TableId, View};
+use measure::{Measure, size};
+use tempfile::TempDir;
+use world::{COMMENT, ISSUE, MEMBER};
+
+/// Comments of an issue.
+const COMMENTS: usize = 3;
+/// Who owns the issues of the EXISTS bench, and nothing else.
+const OWNER: &str = "the owner";
+
+struct World {
+    _dir: TempDir,
+    replica: Replica,
+    issues: usize,
+    clock: usize,
+}
+
+impl World {
+    /// So many issues, the first `owned` of them owned by one member.
+    fn new(issues: usize, owned: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let owner = |id: usize| match id {
+            id if id < owned => OWNER.to_owned(),
+            id => format!("member {}", id % 1000),
+        };
+        let issue = |id| world::issue(id, id, &owner(id));
+        let comment = |id: usize| world::comment(id, id / COMMENTS, &owner(id % issues));
+        let mut members: Vec<_> = (0..1000)
+            .map(|n| world::member(&format!("member {n}"), true))
+            .collect();
+        members.push(world::member(OWNER, true));
+        let tables = vec![
+            (ISSUE, (0..issues).map(issue).collect()),
+            (COMMENT, (0..issues * COMMENTS).map(comment).collect()),
+            (MEMBER, members),
+        ];
+        let replica = world::load(dir.path(), world::catalog(true), tables);
+        Self {
+            _dir: dir,
+            replica,
+            issues,
+            clock: issues,
+        }
+    }
+
+    fn plan(&self, query: &str) -> Arc<Plan> {
+        let ast: Ast = serde_json::from_str(query).unwrap();
+        let plan = Plan::compile(&ast, &self.replica.catalog(), &ClientKeys::new());
+        Arc::new(plan.unwrap())
+    }
+
+    /// Writes rows; gives the views before and after, and what changed.
+    fn write(&self, table: TableId, rows: Vec<Vec<Value>>) -> (View, ChangeSet, View) {
+        let before = self.replica.latest().unwrap();
+        let transaction = world::write(&self.replica, table, rows);
+        let changes = ChangeSet::new(self.replica.apply(&[transaction]).unwrap());
+        (before, changes, self.replica.latest().unwrap())
+    }
+
+    /// Measures one step of a plan under such writes, beside computing the plan anew.
+    fn step(
+        &mut self,
+        measure: &mut Measure,
+        group: &str,
+        query: &str,
+        mut rows: impl FnMut(&mut Self) -> (TableId, Vec<Vec<Value>>),
+    ) {
+        let plan = self.plan(query);
+        let mut state = hydrate(&plan, &self.replica.latest().unwrap());
+        measure.run_timed(group, "advance", 1, |iterations| {
+            let mut elapsed = Duration::ZERO;
+            for _ in 0..iterations {
+                let (table, rows) = rows(self);
+                let (before, changes, after) = self.write(table, rows);
+                let start = Instant::now();
+                state.advance(&changes, &before, &after).unwrap();
+                elapsed += start.elapsed();
+            }
+            elapsed
+        });
+        let view = self.replica.latest().unwrap();
+        measure.run(group, "hydrate", 1, || hydrate(&plan, &view));
+    }
+}
+
+fn hydrate(plan: &Arc<Plan>, view: &View) -> PlanState {
+    let mut sink = |_, _: &_| ControlFlow::Continue(());
+    PlanState::hydrate(plan.clone(), view, &Budget::unlimited(), &mut sink).unwrap()
+}
+
+/// A change that concerns none of ever more plans; the most of them against each lesser number.
+fn routing(measure: &mut Measure, world: &World, most: usize) {
+    let (_, changes, _) = world.write(ISSUE, vec![world::issue(0, 0, "nobody")]);
+    let router = |plans: usize| {
+        let mut router = Router::new();
+        for n in 0..plans {
+            let query = format!(
+                r#"{{"table":"issue","where":{{"type":"simple","op":"=","left":{{"type":"column","name":"owner"}},"right":{{"type":"literal","value":"user {n}"}}}}}}"#
+            );
+            let plan = world.plan(&query);
+            router.insert(plan.id(), &plan);
+        }
+        router
+    };
+    for plans in [most, 10_000.min(most), 10] {
+        let router = router(plans);
+        measure.run(
+            "route past every plan",
+            &format!("{plans} plans"),
+            1,
+            || {
+                let found = router.route(&changes);
+                assert!(found.is_empty());
+            },
+        );
+    }
+}
+
+/// 50 issues, their comments and the comments' authors, beside the same rows read by key.
+fn nested(measure: &mut Measure, world: &World) {
+    let query = r#"{"table":"issue","orderBy":[["modified","desc"]],"limit":50,"related":[
+            {"correlation":{"parentField":["id"],"childField":["issue_id"]},"subquery":
+                {"table":"comment","alias":"comments","related":[
+                    {"correlation":{"parentField":["author"],"childField":["name"]},
+                     "subquery":{"table":"member","alias":"author"}}]}}]}"#;
+    let group = "compile a query of two related levels";
+    measure.run(group, "compile", 1, || world.plan(query));
+    measure.run(group, "read its JSON only", 1, || {
+        serde_json::from_str::<Ast>(query).unwrap()
+    });
+    let plan = world.plan(query);
+    let view = world.replica.latest().unwrap();
+    let mut keys = Vec::new();
+    evaluate(&plan, &view, &Budget::unlimited(), &mut |table, row| {
+        keys.push((table, row.values[0].clone()));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let group = "hydrate 50 rows with two related levels";
+    measure.run(group, "hydrate", keys.len(), || hydrate(&plan, &view));
+    measure.run(group, "reads by key", keys.len(), || {
+        for (table, key) in &keys {
+            assert!(
+                view.get(*table, std::slice::from_ref(key))
+                    .unwrap()
+                    .is_some()
+            );
+        }
+    });
+}
+
+fn window(measure: &mut Measure, world: &mut World) {
+    let query = r#"{"table":"issue","orderBy":[["modified","desc"]],"limit":50}"#;
+    let group = "orderBy and limit 50, an issue moves to the front";
+    world.step(measure, group, query, |world| {
+        world.clock += 1;
+        let id = fastrand::usize(0..world.issues);
+        (ISSUE, vec![world::issue(id, world.clock, "ann")])
+    });
+    let group = "orderBy and limit 50, an issue beyond it changes";
+    world.step(measure, group, query, |world| {
+        let id = fastrand::usize(0..world.issues);
+        (ISSUE, vec![world::issue(id, id / 2, "ann")])
+    });
+}
+
+fn exists(measure: &mut Measure, world: &mut World, parents: usize) {
+    let query = r#"{"table":"issue","where":{"type":"correlatedSubquery","op":"EXISTS","related":
+        {"correlation":{"parentField":["owner"],"childField":["name"]},"subquery":
+            {"table":"member","alias":"owner","where":{"type":"and","conditions":[
+                {"type":"simple","op":"=","left":{"type":"column","name":"active"},"right":{"type":"literal","value":true}},
+                {"type":"simple","op":"=","left":{"type":"column","name":"name"},"right":{"type":"literal","value":"the owner"}}]}}}}}"#;
+    let group = format!("EXISTS of {parents} parents turns");
+    let mut active = true;
+    world.step(measure, &group, query, |_| {
+        active = !active;
+        (MEMBER, vec![world::member(OWNER, active)])
+    });
+}
+
+fn main() {
+    let mut measure = Measure::new();
+    let parents = size("PARENTS", 1000);
+    let mut world = World::new(size("ROWS", 100_000), parents);
+    nested(&mut measure, &world);
+    exists(&mut measure, &mut world, parents);
+    window(&mut measure, &mut world);
+    routing(&mut measure, &world, size("PLANS", 100_000));
+    measure.finish();
+}

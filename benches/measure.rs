@@ -1,0 +1,110 @@
+//! Things measured beside each other, and the ratios between them.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput};
+
+/// Samples of one thing.
+struct Thing {
+    group: String,
+    name: String,
+    /// Nanoseconds for one iteration.
+    samples: Vec<f64>,
+}
+
+/// Measures by groups. The first thing of a group is what is asked about, the others are what it is
+/// held against.
+pub struct Measure {
+    criterion: Criterion,
+    things: Vec<Thing>,
+}
+
+impl Measure {
+    /// As the command line says.
+    pub fn new() -> Self {
+        let criterion = Criterion::default()
+            .sample_size(20)
+            .warm_up_time(Duration::from_secs(1))
+            .measurement_time(Duration::from_secs(3))
+            .configure_from_args();
+        Self {
+            criterion,
+            things: Vec::new(),
+        }
+    }
+
+    /// Measures a routine; `rows` are what one call of it handles.
+    pub fn run<T>(&mut self, group: &str, name: &str, rows: usize, mut routine: impl FnMut() -> T) {
+        self.run_timed(group, name, rows, |iterations| {
+            let start = Instant::now();
+            for _ in 0..iterations {
+                black_box(routine());
+            }
+            start.elapsed()
+        });
+    }
+
+    /// Measures a routine that says itself how long so many calls took.
+    pub fn run_timed(
+        &mut self,
+        group: &str,
+        name: &str,
+        rows: usize,
+        mut routine: impl FnMut(u64) -> Duration,
+    ) {
+        let mut samples = Vec::new();
+        let mut criterion = self.criterion.benchmark_group(group);
+        criterion.throughput(Throughput::Elements(rows as u64));
+        criterion.bench_function(name, |bencher| {
+            bencher.iter_custom(|iterations| {
+                let elapsed = routine(iterations);
+                samples.push(elapsed.as_secs_f64() * 1e9 / iterations as f64);
+                elapsed
+            });
+        });
+        criterion.finish();
+        self.things.push(Thing {
+            group: group.into(),
+            name: name.into(),
+            samples,
+        });
+    }
+
+    /// Prints the ratios.
+    pub fn finish(self) {
+        self.criterion.final_summary();
+        println!("\nratios of medians, all of this run:");
+        for (at, thing) in self.things.iter().enumerate() {
+            let first = self
+                .things
+                .iter()
+                .position(|other| other.group == thing.group);
+            let Some(subject) = first.filter(|first| *first != at) else {
+                continue;
+            };
+            let subject = &self.things[subject];
+            if let (Some(a), Some(b)) = (median(&subject.samples), median(&thing.samples)) {
+                let (group, subject, other) = (&thing.group, &subject.name, &thing.name);
+                println!("  {group}: {subject} / {other} = {:.2}", a / b);
+            }
+        }
+    }
+}
+
+fn median(samples: &[f64]) -> Option<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
+/// A size from the environment variable `KELVIN_BENCH_<NAME>`, or this one.
+pub fn size(name: &str, default: usize) -> usize {
+    let name = format!("KELVIN_BENCH_{name}");
+    match std::env::var(&name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is not a size: {text:?}")),
+        Err(_) => default,
+    }
+}

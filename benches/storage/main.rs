@@ -1,0 +1,195 @@
+//! What storage costs beside the engine it stands on. See the README.
+#![allow(
+    missing_docs,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a bench fails by panicking and uses its share of what is shared"
+)]
+
+#[path = "../measure.rs"]
+mod measure;
+mod plain;
+#[path = "../world.rs"]
+mod world;
+
+use std::time::{Duration, Instant};
+
+use kelvin_protocol::{Value, Version};
+use kelvin_storage::{Replica, Scan, View};
+use measure::{Measure, size};
+use plain::Plain;
+use tempfile::TempDir;
+use world::{BY_MODIFIED, ISSUE};
+
+/// Issues a transaction writes.
+const BATCH: usize = 100;
+/// Issues of a scan.
+const PAGE: usize = 50;
+
+/// Both stores with the same issues.
+struct Stores {
+    _dirs: [TempDir; 2],
+    replica: Replica,
+    plain: Plain,
+    issues: usize,
+    /// When each issue was modified last.
+    modified: Vec<usize>,
+    clock: usize,
+}
+
+impl Stores {
+    fn new(issues: usize) -> Self {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let rows = rows(issues);
+        let plain = Plain::create(dirs[1].path());
+        plain.load(&sorted(&rows));
+        let replica = world::load(dirs[0].path(), world::catalog(false), vec![(ISSUE, rows)]);
+        Self {
+            _dirs: dirs,
+            replica,
+            plain,
+            issues,
+            modified: (0..issues).collect(),
+            clock: issues,
+        }
+    }
+
+    /// Issues to write next, each once, and when they were modified before.
+    fn next(&mut self, count: usize) -> (Vec<Vec<Value>>, Vec<Value>) {
+        let first = fastrand::usize(0..self.issues);
+        (0..count)
+            .map(|n| {
+                let id = (first + n * 977) % self.issues;
+                self.clock += 1;
+                let old = std::mem::replace(&mut self.modified[id], self.clock);
+                (world::issue(id, self.clock, "ann"), Value::from(old as f64))
+            })
+            .unzip()
+    }
+
+    /// Writes both; the time of the one that is asked for.
+    fn write(&mut self, count: usize) -> [Duration; 2] {
+        let (rows, old) = self.next(count);
+        let start = Instant::now();
+        self.plain.write(&rows, &old);
+        let plain = start.elapsed();
+        let transaction = world::write(&self.replica, ISSUE, rows);
+        let start = Instant::now();
+        self.replica.apply(&[transaction]).unwrap();
+        [start.elapsed(), plain]
+    }
+
+    fn any_id(&self) -> Value {
+        Value::from(fastrand::usize(0..self.issues - PAGE) as f64)
+    }
+}
+
+fn rows(issues: usize) -> Vec<Vec<Value>> {
+    (0..issues).map(|id| world::issue(id, id, "ann")).collect()
+}
+
+fn sorted(rows: &[Vec<Value>]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut records: Vec<_> = rows.iter().flat_map(|row| plain::records(row)).collect();
+    records.sort_unstable();
+    records
+}
+
+fn get(view: &View, id: Value) -> usize {
+    view.get(ISSUE, &[id]).unwrap().unwrap().values.len()
+}
+
+fn scan(view: &View, scan: &Scan) -> usize {
+    let rows = view.scan(ISSUE, scan).unwrap().take(PAGE);
+    rows.map(|row| row.unwrap().values.len()).sum()
+}
+
+fn apply(measure: &mut Measure, stores: &mut Stores) {
+    for (at, name) in ["kelvin", "fjall"].into_iter().enumerate() {
+        measure.run_timed("apply 100 rows with an index", name, BATCH, |iterations| {
+            (0..iterations).map(|_| stores.write(BATCH)[at]).sum()
+        });
+    }
+}
+
+fn newest(measure: &mut Measure, stores: &Stores) {
+    let view = stores.replica.latest().unwrap();
+    let group = "newest point read";
+    measure.run(group, "kelvin", 1, || get(&view, stores.any_id()));
+    measure.run(group, "fjall", 1, || stores.plain.get(&stores.any_id()));
+    let group = "scan of 50 by key";
+    measure.run(group, "kelvin", PAGE, || {
+        scan(&view, &Scan::all().start(vec![stores.any_id()], true))
+    });
+    measure.run(group, "fjall", PAGE, || {
+        stores.plain.scan(&stores.any_id(), PAGE)
+    });
+    let group = "scan of 50 by an index";
+    measure.run(group, "kelvin", PAGE, || {
+        scan(&view, &Scan::of(BY_MODIFIED))
+    });
+    measure.run(group, "fjall", PAGE, || stores.plain.scan_index(PAGE));
+}
+
+/// Reads at a version from before many transactions, beside reads of now.
+fn past(measure: &mut Measure, stores: &mut Stores, versions: usize) {
+    let then: Version = stores.replica.watermark();
+    for _ in 0..versions {
+        stores.write(10);
+    }
+    let past = stores.replica.at(then).unwrap();
+    let now = stores.replica.latest().unwrap();
+    let group = format!("point read {versions} versions back");
+    measure.run(&group, "then", 1, || get(&past, stores.any_id()));
+    measure.run(&group, "now", 1, || get(&now, stores.any_id()));
+    measure.run(&group, "fjall now", 1, || {
+        stores.plain.get(&stores.any_id())
+    });
+    let group = format!("scan of 50 by key {versions} versions back");
+    let from = |stores: &Stores| Scan::all().start(vec![stores.any_id()], true);
+    measure.run(&group, "then", PAGE, || scan(&past, &from(stores)));
+    measure.run(&group, "now", PAGE, || scan(&now, &from(stores)));
+    let group = format!("scan of 50 by an index {versions} versions back");
+    measure.run(&group, "then", PAGE, || scan(&past, &Scan::of(BY_MODIFIED)));
+    measure.run(&group, "now", PAGE, || scan(&now, &Scan::of(BY_MODIFIED)));
+}
+
+/// Both take the same rows; the engine gets them encoded and sorted.
+fn bulk_load(measure: &mut Measure, issues: usize) {
+    let (rows, group) = (
+        rows(issues),
+        format!("bulk load of {issues} rows with an index"),
+    );
+    let records = sorted(&rows);
+    measure.run_timed(&group, "kelvin", issues, |iterations| {
+        let load = |_| {
+            let (dir, rows) = (tempfile::tempdir().unwrap(), rows.clone());
+            let start = Instant::now();
+            let replica = world::load(dir.path(), world::catalog(false), vec![(ISSUE, rows)]);
+            let elapsed = start.elapsed();
+            drop(replica);
+            elapsed
+        };
+        (0..iterations).map(load).sum()
+    });
+    measure.run_timed(&group, "fjall", issues, |iterations| {
+        let load = |_| {
+            let dir = tempfile::tempdir().unwrap();
+            let start = Instant::now();
+            Plain::create(dir.path()).load(&records);
+            start.elapsed()
+        };
+        (0..iterations).map(load).sum()
+    });
+}
+
+fn main() {
+    let mut measure = Measure::new();
+    let mut stores = Stores::new(size("ROWS", 100_000));
+    newest(&mut measure, &stores);
+    apply(&mut measure, &mut stores);
+    past(&mut measure, &mut stores, size("VERSIONS", 10_000));
+    drop(stores);
+    bulk_load(&mut measure, size("LOAD_ROWS", 100_000));
+    measure.finish();
+}
