@@ -33,6 +33,8 @@ struct World {
     replica: Replica,
     issues: usize,
     clock: usize,
+    /// Steps measured.
+    steps: usize,
 }
 
 impl World {
@@ -60,6 +62,7 @@ impl World {
             replica,
             issues,
             clock: issues,
+            steps: 0,
         }
     }
 
@@ -77,7 +80,8 @@ impl World {
         (before, changes, self.replica.latest().unwrap())
     }
 
-    /// Measures one step of a plan under such writes, beside computing the plan anew.
+    /// Measures one step of a plan under such writes, beside computing the plan anew after the
+    /// last of an even number of them.
     fn step(
         &mut self,
         measure: &mut Measure,
@@ -87,10 +91,12 @@ impl World {
     ) {
         let plan = self.plan(query);
         let mut state = hydrate(&plan, &self.replica.latest().unwrap());
+        self.steps = 0;
         measure.run_timed(group, "advance", 1, |iterations| {
             let mut elapsed = Duration::ZERO;
             for _ in 0..iterations {
                 let (table, rows) = rows(self);
+                self.steps += 1;
                 let (before, changes, after) = self.write(table, rows);
                 let start = Instant::now();
                 state.advance(&changes, &before, &after).unwrap();
@@ -98,6 +104,10 @@ impl World {
             }
             elapsed
         });
+        if self.steps % 2 == 1 {
+            let (table, rows) = rows(self);
+            self.write(table, rows);
+        }
         let view = self.replica.latest().unwrap();
         measure.run(group, "hydrate", 1, || hydrate(&plan, &view));
     }
@@ -122,7 +132,10 @@ fn routing(measure: &mut Measure, world: &World, most: usize) {
         }
         router
     };
-    for plans in [most, 10_000.min(most), 10] {
+    let mut sizes = vec![most, 10_000, 10];
+    sizes.retain(|plans| *plans <= most);
+    sizes.dedup();
+    for plans in sizes {
         let router = router(plans);
         measure.run(
             "route past every plan",

@@ -42,7 +42,7 @@ impl Stores {
     fn new(issues: usize) -> Self {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let rows = rows(issues);
-        let plain = Plain::create(dirs[1].path());
+        let plain = Plain::create(dirs[1].path(), issues);
         plain.load(&sorted(&rows));
         let replica = world::load(dirs[0].path(), world::catalog(false), vec![(ISSUE, rows)]);
         Self {
@@ -80,8 +80,12 @@ impl Stores {
         [start.elapsed(), plain]
     }
 
+    fn any(&self) -> usize {
+        fastrand::usize(0..self.issues - PAGE)
+    }
+
     fn any_id(&self) -> Value {
-        Value::from(fastrand::usize(0..self.issues - PAGE) as f64)
+        Value::from(self.any() as f64)
     }
 }
 
@@ -116,13 +120,13 @@ fn newest(measure: &mut Measure, stores: &Stores) {
     let view = stores.replica.latest().unwrap();
     let group = "newest point read";
     measure.run(group, "kelvin", 1, || get(&view, stores.any_id()));
-    measure.run(group, "fjall", 1, || stores.plain.get(&stores.any_id()));
+    measure.run(group, "fjall", 1, || stores.plain.get(stores.any()));
     let group = "scan of 50 by key";
     measure.run(group, "kelvin", PAGE, || {
         scan(&view, &Scan::all().start(vec![stores.any_id()], true))
     });
     measure.run(group, "fjall", PAGE, || {
-        stores.plain.scan(&stores.any_id(), PAGE)
+        stores.plain.scan(stores.any(), PAGE)
     });
     let group = "scan of 50 by an index";
     measure.run(group, "kelvin", PAGE, || {
@@ -142,9 +146,7 @@ fn past(measure: &mut Measure, stores: &mut Stores, versions: usize) {
     let group = format!("point read {versions} versions back");
     measure.run(&group, "then", 1, || get(&past, stores.any_id()));
     measure.run(&group, "now", 1, || get(&now, stores.any_id()));
-    measure.run(&group, "fjall now", 1, || {
-        stores.plain.get(&stores.any_id())
-    });
+    measure.run(&group, "fjall now", 1, || stores.plain.get(stores.any()));
     let group = format!("scan of 50 by key {versions} versions back");
     let from = |stores: &Stores| Scan::all().start(vec![stores.any_id()], true);
     measure.run(&group, "then", PAGE, || scan(&past, &from(stores)));
@@ -176,7 +178,7 @@ fn bulk_load(measure: &mut Measure, issues: usize) {
         let load = |_| {
             let dir = tempfile::tempdir().unwrap();
             let start = Instant::now();
-            Plain::create(dir.path()).load(&records);
+            Plain::create(dir.path(), 0).load(&records);
             start.elapsed()
         };
         (0..iterations).map(load).sum()
