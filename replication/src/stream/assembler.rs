@@ -65,6 +65,12 @@ impl Assembler {
     pub(crate) fn push(&mut self, bytes: Bytes) -> Result<Assembled> {
         let length = bytes.len();
         match Message::parse(bytes)? {
+            Message::Begin { .. } if self.open.is_some() => {
+                // Going on would drop what has come of the one that is open.
+                return Err(Error::Protocol(
+                    "pgoutput: a transaction begins within another one".into(),
+                ));
+            }
             Message::Begin { final_lsn } => {
                 self.open = Some(Open {
                     version: final_lsn,
@@ -162,4 +168,17 @@ fn undescribed(oid: u32) -> Error {
 
 fn outside() -> Error {
     Error::Protocol("pgoutput: a change outside a transaction".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_within_another_one_ends_the_stream_instead_of_dropping_the_first() {
+        let mut assembler = Assembler::new(Arc::new(Catalog::default()));
+        let begin = Bytes::from_static(b"B\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\0\0\0\0\0");
+        assert!(assembler.push(begin.clone()).is_ok());
+        assert!(matches!(assembler.push(begin), Err(Error::Protocol(_))));
+    }
 }
