@@ -126,6 +126,7 @@ async fn serve_demo(request: demo::ServeRequest) -> Result<(), demo::ServeError>
         ("ZERO_UPSTREAM_DB", request.upstream),
         ("ZERO_APP_ID", request.app_id),
         ("ZERO_PORT", request.port.to_string()),
+        ("ZERO_KELVIN_LISTEN_ADDRESS", "127.0.0.1".to_owned()),
         (
             "ZERO_REPLICA_FILE",
             request.replica_dir.join("demo").display().to_string(),

@@ -28,6 +28,7 @@ use crate::http::{
 use crate::mutation::{CatalogSource, Mutations};
 use crate::report::Reports;
 use crate::sync::connection;
+use crate::sync::desire::GroupLimits;
 use crate::sync::registry::{Registry, Services};
 use crate::sync::session::error_frames;
 use crate::sync::store::LocalGroups;
@@ -210,6 +211,7 @@ fn engine_options(config: &Config) -> EngineOptions {
         hydration_threads: config.engine.hydration_threads,
         hydration_max_rows: config.engine.hydration_max_rows,
         hydration_timeout: config.engine.hydration_timeout,
+        slow_hydration: config.engine.slow_hydration,
         ..EngineOptions::default()
     }
 }
@@ -244,6 +246,11 @@ fn start_generation(
         reading: Arc::new(Semaphore::new(engine_options.hydration_threads.max(1) * 2)),
         engine_options,
         retransform_interval: config.auth.retransform_interval,
+        revalidate_interval: config.auth.revalidate_interval,
+        limits: GroupLimits {
+            queries: config.groups.max_queries,
+            clients: config.groups.max_clients,
+        },
         admin: AdminGate::new(config.admin_password.clone(), config.development),
         server_version: config.server_version.clone(),
         ids: AtomicU64::new(1),

@@ -1,5 +1,6 @@
 //! Makes a [`Config`] out of the values that were given, and checks it.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,8 +17,6 @@ use super::value::OptionValue;
 
 /// Longest duration an option can mean: a year. Keeps every sum of times within range.
 const MAX_SECONDS: f64 = 366.0 * 86_400.0;
-/// Reset of an ordinary PostgreSQL connection that is silent, as zero-cache does it.
-const PG_INACTIVITY_MS: f64 = 120_000.0;
 /// Keep-alive timeout on Amazon ECS, whose health checks drain tasks by going silent.
 const ECS_KEEPALIVE: Duration = Duration::from_secs(20);
 
@@ -128,7 +127,7 @@ pub(super) fn build(given: &Given, environment: &Environment) -> Result<Config, 
     }
     let on_ecs = environment.contains_key("ECS_CONTAINER_METADATA_URI_V4");
     Ok(Config {
-        upstream: upstream(&reader, environment)?,
+        upstream: upstream(&reader)?,
         app: app(&reader)?,
         replica: replica(&reader)?,
         engine: engine(&reader)?,
@@ -151,10 +150,7 @@ pub(super) fn build(given: &Given, environment: &Environment) -> Result<Config, 
         server_version: reader
             .text("server-version")
             .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
-        lazy_startup: reader.flag("lazy-startup"),
         auto_reset: reader.flag("auto-reset"),
-        lag_report_interval: lag_interval(&reader)?,
-        takeover_delay: reader.millis("change-streamer-startup-delay-ms")?,
         warnings: warnings(given),
     })
 }
@@ -196,15 +192,10 @@ fn refuse_unsupported(reader: &Reader<'_>) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn upstream(reader: &Reader<'_>, environment: &Environment) -> Result<Upstream, ConfigError> {
+fn upstream(reader: &Reader<'_>) -> Result<Upstream, ConfigError> {
     let url = reader
         .text("upstream-db")
         .ok_or_else(|| ConfigError::Missing("ZERO_UPSTREAM_DB".into()))?;
-    let inactivity = match environment.get("ZERO_PG_SOCKET_INACTIVITY_TIMEOUT") {
-        Some(text) if !text.is_empty() => text.trim().parse().unwrap_or(PG_INACTIVITY_MS),
-        _ => PG_INACTIVITY_MS,
-    };
-    let inactivity = inactivity.clamp(0.0, MAX_SECONDS * 1000.0);
     Ok(Upstream {
         url,
         max_connections: reader.size("upstream-max-conns", 1)?,
@@ -212,8 +203,6 @@ fn upstream(reader: &Reader<'_>, environment: &Environment) -> Result<Upstream, 
         inbound_timeout: reader.duration("upstream-pg-stream-inbound-timeout-ms", 0.001)?,
         copy_workers: reader.size("initial-sync-table-copy-workers", 1)?,
         text_copy: reader.flag("initial-sync-text-copy"),
-        socket_inactivity_timeout: (inactivity > 0.0)
-            .then(|| Duration::from_secs_f64(inactivity / 1000.0)),
     })
 }
 
@@ -254,23 +243,15 @@ fn engine(reader: &Reader<'_>) -> Result<Engine, ConfigError> {
         Some(_) => reader.size("num-sync-workers", 1)?,
         None => cores.saturating_sub(1).max(1),
     };
-    let threads = match reader.size("kelvin-engine-threads", 0)? {
-        0 => workers,
-        threads => threads,
-    };
     let hydration_threads = match reader.size("kelvin-hydration-threads", 0)? {
-        0 => threads,
+        0 => workers,
         hydration_threads => hydration_threads,
     };
     Ok(Engine {
-        threads,
         hydration_threads,
         hydration_timeout: reader.millis("kelvin-hydration-timeout-ms")?,
         hydration_max_rows: reader.bytes("kelvin-hydration-max-rows", 1)?,
         slow_hydration: reader.millis("log-slow-hydrate-threshold")?,
-        slow_row: reader.millis("log-slow-row-threshold")?,
-        planner: reader.flag("enable-query-planner"),
-        hydration_stats: reader.flag("query-hydration-stats"),
     })
 }
 
@@ -292,7 +273,15 @@ fn listen(reader: &Reader<'_>, on_ecs: bool) -> Result<Listen, ConfigError> {
         None => (port + 1).min(u64::from(u16::MAX)),
     };
     let as_port = |flag, port| u16::try_from(port).map_err(|_| invalid(flag, "is no port"));
+    let address = match reader.text("kelvin-listen-address") {
+        None => None,
+        Some(text) => {
+            let address = text.parse::<IpAddr>();
+            Some(address.map_err(|_| invalid("kelvin-listen-address", "is no IP address"))?)
+        }
+    };
     Ok(Listen {
+        address,
         port: as_port("port", port)?,
         change_streamer_port: as_port("change-streamer-port", second)?,
         keepalive_timeout: reader
@@ -370,14 +359,6 @@ fn log(reader: &Reader<'_>) -> Log {
     Log { level, format }
 }
 
-fn lag_interval(reader: &Reader<'_>) -> Result<Option<Duration>, ConfigError> {
-    let flag = "replication-lag-report-interval-ms";
-    match reader.number(flag) {
-        Some(number) if number > 0.0 => reader.duration(flag, 0.001),
-        _ => Ok(None),
-    }
-}
-
 fn warnings(given: &Given) -> Vec<String> {
     let idle = given.without_effect().into_iter();
     let idle = idle.map(|(name, why)| format!("{name} has no effect: {why}"));
@@ -426,7 +407,6 @@ mod tests {
             config.groups.inactivity_threshold,
             Duration::from_secs(48 * 3600)
         );
-        assert_eq!(config.lag_report_interval, Some(Duration::from_secs(30)));
         assert!(config.enable_crud_mutations && config.mutation_limit.is_none());
         assert!(config.warnings.is_empty());
     }

@@ -1,5 +1,6 @@
 //! The configuration as the rest of the server sees it.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,14 +39,8 @@ pub struct Config {
     pub task_id: String,
     /// Version to report.
     pub server_version: String,
-    /// Start everything when the first client connects.
-    pub lazy_startup: bool,
     /// Copy the database anew when replication cannot go on.
     pub auto_reset: bool,
-    /// How often replication lag is probed by writing upstream.
-    pub lag_report_interval: Option<Duration>,
-    /// Wait before taking over the replication slot.
-    pub takeover_delay: Duration,
     /// What the operator should hear: deprecated and ineffective options.
     pub warnings: Vec<String>,
 }
@@ -82,8 +77,6 @@ pub struct Upstream {
     pub copy_workers: usize,
     /// Copy in text form.
     pub text_copy: bool,
-    /// Silence after which an ordinary connection is given up; None waits for ever.
-    pub socket_inactivity_timeout: Option<Duration>,
 }
 
 impl std::fmt::Debug for Upstream {
@@ -136,8 +129,6 @@ pub struct Replica {
 /// Threads and budgets of queries.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    /// Threads that advance queries; at least 1.
-    pub threads: usize,
     /// Threads that hydrate queries; at least 1.
     pub hydration_threads: usize,
     /// Longest a query may hydrate.
@@ -146,12 +137,6 @@ pub struct Engine {
     pub hydration_max_rows: u64,
     /// Hydrations longer than this are logged.
     pub slow_hydration: Duration,
-    /// Row fetches longer than this are logged.
-    pub slow_row: Duration,
-    /// Choose the cheaper join order.
-    pub planner: bool,
-    /// Count rows that slow hydrations scan.
-    pub hydration_stats: bool,
 }
 
 /// Life and size of client groups.
@@ -172,6 +157,8 @@ pub struct Groups {
 /// Sockets.
 #[derive(Clone, Debug)]
 pub struct Listen {
+    /// The address to listen on; None takes all.
+    pub address: Option<IpAddr>,
     /// Port for clients and HTTP; 0 takes any free one.
     pub port: u16,
     /// Port for view syncers.

@@ -154,9 +154,13 @@ impl Worker {
         if !overflow {
             self.snapshots.insert(plan, view.version(), rows)?;
         }
-        tracing::debug!(
-            plan = %plan.id(), rows = state.row_count(), ms = started.elapsed().as_millis(), "hydrated"
-        );
+        let took = started.elapsed();
+        let (rows, ms) = (state.row_count(), took.as_millis());
+        if took >= self.options.slow_hydration {
+            tracing::warn!(plan = %plan.id(), rows, ms, "slow hydration");
+        } else {
+            tracing::debug!(plan = %plan.id(), rows, ms, "hydrated");
+        }
         Ok(state)
     }
 }

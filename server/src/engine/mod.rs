@@ -84,6 +84,8 @@ pub struct EngineOptions {
     pub hydration_max_rows: u64,
     /// How long a plan may take to hydrate.
     pub hydration_timeout: std::time::Duration,
+    /// Hydrations that take longer are logged.
+    pub slow_hydration: std::time::Duration,
     /// How long a plan is kept up to date after its last group left.
     pub plan_idle: std::time::Duration,
     /// Bytes of encoded plan results that are kept for groups to come.
@@ -96,6 +98,7 @@ impl Default for EngineOptions {
             hydration_threads: std::thread::available_parallelism().map_or(2, usize::from),
             hydration_max_rows: 20_000_000,
             hydration_timeout: std::time::Duration::from_secs(60),
+            slow_hydration: std::time::Duration::from_millis(100),
             plan_idle: std::time::Duration::from_secs(60),
             snapshot_cache_bytes: 64 << 20,
         }

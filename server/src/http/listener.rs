@@ -53,15 +53,19 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens the port, on IPv6 and IPv4; on IPv4 alone where there is no IPv6.
+    /// Opens the port, on the configured address; without one on IPv6 and IPv4, and on IPv4 alone
+    /// where there is no IPv6.
     ///
     /// # Errors
     /// The port cannot be had; the message says what to do.
     pub async fn bind(listen: &Listen) -> Result<Self, ListenError> {
         let port = listen.port;
-        let both = TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await;
-        let socket = match both {
-            Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
+        let address = listen.address.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+        let bound = TcpListener::bind(SocketAddr::from((address, port))).await;
+        let socket = match bound {
+            Err(error)
+                if listen.address.is_none() && error.kind() != std::io::ErrorKind::AddrInUse =>
+            {
                 TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await
             }
             bound => bound,

@@ -70,15 +70,14 @@ struct State {
     closing: bool,
 }
 
-/// The queue. Bounded in bytes and messages; a single message larger than the bound passes when
-/// nothing else is queued.
+/// The queue. Bounded in bytes and messages: a call passes as a whole while the queue is below its
+/// bounds, however large it is, so that a result larger than the bound can be sent at all. The queue
+/// therefore holds at most its bound and one call.
 pub(super) struct Outbox {
     state: Mutex<State>,
     bounds: QueueBounds,
     /// Wakes the writing task.
     work: Notify,
-    /// Wakes whoever waits for room.
-    room: Notify,
     /// Fires when nothing more will be accepted.
     pub(super) closing: CancellationToken,
 }
@@ -94,7 +93,6 @@ impl Outbox {
             state: Mutex::default(),
             bounds,
             work: Notify::new(),
-            room: Notify::new(),
             closing: CancellationToken::new(),
         })
     }
@@ -114,7 +112,7 @@ impl Outbox {
         let ends = frames
             .iter()
             .any(|frame| matches!(frame, OutFrame::Close(_)));
-        if !ends && !self.has_room(&state, cost, frames.len()) {
+        if !ends && !self.has_room(&state) {
             return Err(SendError::Full);
         }
         state.bytes += cost;
@@ -128,30 +126,8 @@ impl Outbox {
         Ok(())
     }
 
-    fn has_room(&self, state: &State, cost: usize, messages: usize) -> bool {
-        let fits = state.bytes.saturating_add(cost) <= self.bounds.bytes
-            && state.messages.saturating_add(messages) <= self.bounds.messages;
-        fits || state.messages == 0
-    }
-
-    /// Waits until a message of `length` bytes would be accepted.
-    pub(super) async fn room(&self, length: usize) -> Result<(), SendError> {
-        loop {
-            let woken = self.room.notified();
-            tokio::pin!(woken);
-            // INVARIANT: registered before the check, so that room made in between is not missed.
-            woken.as_mut().enable();
-            {
-                let state = self.state();
-                if state.closing {
-                    return Err(SendError::Closed);
-                }
-                if self.has_room(&state, length + MAX_HEAD, 1) {
-                    return Ok(());
-                }
-            }
-            woken.await;
-        }
+    fn has_room(&self, state: &State) -> bool {
+        state.bytes < self.bounds.bytes && state.messages < self.bounds.messages
     }
 
     /// Bytes queued or being written.
@@ -198,7 +174,6 @@ impl Outbox {
     fn end(&self, state: &mut State) {
         state.closing = true;
         self.closing.cancel();
-        self.room.notify_waiters();
     }
 
     /// Waits for work.
@@ -243,7 +218,6 @@ impl Outbox {
         state.bytes = state.bytes.saturating_sub(bytes);
         state.messages = state.messages.saturating_sub(messages);
         drop(state);
-        self.room.notify_waiters();
     }
 }
 
@@ -264,28 +238,29 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_queued_as_a_whole_or_not_at_all() {
+    fn a_call_passes_as_a_whole_while_the_queue_is_below_its_bounds() {
         let outbox = outbox();
-        outbox.send(vec![text(30)]).unwrap();
-        assert_eq!(outbox.send(vec![text(10), text(50)]), Err(SendError::Full));
-        assert_eq!(outbox.queued_bytes(), 30 + MAX_HEAD);
-        outbox.send(vec![text(10), text(1)]).unwrap();
+        outbox.send(vec![text(10)]).unwrap();
+        outbox.send(vec![text(1000), text(50)]).unwrap();
         assert_eq!(outbox.send(vec![text(0)]), Err(SendError::Full));
-    }
-
-    #[test]
-    fn a_message_larger_than_the_bound_passes_alone() {
-        let outbox = outbox();
-        outbox.send(vec![text(1000)]).unwrap();
-        assert_eq!(outbox.send(vec![text(1)]), Err(SendError::Full));
-        assert!(matches!(outbox.take(), Some(Work::Write(frames)) if frames.len() == 1));
+        assert!(matches!(outbox.take(), Some(Work::Write(frames)) if frames.len() == 3));
         assert_eq!(
-            outbox.send(vec![text(1)]),
+            outbox.send(vec![text(0)]),
             Err(SendError::Full),
             "it is not written yet"
         );
-        outbox.written(1000 + MAX_HEAD, 1);
+        outbox.written(1060 + 3 * MAX_HEAD, 3);
+        assert_eq!(outbox.queued_bytes(), 0);
         outbox.send(vec![text(1)]).unwrap();
+    }
+
+    #[test]
+    fn many_small_messages_fill_the_queue_too() {
+        let outbox = outbox();
+        for _ in 0..3 {
+            outbox.send(vec![text(0)]).unwrap();
+        }
+        assert_eq!(outbox.send(vec![text(0)]), Err(SendError::Full));
     }
 
     #[test]
@@ -309,26 +284,5 @@ mod tests {
         outbox.send(vec![text(1)]).unwrap();
         outbox.abort(Close::new(CloseCode::POLICY, ""));
         assert!(matches!(outbox.take(), Some(Work::Close(_))));
-    }
-
-    #[tokio::test]
-    async fn waiting_for_room_ends_with_room_or_with_the_connection() {
-        let outbox = outbox();
-        outbox.send(vec![text(90)]).unwrap();
-        let waiter = tokio::spawn({
-            let outbox = Arc::clone(&outbox);
-            async move { (outbox.room(50).await, outbox.room(50).await) }
-        });
-        tokio::task::yield_now().await;
-        outbox.written(90 + MAX_HEAD, 1);
-        assert_eq!(waiter.await.unwrap(), (Ok(()), Ok(())));
-        outbox.send(vec![text(90)]).unwrap();
-        let waiter = tokio::spawn({
-            let outbox = Arc::clone(&outbox);
-            async move { outbox.room(50).await }
-        });
-        tokio::task::yield_now().await;
-        outbox.gone();
-        assert_eq!(waiter.await.unwrap(), Err(SendError::Closed));
     }
 }

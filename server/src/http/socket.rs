@@ -440,12 +440,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_given_up() {
         let (mut socket, client) = pair();
-        for _ in 0..2 {
-            let text = Bytes::from(vec![b'x'; 900_000]);
-            while socket.writer.send(OutFrame::Text(text.clone())).is_err() {
-                socket.writer.room(0).await.unwrap();
-            }
-        }
+        let text = Bytes::from(vec![b'x'; 900_000]);
+        while socket.writer.send(OutFrame::Text(text.clone())).is_ok() {}
         assert!(matches!(socket.reader.next().await, Ok(None)));
         assert!(socket.writer.is_closed());
         drop(client);

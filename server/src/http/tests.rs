@@ -50,6 +50,7 @@ impl Statz for NoStatz {
 
 fn listen(port: u16) -> Listen {
     Listen {
+        address: None,
         port,
         change_streamer_port: 0,
         keepalive_timeout: None,

@@ -64,14 +64,6 @@ impl SocketWriter {
         self.handle.outbox.send(frames)
     }
 
-    /// Waits until a message of `length` bytes would be accepted; 0 waits for any room at all.
-    ///
-    /// # Errors
-    /// [`SendError::Closed`] if the connection ends first.
-    pub async fn room(&self, length: usize) -> Result<(), SendError> {
-        self.handle.outbox.room(length).await
-    }
-
     /// Bytes that are queued or being written.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {

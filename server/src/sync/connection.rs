@@ -1,7 +1,7 @@
 //! One socket: from the handshake to its end.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kelvin_protocol::{
     Cookie, Down, ErrorBody, ErrorKind, InitConnection, MIN_PROTOCOL_VERSION, Mutation,
@@ -77,6 +77,7 @@ pub async fn serve(registry: Arc<Registry>, connect: Connect, socket: Socket) {
         caller: Arc::clone(&caller),
         revision: 0,
         validated: false,
+        validated_at: Instant::now(),
         cookie,
         phase: Phase::New,
         init: None,

@@ -10,8 +10,14 @@ use super::record::{Definition, Desire, GroupRecord, QueryRecord};
 pub const DEFAULT_TTL_MS: u64 = 300_000;
 /// How long a query is kept at most, milliseconds.
 pub const MAX_TTL_MS: u64 = 600_000;
-/// Queries one group may have at a time.
-pub const MAX_QUERIES: usize = 10_000;
+/// How large a group may grow.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupLimits {
+    /// Queries that are kept up to date.
+    pub queries: usize,
+    /// Clients.
+    pub clients: usize,
+}
 
 /// Patches of desired queries by client.
 pub type DesiredPatches = BTreeMap<String, Vec<QueryPatch>>;
@@ -34,15 +40,19 @@ impl GroupRecord {
     /// anything changed. Returns what to tell the group's clients.
     ///
     /// # Errors
-    /// For a definition that is neither a client's nor a custom query, and past [`MAX_QUERIES`].
+    /// For a definition that is neither a client's nor a custom query, and past `limits`.
     pub fn apply_desires(
         &mut self,
         client: &str,
         ops: Vec<UpQueryOp>,
         version: Version,
+        limits: GroupLimits,
     ) -> Result<DesiredPatches, ErrorBody> {
         let mut patches = Vec::new();
         let config = self.config + 1;
+        if self.clients.len() >= limits.clients && !self.clients.contains(client) {
+            return Err(too_many(limits.clients, "clients", "MAX_CLIENTS_PER_GROUP"));
+        }
         let new_client = self.clients.insert(client.to_owned());
         for op in ops {
             match op {
@@ -53,6 +63,10 @@ impl GroupRecord {
                     name,
                     args,
                 } => {
+                    let known = self.queries.get(&hash).is_some_and(|q| q.removed.is_none());
+                    if !known && self.live_queries().count() >= limits.queries {
+                        return Err(too_many(limits.queries, "queries", "MAX_QUERIES_PER_GROUP"));
+                    }
                     let definition = definition(&hash, ast, name, args);
                     let ttl = clamp_ttl(ttl);
                     patches.extend(self.want(client, hash, ttl, definition, (config, version))?);
@@ -86,14 +100,9 @@ impl GroupRecord {
         definition: Result<Definition, ErrorBody>,
         (config, version): (u64, Version),
     ) -> Result<Option<QueryPatch>, ErrorBody> {
-        let full = self.queries.len() >= MAX_QUERIES;
         let query = match self.queries.get_mut(&hash) {
             Some(query) if matches!(query.definition, Definition::Internal(_)) => return Ok(None),
             Some(query) => query,
-            None if full => {
-                let message = format!("a client group may have at most {MAX_QUERIES} queries");
-                return Err(ErrorBody::new(ErrorKind::InvalidMessage, message));
-            }
             None => self
                 .queries
                 .entry(hash.clone())
@@ -207,6 +216,12 @@ impl QueryRecord {
     }
 }
 
+fn too_many(limit: usize, what: &str, option: &str) -> ErrorBody {
+    let message =
+        format!("a client group may have at most {limit} {what}; see ZERO_KELVIN_{option}");
+    ErrorBody::new(ErrorKind::InvalidMessage, message)
+}
+
 fn definition(
     hash: &str,
     ast: Option<Box<serde_json::value::RawValue>>,
@@ -225,6 +240,12 @@ fn definition(
 }
 
 #[cfg(test)]
+const LIMITS: GroupLimits = GroupLimits {
+    queries: 3,
+    clients: 2,
+};
+
+#[cfg(test)]
 pub(super) fn put_for_test(record: &mut GroupRecord, client: &str, hash: &str) -> DesiredPatches {
     let op = UpQueryOp::Put {
         hash: hash.to_owned(),
@@ -233,7 +254,7 @@ pub(super) fn put_for_test(record: &mut GroupRecord, client: &str, hash: &str) -
         name: Some("q".to_owned()),
         args: Some(Vec::new()),
     };
-    record.apply_desires(client, vec![op], 5).unwrap()
+    record.apply_desires(client, vec![op], 5, LIMITS).unwrap()
 }
 
 #[cfg(test)]
@@ -260,7 +281,7 @@ mod tests {
         assert_eq!(record.next_expiry_ms(), None);
         record.ttl_clock_ms = 500;
         record
-            .apply_desires("c2", vec![UpQueryOp::Del { hash: "h".into() }], 6)
+            .apply_desires("c2", vec![UpQueryOp::Del { hash: "h".into() }], 6, LIMITS)
             .unwrap();
         assert_eq!(record.next_expiry_ms(), Some(1500));
         assert!(record.expired().is_empty());
@@ -273,7 +294,7 @@ mod tests {
         let mut record = GroupRecord::new(0, ClientSchema::default());
         put_for_test(&mut record, "c1", "h");
         record
-            .apply_desires("c1", vec![UpQueryOp::Clear], 6)
+            .apply_desires("c1", vec![UpQueryOp::Clear], 6, LIMITS)
             .unwrap();
         assert_eq!(record.expired(), ["h"]);
     }
@@ -288,7 +309,33 @@ mod tests {
             name: None,
             args: None,
         };
-        assert!(record.apply_desires("c1", vec![op], 1).is_err());
+        assert!(record.apply_desires("c1", vec![op], 1, LIMITS).is_err());
+    }
+
+    #[test]
+    fn a_group_does_not_outgrow_its_limits() {
+        let mut record = GroupRecord::new(0, ClientSchema::default());
+        for hash in ["h1", "h2", "h3"] {
+            put_for_test(&mut record, "c1", hash);
+        }
+        put_for_test(&mut record, "c2", "h3");
+        let op = |hash: &str| UpQueryOp::Put {
+            hash: hash.into(),
+            ttl: None,
+            ast: None,
+            name: Some("q".into()),
+            args: Some(Vec::new()),
+        };
+        assert!(
+            record
+                .apply_desires("c1", vec![op("h4")], 6, LIMITS)
+                .is_err()
+        );
+        assert!(
+            record
+                .apply_desires("c3", vec![op("h1")], 6, LIMITS)
+                .is_err()
+        );
     }
 
     #[test]

@@ -11,6 +11,9 @@ use serde_json::value::RawValue;
 /// group's clients start afresh.
 pub const RECORD_FORMAT: u32 = 1;
 
+/// Withdrawn queries that are remembered for clients that come back.
+const MAX_WITHDRAWN: usize = 2_000;
+
 /// A client group.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GroupRecord {
@@ -278,6 +281,28 @@ impl GroupRecord {
             _ => true,
         });
         self.trimmed_config = trimmed;
+        self.forget_oldest();
+    }
+
+    /// Bounds the withdrawn queries that are remembered: of too many the oldest go, whatever the
+    /// horizon.
+    fn forget_oldest(&mut self) {
+        let mut withdrawn: Vec<(u64, String)> = self
+            .queries
+            .iter()
+            .filter_map(|(hash, query)| Some((query.removed?.0, hash.clone())))
+            .collect();
+        let excess = withdrawn.len().saturating_sub(MAX_WITHDRAWN);
+        withdrawn.sort_unstable();
+        for (config, hash) in withdrawn.into_iter().take(excess) {
+            let last_wish = self
+                .queries
+                .remove(&hash)
+                .into_iter()
+                .flat_map(|query| query.desires);
+            let last_wish = last_wish.map(|(_, desire)| desire.config).max();
+            self.trimmed_config = self.trimmed_config.max(config).max(last_wish.unwrap_or(0));
+        }
     }
 
     /// Queries whose answer clients have or wait for: everything that is not withdrawn.

@@ -10,6 +10,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
 use super::catch_up::RowReader;
+use super::desire::GroupLimits;
 use super::group::{Group, GroupMessage, MAILBOX};
 use super::store::GroupStore;
 use crate::app_api::{AppApi, Caller};
@@ -44,6 +45,10 @@ pub struct Services {
     pub engine_options: EngineOptions,
     /// How often custom queries are transformed again; zero for never.
     pub retransform_interval: Duration,
+    /// How often each session's credentials are checked again; zero for never.
+    pub revalidate_interval: Duration,
+    /// How large a group may grow.
+    pub limits: GroupLimits,
     /// Who may use the inspector.
     pub admin: AdminGate,
     /// Version the inspector is told.

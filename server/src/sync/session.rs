@@ -1,6 +1,7 @@
 //! One connection of a client, as its group sees it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use kelvin_protocol::{Cookie, Down, ErrorBody, InitConnection};
 
@@ -57,6 +58,8 @@ pub struct Session {
     pub revision: u64,
     /// Whether its credentials were accepted.
     pub validated: bool,
+    /// When they were last checked, or their check began.
+    pub validated_at: Instant,
     /// The state it holds.
     pub cookie: Option<Cookie>,
     /// How far it has come.

@@ -1,6 +1,6 @@
 //! Options of our own. Each bound of the server that an operator may want to move is here.
 
-use super::{Setting, number};
+use super::{Setting, number, text};
 
 /// Options of our own.
 pub const OWN: &[Setting] = &[
@@ -10,16 +10,16 @@ pub const OWN: &[Setting] = &[
         .help("Most bytes of history kept on disk; the oldest goes first"),
     number("kelvin-cache-bytes", "268435456").help("Memory for blocks of the replica"),
     number("kelvin-memtable-bytes", "16777216").help("Memory per table for fresh writes"),
-    number("kelvin-engine-threads", "0")
-        .help("Threads that advance queries; 0 follows ZERO_NUM_SYNC_WORKERS"),
     number("kelvin-hydration-threads", "0")
-        .help("Threads that hydrate queries; 0 takes as many as engine threads"),
+        .help("Threads that hydrate queries; 0 follows ZERO_NUM_SYNC_WORKERS"),
     number("kelvin-hydration-timeout-ms", "60000")
         .help("Longest a query may take to hydrate; beyond it the query fails, alone"),
     number("kelvin-hydration-max-rows", "2000000")
         .help("Most rows a query may bring to a client; beyond it the query fails, alone"),
     number("kelvin-max-queries-per-group", "2000").help("Most queries a client group may desire"),
     number("kelvin-max-clients-per-group", "200").help("Most clients a client group may have"),
+    text("kelvin-listen-address", "")
+        .help("IP address to listen on, such as 127.0.0.1. Default: all"),
     number("kelvin-max-connections", "20000")
         .help("Most open connections; further ones wait to be accepted"),
     number("kelvin-connection-queue-bytes", "8388608")

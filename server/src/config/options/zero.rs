@@ -80,15 +80,18 @@ pub const ZERO: &[Setting] = &[
     number("cvr-garbage-collection-initial-batch-size", "25")
         .help("Client groups forgotten per round; 0 never forgets any"),
     flag("query-hydration-stats", "")
-        .help("Count the rows that slow hydrations scan, and log them"),
+        .help("Count the rows that slow hydrations scan, and log them")
+        .no_effect("the rows scanned are not counted yet"),
     flag("enable-query-planner", "true")
-        .help("Choose the cheaper join order; never changes results"),
+        .help("Choose the cheaper join order; never changes results")
+        .no_effect("queries are read along the indexes they fit; results are the same"),
     text("replica-file", "zero.db")
         .help("Where the replica lives: the directory of this name with .kelvin appended"),
     choice("log-level", &["debug", "info", "warn", "error"], "info").help("What is logged"),
     choice("log-format", &["text", "json"], "text").help("How it is logged"),
     number("log-slow-row-threshold", "2")
-        .help("Milliseconds from which a row fetch is called slow"),
+        .help("Milliseconds from which a row fetch is called slow")
+        .no_effect("single row fetches are not timed"),
     number("log-slow-hydrate-threshold", "100")
         .help("Milliseconds from which a hydration is logged as slow"),
     text("app-id", "zero")
@@ -134,16 +137,18 @@ pub const ZERO: &[Setting] = &[
     .help("How a view syncer finds its replication manager; not supported yet"),
     number("change-streamer-port", "").help("Port for view syncers. Default: ZERO_PORT + 1"),
     number("change-streamer-startup-delay-ms", "15000")
-        .help("Wait so long after becoming healthy before taking over the replication slot"),
+        .help("Wait so long after becoming healthy before taking over the replication slot")
+        .no_effect("one node does everything"),
     text("task-id", "").help("Names this process in logs. Default: random"),
     number("per-user-mutation-limit-max", "")
         .help("Most CRUD mutations of a client group per window"),
     number("per-user-mutation-limit-window-ms", "60000").help("Length of that window"),
     number("num-sync-workers", "")
-        .help("Hint for the number of engine threads. Default: one less than there are cores"),
+        .help("Hint for the number of threads that hydrate queries. Default: one less than there are cores"),
     flag("auto-reset", "true").help("Copy the database anew when replication cannot go on"),
     number("replication-lag-report-interval-ms", "30000")
-        .help("How often replication lag is probed by writing upstream; 0 never"),
+        .help("How often replication lag is probed by writing upstream; 0 never")
+        .no_effect("replication lag is not probed yet"),
     text("admin-password", "")
         .help("Password of /statz and the inspector. Required unless NODE_ENV=development"),
     flag("websocket-compression", "false")
@@ -155,7 +160,9 @@ pub const ZERO: &[Setting] = &[
     number("initial-sync-table-copy-workers", "5")
         .help("Connections that copy tables at the same time"),
     flag("initial-sync-text-copy", "false").help("Copy tables in text instead of binary form"),
-    flag("lazy-startup", "false").help("Start everything when the first client connects"),
+    flag("lazy-startup", "false")
+        .help("Start everything when the first client connects")
+        .no_effect("everything starts at once"),
     text("server-version", "").help("Version to report in logs and telemetry"),
     text("cloud-event-sink-env", "")
         .help("Names the variable that holds a CloudEvents sink")

@@ -74,6 +74,7 @@ impl Group {
             self.reconcile().await;
         }
         self.refresh_cookies().await;
+        self.revalidate_if_due();
         self.retransform_if_due();
     }
 
@@ -87,6 +88,24 @@ impl Group {
         }
         // The answer carries the engine's version, and with it a poke.
         self.reconcile_now(true).await;
+    }
+
+    fn revalidate_if_due(&mut self) {
+        let interval = self.services.revalidate_interval;
+        if interval.is_zero() || !self.services.app_api.has_query() {
+            return;
+        }
+        let due =
+            |session: &&Session| session.validated && session.validated_at.elapsed() >= interval;
+        let due: Vec<_> = self
+            .sessions
+            .values()
+            .filter(due)
+            .map(|session| session.id)
+            .collect();
+        for id in due {
+            self.validate(id);
+        }
     }
 
     fn retransform_if_due(&mut self) {

@@ -41,10 +41,11 @@ impl Group {
     }
 
     /// Has the endpoint check a session's credentials; the answer comes as a message.
-    fn validate(&self, id: SessionId) {
-        let Some(session) = self.sessions.get(&id) else {
+    pub(super) fn validate(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
+        session.validated_at = std::time::Instant::now();
         let (services, caller) = (Arc::clone(&self.services), Arc::clone(&session.caller));
         let revision = session.revision;
         let to_self = self.to_self.clone();
@@ -102,8 +103,14 @@ impl Group {
         if session.revision != revision {
             return;
         }
-        if let Err(body) = result {
-            return self.fail_session(id, body);
+        match result {
+            Ok(()) => {}
+            // A routine check that could not be made says nothing about the credentials.
+            Err(body) if session.validated && !body.is_auth() => {
+                tracing::warn!(group = %self.id, error = %body.message, "credentials unchecked");
+                return;
+            }
+            Err(body) => return self.fail_session(id, body),
         }
         let pinned = self
             .pinned_user
@@ -132,11 +139,12 @@ impl Group {
             let _ = admitted.send(());
         }
         let client = session.client_id.clone();
-        let version = self.version;
+        let (version, limits) = (self.version, self.services.limits);
         let Some(record) = &mut self.record else {
             return Ok(());
         };
-        let mut patches = record.apply_desires(&client, init.desired_queries_patch, version)?;
+        let mut patches =
+            record.apply_desires(&client, init.desired_queries_patch, version, limits)?;
         let named = init
             .deleted
             .and_then(|deleted| deleted.client_ids)

@@ -33,11 +33,11 @@ impl Group {
             return;
         }
         let client = session.client_id.clone();
-        let version = self.version;
+        let (version, limits) = (self.version, self.services.limits);
         let Some(record) = &mut self.record else {
             return;
         };
-        match record.apply_desires(&client, body.desired_queries_patch, version) {
+        match record.apply_desires(&client, body.desired_queries_patch, version, limits) {
             Ok(patches) => self.poke_desires(patches),
             Err(body) => return self.fail_session(id, body),
         }
