@@ -440,7 +440,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_given_up() {
         let (mut socket, client) = pair();
-        let text = Bytes::from(vec![b'x'; 900_000]);
+        let text = Bytes::from(vec![b'x'; 2 << 20]);
         while socket.writer.send(OutFrame::Text(text.clone())).is_ok() {}
         assert!(matches!(socket.reader.next().await, Ok(None)));
         assert!(socket.writer.is_closed());
