@@ -22,7 +22,7 @@ export function connect(url, options = {}) {
     storageKey: `store${(stores += 1)}`,
     logLevel: 'error',
     logSink: {log: (level, context, ...args) => errors.push([level, ...args])},
-    ...options,
+    ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
   });
   /** @type {unknown[][]} */
   const errors = [];

@@ -139,6 +139,7 @@ export const DDL = [
     ${COLUMNS.map(([column, type]) => `${column} ${type}`).join(', ')},
     ${UNSUPPORTED.map(([column, type]) => `${column} ${type}`).join(', ')})`),
   `create table without_key (a int, b text)`,
+  `create table big (id int primary key, value int8 not null)`,
 ];
 
 /** How many rows it takes to show every value; row 0 is all nulls. */

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kelvin_protocol::Value;
-use kelvin_replication::{CommitListener, Error, Options, Prepared, prepare};
+use kelvin_replication::{CommitListener, Error, Options, Prepared, discard, prepare};
 use kelvin_storage::{Applied, IndexId, Replica, Scan};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -99,6 +99,16 @@ impl Following {
         drop(self.replica);
         let ended = tokio::time::timeout(PATIENCE, self.run).await;
         ended.expect("it goes on").unwrap().unwrap_err()
+    }
+}
+
+/// Discards a replica that nobody follows any more. Programs that other tests start at the same
+/// moment inherit its lock for as long as they take to start, so it is tried more than once.
+pub(crate) async fn give_up(options: &Options) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while let Err(error) = discard(options).await {
+        assert!(tokio::time::Instant::now() < deadline, "{error}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

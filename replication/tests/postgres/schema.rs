@@ -1,9 +1,9 @@
 //! The upstream's schema changes.
 
-use kelvin_replication::{ErrorKind, Options, discard};
+use kelvin_replication::{ErrorKind, Options};
 
 use crate::cluster::Cluster;
-use crate::following::{Following, options, row, wait};
+use crate::following::{Following, give_up, options, row, wait};
 
 /// Changes that need a new copy, each with a change of a row after it or without one.
 const CHANGES: &[&str] = &[
@@ -41,12 +41,12 @@ async fn a_changed_schema_ends_in_a_new_copy_with_a_newer_version() {
         cluster.sql(change).await;
         let error = following.failure().await;
         assert_eq!(error.kind(), ErrorKind::Resync, "{change}: {error}");
-        discard(&options).await.unwrap();
+        give_up(&options).await;
         let again = Following::start(&options).await;
         assert!(again.replica.watermark() > version, "{change}");
         assert_eq!(again.replica.identity().epoch, 0, "{change}");
         again.stop().await;
-        discard(&options).await.unwrap();
+        give_up(&options).await;
     }
     let slots = "SELECT count(*) FROM pg_replication_slots";
     assert_eq!(cluster.value(slots).await.as_deref(), Some("0"));
@@ -79,7 +79,7 @@ async fn changed_publications_end_in_a_new_copy() {
         cluster.sql(change).await;
         let error = following.failure().await;
         assert_eq!(error.kind(), ErrorKind::Resync, "{change}: {error}");
-        discard(&options).await.unwrap();
+        give_up(&options).await;
     }
 }
 

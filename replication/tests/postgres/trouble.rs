@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use kelvin_replication::{ErrorKind, Options, discard, prepare};
+use kelvin_replication::{ErrorKind, Options, prepare};
 
 use crate::cluster::{Cluster, Setup};
-use crate::following::{Following, options, prepared, row};
+use crate::following::{Following, give_up, options, prepared, row};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)";
 const SLOT: &str = "SELECT string_agg(slot_name, ',') FROM pg_replication_slots";
@@ -105,7 +105,7 @@ async fn an_invalidated_slot_ends_in_a_new_copy() {
     }
     let error = Following::go_on(prepared).failure().await;
     assert_eq!(error.kind(), ErrorKind::Resync, "{error}");
-    discard(&options).await.unwrap();
+    give_up(&options).await;
     assert_eq!(cluster.value(SLOT).await, None);
 }
 
