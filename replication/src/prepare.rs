@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kelvin_storage::{ErrorKind as StorageErrorKind, Loader, Replica, ReplicaIdentity};
 use tokio_postgres::{Client, IsolationLevel};
@@ -18,6 +19,11 @@ use crate::{Address, Error, Result, sql};
 
 /// Application name of the connection that reads the schema of the snapshot.
 const SNAPSHOT_NAME: &str = "kelvin-initial-schema";
+
+/// Longest wait for threads that are letting go of a replica.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two looks at it.
+const RELEASE_POLL: Duration = Duration::from_millis(20);
 
 /// A replica, and everything needed to follow its upstream: see [`Prepared::run`].
 pub struct Prepared {
@@ -78,14 +84,15 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
     })
 }
 
-/// Drops the replica's slot and wipes the replica, so that [`prepare`] copies anew. The replica must
-/// not be open. The lineage of versions is remembered.
+/// Drops the replica's slot and wipes the replica, so that [`prepare`] copies anew. The lineage of
+/// versions is remembered. A thread that is just letting go of the replica is waited for, a few
+/// seconds at most.
 ///
 /// # Errors
 /// [`Error::Storage`] while the replica is open or cannot be removed. A slot that cannot be dropped
 /// now is dropped by the next [`prepare`].
 pub async fn discard(options: &Options) -> Result<()> {
-    if let Some(replica) = open(options).await? {
+    if let Some(replica) = open_released(options).await? {
         remember(options, &replica)?;
     }
     let directory = options.replica_dir.clone();
@@ -105,6 +112,22 @@ async fn drop_remembered(options: &Options, mut lineage: Lineage) -> Result<()> 
     upstream::drop_slot(&client, &slot).await?;
     upstream::forget(&client, &options.shard(), &slot).await?;
     lineage.write(&options.replica_dir)
+}
+
+/// Opens the replica once nobody else has it open.
+async fn open_released(options: &Options) -> Result<Option<Replica>> {
+    let deadline = tokio::time::Instant::now() + RELEASE_TIMEOUT;
+    loop {
+        match open(options).await {
+            Err(Error::Storage(error))
+                if error.kind() == StorageErrorKind::Locked
+                    && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(RELEASE_POLL).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 /// Opens the replica, if there is one that can be read.

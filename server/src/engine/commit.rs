@@ -1,6 +1,6 @@
 //! One commit through the engine: route, advance, encode, hand out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -147,13 +147,14 @@ impl EngineThread {
             plans.any(|live| live.state.contains(table, row))
         };
         let mut dels: Vec<Arc<str>> = Vec::new();
+        let mut told = HashSet::new();
         for patch in patches {
             dels.extend(patch.rekeyed.iter().cloned());
-            let left = patch
-                .left
-                .iter()
-                .filter(|(table, row, _)| !held(*table, *row));
-            dels.extend(left.map(|(_, _, del)| Arc::clone(del)));
+            for (table, row, del) in &patch.left {
+                if !held(*table, *row) && told.insert((*table, *row)) {
+                    dels.push(Arc::clone(del));
+                }
+            }
         }
         dels
     }
