@@ -22,10 +22,13 @@ const skip = (PEER && 'about kelvin') || (!existsSync(DIST) && 'the page is not 
 /** Elements of the page, by the name it gives them for tests. */
 const at = (page, id) => page.getByTestId(id);
 /** The rows of the list in sight: id and title. */
-const rows = page => at(page, 'issue-row').evaluateAll(all => all.map(row => ({
-  id: row.dataset.id,
-  title: row.querySelector('[data-testid=issue-row-title]')?.textContent,
-})));
+const rows = page =>
+  at(page, 'issue-row').evaluateAll(all =>
+    all.map(row => ({
+      id: row.dataset.id,
+      title: row.querySelector('[data-testid=issue-row-title]')?.textContent,
+    })),
+  );
 
 /** Waits until the list is there and the server has answered. */
 async function loaded(page) {
@@ -41,10 +44,24 @@ describe('kelvin demo', {skip}, () => {
 
   before(async () => {
     const [port, webPort] = [await freePort(), await freePort()];
-    demo = new Child('demo', kelvinBinary(), [
-      'demo', '--activity', '0', '--issues', '5000', '--port', String(port),
-      '--web-port', String(webPort), '--assets', DIST,
-    ], {env: {PATH: process.env.PATH, HOME: process.env.HOME}});
+    demo = new Child(
+      'demo',
+      kelvinBinary(),
+      [
+        'demo',
+        '--activity',
+        '0',
+        '--issues',
+        '5000',
+        '--port',
+        String(port),
+        '--web-port',
+        String(webPort),
+        '--assets',
+        DIST,
+      ],
+      {env: {PATH: process.env.PATH, HOME: process.env.HOME}},
+    );
     url = `http://localhost:${webPort}`;
     await demo.ready(async () => /kelvin demo is running/.test(demo.log), 120_000);
     database = demo.log.match(/postgres(?:ql)?:\/\/\S+/)[0];
@@ -58,16 +75,19 @@ describe('kelvin demo', {skip}, () => {
   });
 
   /** Runs a statement as a person would, and returns what psql prints. */
-  const psql = statement => execFileSync('psql', [database, '-qAtc', statement], {encoding: 'utf8'})
-    .trim();
+  const psql = statement =>
+    execFileSync('psql', [database, '-qAtc', statement], {encoding: 'utf8'}).trim();
 
   test('the page loads and shows issues', async () => {
     const page = await browser.open(url);
     await loaded(page);
     assert((await rows(page)).length >= 10);
     const [newest] = await rows(page);
-    assert.equal(newest.title, psql(`select title from issues where state = 'open'
-      order by modified desc, id limit 1`));
+    assert.equal(
+      newest.title,
+      psql(`select title from issues where state = 'open'
+      order by modified desc, id limit 1`),
+    );
     await browser.picture(page, 'demo-first-load');
     await page.close();
   });
@@ -88,14 +108,20 @@ describe('kelvin demo', {skip}, () => {
     const title = at(page, 'detail-title');
     await title.fill('Edited in the page');
     await title.press('Enter');
-    await eventually('the edit in PostgreSQL', () =>
-      psql(`select title from issues where id = 'issue-17'`) === 'Edited in the page');
+    await eventually(
+      'the edit in PostgreSQL',
+      () => psql(`select title from issues where id = 'issue-17'`) === 'Edited in the page',
+    );
     await at(page, 'comment-input').fill('A comment from the page');
     await at(page, 'comment-submit').click();
     await at(page, 'comment-body').filter({hasText: 'A comment from the page'}).waitFor();
-    await eventually('the comment in PostgreSQL', () =>
-      psql(`select body from comments where issue_id = 'issue-17' order by created desc limit 1`)
-        === 'A comment from the page');
+    await eventually(
+      'the comment in PostgreSQL',
+      () =>
+        psql(
+          `select body from comments where issue_id = 'issue-17' order by created desc limit 1`,
+        ) === 'A comment from the page',
+    );
     await browser.picture(page, 'demo-edit');
     await page.close();
   });
@@ -114,7 +140,9 @@ describe('kelvin demo', {skip}, () => {
     await titled(b, 'Written by one tab').waitFor();
     await eventually('the tabs to be equal', async () => {
       const [left, right] = [await rows(a), await rows(b)];
-      return left.length > 5 && JSON.stringify(left.slice(0, 8)) === JSON.stringify(right.slice(0, 8));
+      return (
+        left.length > 5 && JSON.stringify(left.slice(0, 8)) === JSON.stringify(right.slice(0, 8))
+      );
     });
     await browser.picture(b, 'demo-second-tab');
     await Promise.all([a.close(), b.close()]);
@@ -147,8 +175,14 @@ describe('the page on a server that goes away', {skip}, () => {
     await sql.unsafe(source('finish').replaceAll(/^-----$/gm, ''));
     await sql.unsafe(source('triggers'));
     const allow = [['allow', {type: 'and', conditions: []}]];
-    const all = {row: {select: allow, insert: allow, delete: allow,
-      update: {preMutation: allow, postMutation: allow}}};
+    const all = {
+      row: {
+        select: allow,
+        insert: allow,
+        delete: allow,
+        update: {preMutation: allow, postMutation: allow},
+      },
+    };
     const names = ['users', 'projects', 'issues', 'comments', 'labels', 'issue_labels'];
     const tables = Object.fromEntries(names.map(name => [name, all]));
     await deployPermissions(sql, {tables});
@@ -164,7 +198,7 @@ describe('the page on a server that goes away', {skip}, () => {
     await cluster?.stop();
   });
 
-  test('a reload shows what the browser holds, and catches up when the server is back', async () => {
+  test('a reload shows what is held, and catches up when the server is back', async () => {
     const page = await browser.open(web.url);
     await loaded(page);
     const before = await rows(page);
@@ -180,8 +214,10 @@ describe('the page on a server that goes away', {skip}, () => {
     await server.start();
     await titled(page, 'Changed while the server was away').waitFor();
     await page.waitForSelector('[data-testid=status][data-state=connected]');
-    await eventually('the deleted issue to go', async () =>
-      !(await rows(page)).some(row => row.id === 'issue-1'));
+    await eventually(
+      'the deleted issue to go',
+      async () => !(await rows(page)).some(row => row.id === 'issue-1'),
+    );
     await browser.picture(page, 'demo-caught-up');
     assert.deepEqual(browser.problems, []);
     await page.close();

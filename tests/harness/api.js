@@ -34,7 +34,14 @@ export async function startApi({sql, queries = {}, mutators = {}, intercept, use
         if (!queries[name]) throw new Error(`no query ${name}`);
         return queries[name](args, {userID});
       };
-      const result = await handleQueryRequest({schema, query, body, userID, handler, logLevel: 'error'});
+      const result = await handleQueryRequest({
+        schema,
+        query,
+        body,
+        userID,
+        handler,
+        logLevel: 'error',
+      });
       return {status: 200, body: result};
     }
     const handler = transact =>
@@ -43,7 +50,12 @@ export async function startApi({sql, queries = {}, mutators = {}, intercept, use
         await mutators[name](tx, args, {userID});
       });
     const result = await handleMutateRequest({
-      dbProvider: database, query, body, userID, handler, logLevel: 'error',
+      dbProvider: database,
+      query,
+      body,
+      userID,
+      handler,
+      logLevel: 'error',
     });
     return {status: 200, body: result};
   };

@@ -9,16 +9,23 @@ import {artifact} from './paths.js';
 
 /** Keeps Chromium from talking to anybody but the page, and lets root run it. */
 const FLAGS = [
-  '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-  '--disable-background-networking', '--disable-component-update', '--disable-sync',
+  '--headless=new',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
   '--disable-dev-shm-usage',
 ];
 
 /** A browser with a profile of its own. Its tabs share storage, as a person's do. */
 export async function startBrowser() {
   const profile = mkdtempSync(join(tmpdir(), 'kelvin-browser-'));
-  const executablePath = process.env.CHROMIUM
-    ?? execFileSync('sh', ['-c', 'command -v chromium'], {encoding: 'utf8'}).trim();
+  const executablePath =
+    process.env.CHROMIUM ??
+    execFileSync('sh', ['-c', 'command -v chromium'], {encoding: 'utf8'}).trim();
   const context = await chromium.launchPersistentContext(profile, {
     executablePath,
     args: FLAGS,

@@ -9,7 +9,9 @@ export function plain(value) {
   if (typeof value === 'bigint') return Number(value);
   if (typeof value !== 'object') return value;
   return Object.fromEntries(
-    Object.keys(value).sort().map(key => [key, plain(value[key])]),
+    Object.keys(value)
+      .sort()
+      .map(key => [key, plain(value[key])]),
   );
 }
 

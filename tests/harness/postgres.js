@@ -12,7 +12,11 @@ import {Child} from './process.js';
 function programs() {
   if (process.env.PG_BIN) return process.env.PG_BIN;
   const base = '/usr/lib/postgresql';
-  const versions = existsSync(base) ? readdirSync(base).map(Number).filter(v => v >= 15) : [];
+  const versions = existsSync(base)
+    ? readdirSync(base)
+        .map(Number)
+        .filter(v => v >= 15)
+    : [];
   if (versions.length === 0) throw new Error('no PostgreSQL ≥ 15: run scripts/setup postgres');
   return join(base, String(Math.max(...versions)), 'bin');
 }

@@ -99,7 +99,9 @@ export class Child {
     while (Date.now() < end) {
       if (!this.running) {
         const {code, signal} = await this.exited;
-        throw new Error(`${this.name} ended (${code ?? signal}) before it was ready:\n${this.tail()}`);
+        throw new Error(
+          `${this.name} ended (${code ?? signal}) before it was ready:\n${this.tail()}`,
+        );
       }
       if (await probe().catch(() => false)) return;
       await sleep(50);

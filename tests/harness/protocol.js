@@ -71,15 +71,26 @@ export class ProtocolClient {
     this.keys = options.keys ?? {issue: ['id'], label: ['id']};
     const query = new URLSearchParams();
     const usual = {
-      clientID: this.clientID, clientGroupID: this.groupID, userID: 'u1', baseCookie: '',
-      ts: '812.5', lmid: '0', wsid: 'w1', ...params,
+      clientID: this.clientID,
+      clientGroupID: this.groupID,
+      userID: 'u1',
+      baseCookie: '',
+      ts: '812.5',
+      lmid: '0',
+      wsid: 'w1',
+      ...params,
     };
     for (const [key, value] of Object.entries(usual)) {
       if (value !== undefined) query.set(key, value);
     }
-    const first = options.init === undefined
-      ? {desiredQueriesPatch: [LABELS], clientSchema: CLIENT_SCHEMA, activeClients: [this.clientID]}
-      : options.init;
+    const first =
+      options.init === undefined
+        ? {
+            desiredQueriesPatch: [LABELS],
+            clientSchema: CLIENT_SCHEMA,
+            activeClients: [this.clientID],
+          }
+        : options.init;
     const content = {
       ...(first ? {initConnectionMessage: ['initConnection', first]} : {}),
       ...(options.auth ? {authToken: options.auth} : {}),

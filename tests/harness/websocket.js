@@ -56,7 +56,9 @@ export class BareWebSocket {
       'Sec-WebSocket-Key': randomBytes(16).toString('base64'),
       ...headers,
     };
-    const lines = Object.entries(all).filter(([, v]) => v !== '').map(([k, v]) => `${k}: ${v}\r\n`);
+    const lines = Object.entries(all)
+      .filter(([, v]) => v !== '')
+      .map(([k, v]) => `${k}: ${v}\r\n`);
     this.#socket = connect(port, '127.0.0.1');
     this.#socket.setNoDelay(true);
     const request = `GET ${path} HTTP/1.1\r\n${lines.join('')}\r\n`;

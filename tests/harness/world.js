@@ -18,8 +18,11 @@ export async function deployPermissions(sql, permissions, app = 'zero') {
     begin new.hash = md5(new.permissions::text); return new; end $$ language plpgsql`);
   await sql.unsafe(`create or replace trigger on_set_permissions before insert or update
     on ${app}.permissions for each row execute function ${app}.set_permissions_hash()`);
-  await sql.unsafe(`insert into ${app}.permissions (permissions) values ($1)
-    on conflict (lock) do update set permissions = excluded.permissions`, [permissions]);
+  await sql.unsafe(
+    `insert into ${app}.permissions (permissions) values ($1)
+    on conflict (lock) do update set permissions = excluded.permissions`,
+    [permissions],
+  );
 }
 
 /** Publication of all tables of the model, of which one is outside `public`. */
@@ -53,7 +56,10 @@ export async function startWorld({env = {}, permissions, app} = {}) {
     ...env,
   });
   const world = {
-    cluster, sql, server, api,
+    cluster,
+    sql,
+    server,
+    api,
     /** Ends everything; with a label the server's log is kept among the artifacts. */
     async stop(label) {
       await server.dispose(label);

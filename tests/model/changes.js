@@ -6,9 +6,9 @@ export const CHANGES = [
   {
     name: 'insert rows of several tables',
     statements: [
-      `insert into issue values ('i900', 1, 900, 'Heat leaks again', 'fresh', true, 'major', 2.5, 12,
-        'u1', 'u2', 'i001', 2024, 1, '2023-11-20T08:00:00.123456Z', '2024-01-15 01:02:03.654321',
-        '{"n": 900}', '{a,b,"c d"}')`,
+      `insert into issue values ('i900', 1, 900, 'Heat leaks again', 'fresh', true, 'major', 2.5,
+        12, 'u1', 'u2', 'i001', 2024, 1, '2023-11-20T08:00:00.123456Z',
+        '2024-01-15 01:02:03.654321', '{"n": 900}', '{a,b,"c d"}')`,
       `insert into comment values ('c900', 'i900', 'u5', 'comment 1 new', '2024-04-01Z', true),
         ('c901', 'i002', null, 'comment 11', '2024-04-02Z', null)`,
       `insert into issue_label values ('i900', 1), ('i900', 2), ('i002', 2) on conflict do nothing`,
@@ -145,7 +145,9 @@ export const CHANGES = [
   {
     name: 'a savepoint is rolled back',
     statements: [
-      `savepoint s`, `delete from issue`, `rollback to savepoint s`,
+      `savepoint s`,
+      `delete from issue`,
+      `rollback to savepoint s`,
       `update issue set open = true where number = 12`,
     ],
   },

@@ -1,89 +1,119 @@
 // The client schema of `schema.sql`. Several names differ from the server's on purpose.
 
 import {
-  ANYONE_CAN_DO_ANYTHING, boolean, createBuilder, createSchema, definePermissions, enumeration,
-  json, number, relationships, string, table,
+  ANYONE_CAN_DO_ANYTHING,
+  boolean,
+  createBuilder,
+  createSchema,
+  definePermissions,
+  enumeration,
+  json,
+  number,
+  relationships,
+  string,
+  table,
 } from '@rocicorp/zero';
 
-const organisation = table('org').from('crm.organisation').columns({
-  id: string().from('org_id'),
-  name: string().from('display_name'),
-  country: string().optional(),
-  founded: number().optional(),
-}).primaryKey('id');
+const organisation = table('org')
+  .from('crm.organisation')
+  .columns({
+    id: string().from('org_id'),
+    name: string().from('display_name'),
+    country: string().optional(),
+    founded: number().optional(),
+  })
+  .primaryKey('id');
 
-const user = table('member').from('user').columns({
-  id: string(),
-  name: string(),
-  email: string(),
-  reputation: number(),
-  active: boolean(),
-  managerID: string().optional().from('manager_id'),
-  orgID: string().optional().from('organisation_id'),
-}).primaryKey('id');
+const user = table('member')
+  .from('user')
+  .columns({
+    id: string(),
+    name: string(),
+    email: string(),
+    reputation: number(),
+    active: boolean(),
+    managerID: string().optional().from('manager_id'),
+    orgID: string().optional().from('organisation_id'),
+  })
+  .primaryKey('id');
 
-const project = table('project').columns({
-  id: number(),
-  name: string(),
-  leadID: string().optional().from('lead_id'),
-  budget: number().optional(),
-  archived: boolean().optional(),
-}).primaryKey('id');
+const project = table('project')
+  .columns({
+    id: number(),
+    name: string(),
+    leadID: string().optional().from('lead_id'),
+    budget: number().optional(),
+    archived: boolean().optional(),
+  })
+  .primaryKey('id');
 
-const milestone = table('milestone').columns({
-  projectID: number().from('project_id'),
-  year: number(),
-  number: number(),
-  title: string(),
-  due: number().optional(),
-}).primaryKey('projectID', 'year', 'number');
+const milestone = table('milestone')
+  .columns({
+    projectID: number().from('project_id'),
+    year: number(),
+    number: number(),
+    title: string(),
+    due: number().optional(),
+  })
+  .primaryKey('projectID', 'year', 'number');
 
-const issue = table('issue').columns({
-  id: string(),
-  projectID: number().from('project_id'),
-  number: number(),
-  title: string(),
-  body: string().optional(),
-  open: boolean(),
-  severity: enumeration().optional(),
-  estimate: number().optional(),
-  votes: number(),
-  creatorID: string().from('creator_id'),
-  ownerID: string().optional().from('owner_id'),
-  parentID: string().optional().from('parent_id'),
-  milestoneYear: number().optional().from('milestone_year'),
-  milestoneNumber: number().optional().from('milestone_number'),
-  created: number(),
-  modified: number().optional(),
-  meta: json().optional(),
-  tags: json().optional(),
-}).primaryKey('id');
+const issue = table('issue')
+  .columns({
+    id: string(),
+    projectID: number().from('project_id'),
+    number: number(),
+    title: string(),
+    body: string().optional(),
+    open: boolean(),
+    severity: enumeration().optional(),
+    estimate: number().optional(),
+    votes: number(),
+    creatorID: string().from('creator_id'),
+    ownerID: string().optional().from('owner_id'),
+    parentID: string().optional().from('parent_id'),
+    milestoneYear: number().optional().from('milestone_year'),
+    milestoneNumber: number().optional().from('milestone_number'),
+    created: number(),
+    modified: number().optional(),
+    meta: json().optional(),
+    tags: json().optional(),
+  })
+  .primaryKey('id');
 
-const comment = table('comment').columns({
-  id: string(),
-  issueID: string().from('issue_id'),
-  authorID: string().optional().from('author_id'),
-  body: string(),
-  created: number(),
-  pinned: boolean().optional(),
-}).primaryKey('id');
+const comment = table('comment')
+  .columns({
+    id: string(),
+    issueID: string().from('issue_id'),
+    authorID: string().optional().from('author_id'),
+    body: string(),
+    created: number(),
+    pinned: boolean().optional(),
+  })
+  .primaryKey('id');
 
-const label = table('label').columns({
-  id: number(),
-  name: string(),
-  colour: string().optional(),
-}).primaryKey('id');
+const label = table('label')
+  .columns({
+    id: number(),
+    name: string(),
+    colour: string().optional(),
+  })
+  .primaryKey('id');
 
-const issueLabel = table('issueLabel').from('issue_label').columns({
-  issueID: string().from('issue_id'),
-  labelID: number().from('label_id'),
-}).primaryKey('issueID', 'labelID');
+const issueLabel = table('issueLabel')
+  .from('issue_label')
+  .columns({
+    issueID: string().from('issue_id'),
+    labelID: number().from('label_id'),
+  })
+  .primaryKey('issueID', 'labelID');
 
-const reaction = table('reaction').columns({
-  commentID: string().from('comment_id'),
-  userID: string().from('user_id'),
-  emoji: string(),
-}).primaryKey('commentID', 'userID', 'emoji');
+const reaction = table('reaction')
+  .columns({
+    commentID: string().from('comment_id'),
+    userID: string().from('user_id'),
+    emoji: string(),
+  })
+  .primaryKey('commentID', 'userID', 'emoji');
 
 const marker = table('marker').columns({id: number(), step: number()}).primaryKey('id');
 
@@ -147,11 +177,25 @@ const labelRelations = relationships(label, ({many}) => ({
 /** The client schema. Legacy queries and mutators are on: they are a part of the protocol. */
 export const schema = createSchema({
   tables: [
-    organisation, user, project, milestone, issue, comment, label, issueLabel, reaction, marker,
+    organisation,
+    user,
+    project,
+    milestone,
+    issue,
+    comment,
+    label,
+    issueLabel,
+    reaction,
+    marker,
   ],
   relationships: [
-    issueRelations, commentRelations, userRelations, organisationRelations, projectRelations,
-    milestoneRelations, labelRelations,
+    issueRelations,
+    commentRelations,
+    userRelations,
+    organisationRelations,
+    projectRelations,
+    milestoneRelations,
+    labelRelations,
   ],
   enableLegacyQueries: true,
   enableLegacyMutators: true,

@@ -43,8 +43,21 @@ const LABELS = [
 ];
 
 const TITLES = [
-  'Heat leaks', 'heat leaks', 'Pump stalls', '100% humidity', 'under_score', 'back\\slash',
-  'naïve café', 'NAÏVE CAFÉ', '日本語のタイトル', '😀 grin', 'two\nlines', '', 'Zebra', 'alpha', 'Beta',
+  'Heat leaks',
+  'heat leaks',
+  'Pump stalls',
+  '100% humidity',
+  'under_score',
+  'back\\slash',
+  'naïve café',
+  'NAÏVE CAFÉ',
+  '日本語のタイトル',
+  '😀 grin',
+  'two\nlines',
+  '',
+  'Zebra',
+  'alpha',
+  'Beta',
 ];
 const SEVERITIES = [null, 'trivial', 'minor', 'major', 'blocker'];
 
@@ -71,7 +84,7 @@ export function issue(n) {
     milestone_number: n % 5 === 4 ? null : (n % 2) + 1,
     created: new Date(1.7e12 + (n % 10) * 86_400_000).toISOString(),
     modified: n % 6 === 0 ? null : `2024-01-${String((n % 28) + 1).padStart(2, '0')} 10:00:00.123`,
-    meta: n % 4 === 0 ? null : {n, nested: {list: [1, 'two', null, true]}, 'ключ': '🔑'},
+    meta: n % 4 === 0 ? null : {n, nested: {list: [1, 'two', null, true]}, ключ: '🔑'},
     tags: n % 3 === 0 ? null : n % 3 === 1 ? [] : [`t${n % 4}`, 'quote"s', 'a,b', ''],
   };
 }
@@ -95,12 +108,20 @@ export async function seed(sql) {
   const rows = (names, table) => table.map(r => Object.fromEntries(names.map((k, i) => [k, r[i]])));
   await sql`insert into crm.organisation ${sql(
     ORGANISATIONS.map(([n, display_name, country, founded]) => ({
-      org_id: organisationId(n), display_name, country, founded,
+      org_id: organisationId(n),
+      display_name,
+      country,
+      founded,
     })),
   )}`;
   await sql`insert into "user" ${sql(
     USERS.map(([id, name, email, reputation, active, manager_id, org]) => ({
-      id, name, email, reputation, active, manager_id,
+      id,
+      name,
+      email,
+      reputation,
+      active,
+      manager_id,
       organisation_id: org === null ? null : organisationId(org),
     })),
   )}`;
@@ -117,12 +138,15 @@ export async function seed(sql) {
   await sql`update issue set modified = modified + interval '456 microseconds'`;
   await sql`insert into comment ${sql(comments())}`;
   const labelled = issues.flatMap((i, n) =>
-    [1, 2, 3, 4].filter(l => (n * l) % 5 === 1 || n % (l + 6) === 0)
+    [1, 2, 3, 4]
+      .filter(l => (n * l) % 5 === 1 || n % (l + 6) === 0)
       .map(l => ({issue_id: i.id, label_id: l})),
   );
   await sql`insert into issue_label ${sql([...labelled, {issue_id: 'gone', label_id: 1}])}`;
   const reactions = comments().flatMap((c, n) =>
-    n % 3 === 0 ? [{comment_id: c.id, user_id: `u${(n % 5) + 1}`, emoji: n % 2 ? '🎉' : '👍'}] : [],
+    n % 3 === 0
+      ? [{comment_id: c.id, user_id: `u${(n % 5) + 1}`, emoji: n % 2 === 1 ? '🎉' : '👍'}]
+      : [],
   );
   await sql`insert into reaction ${sql(reactions)}`;
 }

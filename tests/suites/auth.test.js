@@ -16,10 +16,11 @@ const SECRET = 'a secret of the tests that is long enough';
 
 /** Rules: issues of projects one leads or that one owns; comments of issues one may see. */
 const rules = definePermissions(schema, () => {
-  const mayRead = (auth, {or, cmp, exists}) => or(
-    cmp('ownerID', auth.sub),
-    exists('project', q => q.where('leadID', auth.sub)),
-  );
+  const mayRead = (auth, {or, cmp, exists}) =>
+    or(
+      cmp('ownerID', auth.sub),
+      exists('project', q => q.where('leadID', auth.sub)),
+    );
   const ofReadable = (auth, {exists}) => exists('issue', q => q.where('ownerID', auth.sub));
   const admin = (auth, {cmpLit}) => cmpLit(auth.role, '=', 'admin');
   const readers = select => ({row: {select}});
@@ -60,7 +61,11 @@ describe('auth', () => {
       const rows = await world.sql`select id from issue i where owner_id = ${sub} or exists
         (select from project p where p.id = i.project_id and p.lead_id = ${sub}) order by id`;
       assert(rows.length > 0);
-      same(view.data.map(i => i.id), rows.map(r => r.id), `issues of ${sub}`);
+      same(
+        view.data.map(i => i.id),
+        rows.map(r => r.id),
+        `issues of ${sub}`,
+      );
     }
   });
 
@@ -70,8 +75,12 @@ describe('auth', () => {
     const gate = c.watch(zql.label.whereExists('issues'));
     await withComments.complete();
     await gate.complete();
-    const readable = new Set((await world.sql`select c.id from comment c join issue i
-      on i.id = c.issue_id and i.owner_id = 'u1'`).map(r => r.id));
+    const readable = new Set(
+      (
+        await world.sql`select c.id from comment c join issue i
+      on i.id = c.issue_id and i.owner_id = 'u1'`
+      ).map(r => r.id),
+    );
     const seen = withComments.data.flatMap(i => i.comments.map(comment => comment.id));
     assert(seen.length > 0 && seen.every(id => readable.has(id)));
     const creators = withComments.data.map(i => i.creator?.id).filter(Boolean);
@@ -79,7 +88,11 @@ describe('auth', () => {
     const rows = await world.sql`select id from label l where exists (select from issue_label il
       join issue i on i.id = il.issue_id left join project p on p.id = i.project_id
       where il.label_id = l.id and (i.owner_id = 'u1' or p.lead_id = 'u1')) order by id`;
-    same(gate.data.map(l => l.id), rows.map(r => r.id), 'labels of readable issues');
+    same(
+      gate.data.map(l => l.id),
+      rows.map(r => r.id),
+      'labels of readable issues',
+    );
   });
 
   test('claims of the token are parameters of the rules', async () => {
@@ -149,7 +162,8 @@ describe('auth', () => {
 
   test('a token without a user is refused', async () => {
     const c = new ProtocolClient(world.server.port, {
-      auth: await token('u1', SECRET), params: {userID: undefined},
+      auth: await token('u1', SECRET),
+      params: {userID: undefined},
     });
     assert.equal((await c.error()).kind, 'Unauthorized');
     await c.ended();
@@ -160,7 +174,8 @@ describe('auth', () => {
     const a = new ProtocolClient(world.server.port, {auth: await token('u1', SECRET)});
     await a.gets('labels');
     const b = new ProtocolClient(world.server.port, {
-      auth: await token('u2', SECRET), params: {userID: 'u2', clientGroupID: a.groupID},
+      auth: await token('u2', SECRET),
+      params: {userID: 'u2', clientGroupID: a.groupID},
     });
     assert.equal((await b.error()).kind, 'Unauthorized');
     await b.ended();
@@ -173,10 +188,13 @@ describe('auth', () => {
     const c = await user('u4');
     const view = c.watch(zql.issue);
     const before = (await view.complete()).length;
-    await deployPermissions(world.sql, await definePermissions(schema, () => ({
-      issue: {row: {select: ANYONE_CAN}},
-      label: {row: {select: ANYONE_CAN}},
-    })));
+    await deployPermissions(
+      world.sql,
+      await definePermissions(schema, () => ({
+        issue: {row: {select: ANYONE_CAN}},
+        label: {row: {select: ANYONE_CAN}},
+      })),
+    );
     const [{count}] = await world.sql`select count(*)::int from issue`;
     assert(count > before);
     await eventually('all issues', () => view.data.length === count);

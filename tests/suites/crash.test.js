@@ -29,15 +29,23 @@ describe('crashes', () => {
   let stopLoad = () => {};
 
   before(async () => {
-    world = await startWorld({app: {mutators: {
-      count: (tx, {id}) => tx.dbTransaction.wrappedTransaction`
+    world = await startWorld({
+      app: {
+        mutators: {
+          count: (tx, {id}) => tx.dbTransaction.wrappedTransaction`
         update project set budget = budget + 1 where id = ${id}`,
-    }}});
+        },
+      },
+    });
     ask = oracle(world.sql);
     for (const [name, query] of Object.entries(QUERIES)) {
       const client = connect(world.server.url);
       watched.push({
-        name, query, client, view: client.watch(query), marker: client.watch(zql.marker),
+        name,
+        query,
+        client,
+        view: client.watch(query),
+        marker: client.watch(zql.marker),
       });
     }
     for (const {view} of watched) await view.complete();
@@ -65,8 +73,11 @@ describe('crashes', () => {
 
   test('views equal PostgreSQL after each kill -9 under write load', async () => {
     const copies = () => Number(world.sql && replicaCreations(world));
-    const slots = async () => (await world.sql`select slot_name from pg_replication_slots
-      where not temporary order by 1`).map(s => s.slot_name);
+    const slots = async () =>
+      (
+        await world.sql`select slot_name from pg_replication_slots
+      where not temporary order by 1`
+      ).map(s => s.slot_name);
     const slotsBefore = await slots();
     const copiesBefore = copies();
     let writing = true;
@@ -85,12 +96,23 @@ describe('crashes', () => {
       await world.server.kill();
       await sleep(100);
       await world.server.start();
-      await eventually(`clients to see writes after kill ${kill + 1}`, async () => {
-        const step = 1000 + kill;
-        await world.sql`update marker set step = ${step}`;
-        return watched.every(w => w.marker.data[0]?.step === step);
-      }, () => JSON.stringify(watched.map(w =>
-        [w.name, w.marker.data[0]?.step, w.client.states.at(-1), w.client.errors.at(-1)])));
+      await eventually(
+        `clients to see writes after kill ${kill + 1}`,
+        async () => {
+          const step = 1000 + kill;
+          await world.sql`update marker set step = ${step}`;
+          return watched.every(w => w.marker.data[0]?.step === step);
+        },
+        () =>
+          JSON.stringify(
+            watched.map(w => [
+              w.name,
+              w.marker.data[0]?.step,
+              w.client.states.at(-1),
+              w.client.errors.at(-1),
+            ]),
+          ),
+      );
     }
     writing = false;
     await load;
@@ -130,8 +152,10 @@ describe('crashes', () => {
       await sleep(500);
       await world.server.kill();
       await world.server.start();
-      await eventually('the client to be back', () =>
-        client.zero.connection.state.current.name === 'connected');
+      await eventually(
+        'the client to be back',
+        () => client.zero.connection.state.current.name === 'connected',
+      );
     }
     await sleep(300);
     mutating = false;
@@ -157,6 +181,8 @@ describe('crashes', () => {
 
 /** How often the server's log says that it copied the database. */
 function replicaCreations(world) {
-  const said = PEER ? /Initializing initial sync|initial-sync:.*starting/gi : /sorting what was copied/g;
+  const said = PEER
+    ? /Initializing initial sync|initial-sync:.*starting/gi
+    : /sorting what was copied/g;
   return (world.server.log.match(said) ?? []).length;
 }

@@ -45,7 +45,8 @@ describe('groups', () => {
     await world.sql`update issue set open = not open where number % 5 = 0`;
     for (const view of views) {
       await eventually('the tabs to be as PostgreSQL', async () =>
-        equal(view.data, await ask(query)));
+        equal(view.data, await ask(query)),
+      );
     }
     await tabs[0].zero.mutate.project.update({id: 1, name: 'by a tab'}).catch(() => {});
     const other = tabs[1].watch(zql.project.where('id', 1));
@@ -61,8 +62,10 @@ describe('groups', () => {
     same(await view.complete(), await ask(zql.label.related('issues')), 'the view of a second tab');
     await first.close();
     await world.sql`update label set name = 'after the first left' where id = 4`;
-    await eventually('a change after the first left', () =>
-      view.data.find(l => l.id === 4)?.name === 'after the first left');
+    await eventually(
+      'a change after the first left',
+      () => view.data.find(l => l.id === 4)?.name === 'after the first left',
+    );
   });
 
   test('all clients of a group see each other’s queries and mutation ids', async () => {
@@ -79,7 +82,10 @@ describe('groups', () => {
   });
 
   test('one query watched by many groups is the same for all', async () => {
-    const query = zql.issue.whereExists('labels').orderBy('votes', 'desc').limit(15)
+    const query = zql.issue
+      .whereExists('labels')
+      .orderBy('votes', 'desc')
+      .limit(15)
       .related('comments');
     const views = Array.from({length: 40}, () => client().watch(query));
     for (const view of views) await view.complete();
@@ -149,10 +155,13 @@ describe('groups', () => {
     await world.sql`delete from label where id = 5`;
     await world.server.start();
     await eventually('the view to be as PostgreSQL', async () =>
-      equal(view.data, await ask(query)));
+      equal(view.data, await ask(query)),
+    );
     const again = raw({
       params: {
-        clientID: cookie.clientID, clientGroupID: cookie.groupID, baseCookie: cookie.cookie,
+        clientID: cookie.clientID,
+        clientGroupID: cookie.groupID,
+        baseCookie: cookie.cookie,
       },
       init: {desiredQueriesPatch: [], activeClients: [cookie.clientID]},
     });

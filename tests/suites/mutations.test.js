@@ -4,7 +4,12 @@
 import {strict as assert} from 'node:assert';
 import {after, before, describe, test} from 'node:test';
 import {
-  ANYONE_CAN, ApplicationError, defineMutator, defineMutators, definePermissions, NOBODY_CAN,
+  ANYONE_CAN,
+  ApplicationError,
+  defineMutator,
+  defineMutators,
+  definePermissions,
+  NOBODY_CAN,
 } from '@rocicorp/zero';
 import {connect} from '../harness/client.js';
 import {eventually, within} from '../harness/deadline.js';
@@ -23,10 +28,22 @@ describe('CRUD mutations', () => {
     const rules = await definePermissions(schema, () => {
       const author = (auth, {cmp}) => cmp('authorID', auth.sub);
       return {
-        label: {row: {select: ANYONE_CAN, insert: NOBODY_CAN, delete: NOBODY_CAN,
-          update: {preMutation: NOBODY_CAN, postMutation: NOBODY_CAN}}},
-        comment: {row: {select: ANYONE_CAN, insert: [author], delete: [author],
-          update: {preMutation: [author], postMutation: [author]}}},
+        label: {
+          row: {
+            select: ANYONE_CAN,
+            insert: NOBODY_CAN,
+            delete: NOBODY_CAN,
+            update: {preMutation: NOBODY_CAN, postMutation: NOBODY_CAN},
+          },
+        },
+        comment: {
+          row: {
+            select: ANYONE_CAN,
+            insert: [author],
+            delete: [author],
+            update: {preMutation: [author], postMutation: [author]},
+          },
+        },
       };
     });
     const tables = {...all.tables, ...rules.tables};
@@ -60,10 +77,13 @@ describe('CRUD mutations', () => {
     await eventually('the upserts', () => theirs.data.some(p => p.id === 51));
     const rows = await world.sql`select id, name, lead_id, archived, budget::float8
       from project where id in (50, 51) order by id`;
-    assert.deepEqual(rows.map(r => ({...r})), [
-      {id: 50, name: 'upserted', lead_id: 'u2', archived: true, budget: 12.5},
-      {id: 51, name: 'inserted by upsert', lead_id: null, archived: null, budget: null},
-    ]);
+    assert.deepEqual(
+      rows.map(r => ({...r})),
+      [
+        {id: 50, name: 'upserted', lead_id: 'u2', archived: true, budget: 12.5},
+        {id: 51, name: 'inserted by upsert', lead_id: null, archived: null, budget: null},
+      ],
+    );
     await project.delete({id: 50});
     await project.delete({id: 51});
     await eventually('the deletes', () => !theirs.data.some(p => p.id >= 50));
@@ -74,19 +94,39 @@ describe('CRUD mutations', () => {
     const view = other.watch(zql.issue.where('id', 'made'));
     await view.complete();
     await client.zero.mutate.issue.insert({
-      id: 'made', projectID: 1, number: 7001, title: '“quotes” \'\\ 😀', open: false, votes: 3,
-      severity: 'blocker', estimate: 0.1, creatorID: 'u1', created: 1.7e12 + 0.25,
-      modified: Date.UTC(2024, 1, 29, 1, 2, 3), meta: {a: [1, null, {b: 'c'}]}, tags: ['x', 'y z'],
-      milestoneYear: 2024, milestoneNumber: 2,
+      id: 'made',
+      projectID: 1,
+      number: 7001,
+      title: "“quotes” '\\ 😀",
+      open: false,
+      votes: 3,
+      severity: 'blocker',
+      estimate: 0.1,
+      creatorID: 'u1',
+      created: 1.7e12 + 0.25,
+      modified: Date.UTC(2024, 1, 29, 1, 2, 3),
+      meta: {a: [1, null, {b: 'c'}]},
+      tags: ['x', 'y z'],
+      milestoneYear: 2024,
+      milestoneNumber: 2,
     });
     await eventually('the row at another client', () => view.data.length === 1);
     const [row] = await world.sql`select title, severity::text, estimate, meta, tags,
       extract(epoch from created)::float8 * 1000 as created, modified::text, votes::int
       from issue where id = 'made'`;
-    assert.deepEqual({...row}, {
-      title: '“quotes” \'\\ 😀', severity: 'blocker', estimate: 0.1, meta: {a: [1, null, {b: 'c'}]},
-      tags: ['x', 'y z'], created: 1.7e12 + 0.25, modified: '2024-02-29 01:02:03', votes: 3,
-    });
+    assert.deepEqual(
+      {...row},
+      {
+        title: "“quotes” '\\ 😀",
+        severity: 'blocker',
+        estimate: 0.1,
+        meta: {a: [1, null, {b: 'c'}]},
+        tags: ['x', 'y z'],
+        created: 1.7e12 + 0.25,
+        modified: '2024-02-29 01:02:03',
+        votes: 3,
+      },
+    );
     assert.deepEqual(view.data[0].tags, ['x', 'y z']);
     await client.zero.mutate.issue.update({id: 'made', estimate: null, meta: null, tags: []});
     await eventually('nulls', () => view.data[0].estimate === null && view.data[0].meta === null);
@@ -128,10 +168,17 @@ describe('CRUD mutations', () => {
     await client.zero.mutate.label.delete({id: 2});
     // Later mutations of the client are not held up, and with them the denied ones are settled.
     await client.zero.mutate.project.upsert({id: 61, name: 'after the denied ones'});
-    await eventually('the denied writes to be taken back', () =>
-      mine.data.find(l => l.id === 1)?.name === 'bug' && !mine.data.some(l => l.id === 700)
-      && mine.data.some(l => l.id === 2));
-    assert.deepEqual((await world.sql`select name from label where id in (1, 700)`).map(l => l.name), ['bug']);
+    await eventually(
+      'the denied writes to be taken back',
+      () =>
+        mine.data.find(l => l.id === 1)?.name === 'bug' &&
+        !mine.data.some(l => l.id === 700) &&
+        mine.data.some(l => l.id === 2),
+    );
+    assert.deepEqual(
+      (await world.sql`select name from label where id in (1, 700)`).map(l => l.name),
+      ['bug'],
+    );
     await client.state('connected');
   });
 
@@ -139,29 +186,60 @@ describe('CRUD mutations', () => {
     const mine = client.watch(zql.comment.where('id', 'IN', ['mine', 'theirs', 'c001']));
     await mine.complete();
     const {comment} = client.zero.mutate;
-    await comment.insert({id: 'mine', issueID: 'i001', authorID: 'u1', body: 'allowed', created: 1e12});
-    await comment.insert({id: 'theirs', issueID: 'i001', authorID: 'u2', body: 'no', created: 1e12});
+    await comment.insert({
+      id: 'mine',
+      issueID: 'i001',
+      authorID: 'u1',
+      body: 'allowed',
+      created: 1e12,
+    });
+    await comment.insert({
+      id: 'theirs',
+      issueID: 'i001',
+      authorID: 'u2',
+      body: 'no',
+      created: 1e12,
+    });
     await comment.update({id: 'c001', body: 'not the author'});
     await comment.update({id: 'mine', authorID: 'u2'});
     await client.zero.mutate.project.upsert({id: 62, name: 'settles what was before'});
-    await eventually('the denied writes to be taken back', () =>
-      mine.data.length === 2 && mine.data.find(c => c.id === 'mine')?.authorID === 'u1'
-      && mine.data.find(c => c.id === 'c001')?.body !== 'not the author');
+    await eventually(
+      'the denied writes to be taken back',
+      () =>
+        mine.data.length === 2 &&
+        mine.data.find(c => c.id === 'mine')?.authorID === 'u1' &&
+        mine.data.find(c => c.id === 'c001')?.body !== 'not the author',
+    );
     const rows = await world.sql`select id, author_id from comment where id in ('mine', 'theirs')`;
-    assert.deepEqual(rows.map(r => ({...r})), [{id: 'mine', author_id: 'u1'}]);
+    assert.deepEqual(
+      rows.map(r => ({...r})),
+      [{id: 'mine', author_id: 'u1'}],
+    );
   });
 
   test('a write PostgreSQL refuses is reported, taken back, and later ones go on', async () => {
     const mine = client.watch(zql.issue.where('number', 7100));
     await mine.complete();
-    const bad = {id: 'bad', projectID: 1, number: 7100, title: 't', open: true, votes: 0,
-      creatorID: 'u1', created: 1e12};
+    const bad = {
+      id: 'bad',
+      projectID: 1,
+      number: 7100,
+      title: 't',
+      open: true,
+      votes: 0,
+      creatorID: 'u1',
+      created: 1e12,
+    };
     await client.zero.mutate.issue.insert({...bad, severity: 'no such severity'});
     await client.zero.mutate.issue.insert({...bad, id: 'good'});
-    await eventually('the good one alone', () =>
-      mine.data.length === 1 && mine.data[0].id === 'good');
-    await eventually('the good one in PostgreSQL', async () =>
-      (await world.sql`select from issue where id = 'good'`).length === 1);
+    await eventually(
+      'the good one alone',
+      () => mine.data.length === 1 && mine.data[0].id === 'good',
+    );
+    await eventually(
+      'the good one in PostgreSQL',
+      async () => (await world.sql`select from issue where id = 'good'`).length === 1,
+    );
   });
 });
 
@@ -174,7 +252,8 @@ describe('custom mutations', () => {
     }),
     refuse: defineMutator(async ({tx, args}) => {
       await tx.mutate.project.update({id: args.id, name: 'never'});
-      if (tx.location === 'server') throw new ApplicationError('refused', {details: {why: args.id}});
+      if (tx.location === 'server')
+        throw new ApplicationError('refused', {details: {why: args.id}});
     }),
     crash: defineMutator(async ({tx}) => {
       if (tx.location === 'server') throw new Error('a fault of the app');
@@ -188,9 +267,9 @@ describe('custom mutations', () => {
 
   before(async () => {
     const onServer = Object.fromEntries(
-      Object.keys(mutators).filter(name => name !== '~').map(name => [
-        name, (tx, args) => mutators[name].fn({tx, args, ctx: undefined}),
-      ]),
+      Object.keys(mutators)
+        .filter(name => name !== '~')
+        .map(name => [name, (tx, args) => mutators[name].fn({tx, args, ctx: undefined})]),
     );
     world = await startWorld({app: {mutators: onServer}});
     ({sql, api, server} = world);
@@ -231,8 +310,10 @@ describe('custom mutations', () => {
     assert.equal(result.error.message, 'refused');
     assert.deepEqual(result.error.details, {why: 2});
     await eventually('the change to be taken back', () => mine.data[0].name === 'Triple point');
-    await eventually('the result to be cleaned up', async () =>
-      (await sql`select from zero_0.mutations`).length === 0);
+    await eventually(
+      'the result to be cleaned up',
+      async () => (await sql`select from zero_0.mutations`).length === 0,
+    );
     await client.state('connected');
   });
 
@@ -262,8 +343,10 @@ describe('custom mutations', () => {
     await run.client;
     assert.equal(mine.data[0].name, 'while away');
     await server.start();
-    await eventually('the change in PostgreSQL', async () =>
-      (await sql`select name from project where id = 3`)[0].name === 'while away');
+    await eventually(
+      'the change in PostgreSQL',
+      async () => (await sql`select name from project where id = 3`)[0].name === 'while away',
+    );
     await client.state('connected');
   });
 });

@@ -38,13 +38,13 @@ describe('named queries', () => {
         user: headers => headers.authorization?.replace('Bearer ', '') ?? null,
         intercept: (request, body) => instead?.(request, body),
         queries: {
-          openIssues: args => zql.issue.where('open', true).orderBy('created', 'desc')
-            .limit(args.limit),
-          mine: (_, {userID}) => zql.issue.where('ownerID', userID),
-          refused: () => {
+          'openIssues': args =>
+            zql.issue.where('open', true).orderBy('created', 'desc').limit(args.limit),
+          'mine': (_, {userID}) => zql.issue.where('ownerID', userID),
+          'refused': () => {
             throw new Error('not for you');
           },
-          labels: () => zql.label,
+          'labels': () => zql.label,
           'group.project': id => zql.project.where('id', id),
         },
       },
@@ -67,7 +67,11 @@ describe('named queries', () => {
     same(views[1].data[0].ownerID, 'u2', 'the owner of the issues of u2');
     const project = ada.watch(named.group.project(2));
     await project.complete();
-    same(project.data.map(p => p.name), ['Triple point'], 'the project asked for');
+    same(
+      project.data.map(p => p.name),
+      ['Triple point'],
+      'the project asked for',
+    );
     const [five, seven] = [5, 7].map(limit => ada.watch(named.openIssues({limit})));
     assert.equal((await five.complete()).length, 5);
     assert.equal((await seven.complete()).length, 7);
@@ -96,7 +100,8 @@ describe('named queries', () => {
     assert.match(JSON.stringify(bad.error), /not for you/);
     await world.sql`update label set name = 'still here' where id = 3`;
     await eventually('a change of the good query', () =>
-      good.data.some(l => l.name === 'still here'));
+      good.data.some(l => l.name === 'still here'),
+    );
     await c.state('connected');
   });
 
@@ -111,8 +116,8 @@ describe('named queries', () => {
   });
 
   test('an endpoint that says 401 asks for another token', async () => {
-    instead = request => request.headers.authorization === 'Bearer stale'
-      && {status: 401, body: {error: 'expired'}};
+    instead = request =>
+      request.headers.authorization === 'Bearer stale' && {status: 401, body: {error: 'expired'}};
     const c = client({userID: 'stale', auth: 'stale'});
     const view = c.watch(named.labels());
     const state = await c.state('needs-auth');
@@ -124,16 +129,18 @@ describe('named queries', () => {
 
   test('an endpoint that fails for a moment is asked again', async () => {
     let failures = 2;
-    instead = request => request.headers.authorization === 'Bearer patient' && failures-- > 0
-      && {status: 503, body: 'later'};
+    instead = request =>
+      request.headers.authorization === 'Bearer patient' &&
+      failures-- > 0 && {status: 503, body: 'later'};
     const c = client({userID: 'patient', auth: 'patient'});
     await c.watch(named.labels()).complete();
     instead = undefined;
   });
 
   test('an endpoint that talks nonsense is an error of that client', async () => {
-    instead = (request, body) => request.headers.authorization === 'Bearer unlucky'
-      && body[1]?.length > 0 && {status: 200, body: '<html>'};
+    instead = (request, body) =>
+      request.headers.authorization === 'Bearer unlucky' &&
+      body[1]?.length > 0 && {status: 200, body: '<html>'};
     const c = client({userID: 'unlucky', auth: 'unlucky'});
     c.watch(named.labels());
     const state = await c.state('error');

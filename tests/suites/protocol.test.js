@@ -41,7 +41,10 @@ describe('protocol', () => {
     assert(!witness.socket.ended, 'the connection of somebody else was closed');
     const name = randomUUID();
     await world.sql`update label set name = ${name} where id = 5`;
-    await witness.until('a change to arrive', () => witness.table('label').get('[5]')?.name === name);
+    await witness.until(
+      'a change to arrive',
+      () => witness.table('label').get('[5]')?.name === name,
+    );
     witness.clean();
   }
 
@@ -57,7 +60,10 @@ describe('protocol', () => {
       await world.sql`update label set name = 'newer 😀' where id = 90`;
       await c.until('the change', () => c.table('label').get('[90]')?.name === 'newer 😀');
       await world.sql`update label set id = 91 where id = 90`;
-      await c.until('the new key', () => c.table('label').has('[91]') && !c.table('label').has('[90]'));
+      await c.until(
+        'the new key',
+        () => c.table('label').has('[91]') && !c.table('label').has('[90]'),
+      );
       await world.sql`delete from label where id = 91`;
       await c.until('the row to go', () => !c.table('label').has('[91]'));
       c.clean();
@@ -74,12 +80,15 @@ describe('protocol', () => {
       const ast = {
         table: 'comment',
         where: {
-          type: 'simple', op: 'LIKE',
-          left: {type: 'column', name: 'id'}, right: {type: 'literal', value: 'big%'},
+          type: 'simple',
+          op: 'LIKE',
+          left: {type: 'column', name: 'id'},
+          right: {type: 'literal', value: 'big%'},
         },
       };
       const c = client({
-        version, keys: {comment: ['id']},
+        version,
+        keys: {comment: ['id']},
         init: {desiredQueriesPatch: [{op: 'put', hash: 'big', ast}], clientSchema: schema},
       });
       await c.gets('big');
@@ -89,7 +98,7 @@ describe('protocol', () => {
       c.clean();
     });
 
-    test(`version ${version}: a reconnect with a cookie gets what changed, and no more`, async () => {
+    test(`version ${version}: a cookie gets what changed since, and no more`, async () => {
       const a = client({version});
       await a.gets('labels');
       a.close();
@@ -100,9 +109,14 @@ describe('protocol', () => {
         params: {clientID: a.clientID, clientGroupID: a.groupID, baseCookie: a.cookie},
         init: {desiredQueriesPatch: [], activeClients: [a.clientID]},
       });
-      await b.until('what changed', () => b.table('label').has('[80]') && b.table('label').has('[2]'));
+      await b.until(
+        'what changed',
+        () => b.table('label').has('[80]') && b.table('label').has('[2]'),
+      );
       assert.equal(b.table('label').get('[2]').colour, 'teal');
-      const unchanged = [...b.table('label').keys()].filter(key => ['[1]', '[3]', '[4]'].includes(key));
+      const unchanged = [...b.table('label').keys()].filter(key =>
+        ['[1]', '[3]', '[4]'].includes(key),
+      );
       assert.deepEqual(unchanged, []);
       await world.sql`delete from label where id = 80`;
       await b.until('the row to go', () => !b.table('label').has('[80]'));
@@ -150,17 +164,27 @@ describe('protocol', () => {
     const c = client();
     await c.gets('labels');
     const one = {
-      op: 'put', hash: 'one', ttl: 0,
-      ast: {table: 'issue', where: {
-        type: 'simple', op: '=',
-        left: {type: 'column', name: 'id'}, right: {type: 'literal', value: 'i001'},
-      }},
+      op: 'put',
+      hash: 'one',
+      ttl: 0,
+      ast: {
+        table: 'issue',
+        where: {
+          type: 'simple',
+          op: '=',
+          left: {type: 'column', name: 'id'},
+          right: {type: 'literal', value: 'i001'},
+        },
+      },
     };
     c.send('changeDesiredQueries', {desiredQueriesPatch: [one]});
     await c.gets('one');
     assert.equal(c.table('issue').size, 1);
     c.send('changeDesiredQueries', {desiredQueriesPatch: [{op: 'del', hash: 'one'}]});
-    await c.until('the query to be dropped', () => !c.got.has('one') && c.table('issue').size === 0);
+    await c.until(
+      'the query to be dropped',
+      () => !c.got.has('one') && c.table('issue').size === 0,
+    );
     assert.deepEqual([...c.desired.get(c.clientID)], ['labels']);
     c.clean();
   });
@@ -192,9 +216,17 @@ describe('protocol', () => {
     const column = type => ({tables: {label: {columns: {id: {type}}, primaryKey: ['id']}}});
     const bad = [
       {tables: {nowhere: {columns: {id: {type: 'string'}}, primaryKey: ['id']}}},
-      {tables: {label: {columns: {id: {type: 'number'}, nope: {type: 'string'}}, primaryKey: ['id']}}},
+      {
+        tables: {
+          label: {columns: {id: {type: 'number'}, nope: {type: 'string'}}, primaryKey: ['id']},
+        },
+      },
       column('string'),
-      {tables: {label: {columns: {id: {type: 'number'}, name: {type: 'string'}}, primaryKey: ['name']}}},
+      {
+        tables: {
+          label: {columns: {id: {type: 'number'}, name: {type: 'string'}}, primaryKey: ['name']},
+        },
+      },
     ];
     for (const clientSchema of bad) {
       const c = client({init: {desiredQueriesPatch: [], clientSchema}});
@@ -231,7 +263,9 @@ describe('protocol', () => {
       'a subprotocol that is no JSON': {
         headers: {'Sec-WebSocket-Protocol': encodeURIComponent(btoa('{nope'))},
       },
-      'a version that is no number': {path: '/sync/vX/connect?clientID=a&clientGroupID=b&ts=1&lmid=0'},
+      'a version that is no number': {
+        path: '/sync/vX/connect?clientID=a&clientGroupID=b&ts=1&lmid=0',
+      },
     };
     for (const [name, options] of Object.entries(cases)) {
       test(name, async () => {
@@ -246,6 +280,16 @@ describe('protocol', () => {
   });
 
   describe('a malformed message is answered by InvalidMessage', () => {
+    const patch = op => JSON.stringify(['changeDesiredQueries', {desiredQueriesPatch: [op]}]);
+    const mutation = {type: 'custom', id: 1, clientID: 'c', name: 'n', args: [], timestamp: 1};
+    const whole = {
+      clientGroupID: 'g',
+      mutations: [],
+      pushVersion: 1,
+      timestamp: 1,
+      requestID: 'r',
+    };
+    const push = wrong => JSON.stringify(['push', {...whole, ...wrong}]);
     /** @type {Record<string, string>} */
     const cases = {
       'no JSON': '{',
@@ -259,20 +303,21 @@ describe('protocol', () => {
       'a body of the wrong type': '["changeDesiredQueries", []]',
       'no patch': '["changeDesiredQueries", {}]',
       'a patch that is no array': '["changeDesiredQueries", {"desiredQueriesPatch": {}}]',
-      'an operation nobody knows': '["changeDesiredQueries", {"desiredQueriesPatch": [{"op": "zap"}]}]',
-      'no hash': '["changeDesiredQueries", {"desiredQueriesPatch": [{"op": "put"}]}]',
-      'a hash that is no string': '["changeDesiredQueries", {"desiredQueriesPatch": [{"op": "del", "hash": 1}]}]',
-      'a ttl that is no number': '["changeDesiredQueries", {"desiredQueriesPatch": [{"op": "put", "hash": "h", "ttl": "1"}]}]',
-      'mutations that are no array': '["push", {"clientGroupID": "g", "mutations": 1, "pushVersion": 1, "timestamp": 1, "requestID": "r"}]',
-      'a push without a request': '["push", {"clientGroupID": "g", "mutations": [], "pushVersion": 1, "timestamp": 1}]',
-      'a mutation of an unknown type': '["push", {"clientGroupID": "g", "mutations": [{"type": "x", "id": 1, "clientID": "c", "name": "n", "args": [], "timestamp": 1}], "pushVersion": 1, "timestamp": 1, "requestID": "r"}]',
-      'a mutation without an id': '["push", {"clientGroupID": "g", "mutations": [{"type": "custom", "clientID": "c", "name": "n", "args": [], "timestamp": 1}], "pushVersion": 1, "timestamp": 1, "requestID": "r"}]',
+      'an operation nobody knows': patch({op: 'zap'}),
+      'no hash': patch({op: 'put'}),
+      'a hash that is no string': patch({op: 'del', hash: 1}),
+      'a ttl that is no number': patch({op: 'put', hash: 'h', ttl: '1'}),
+      'mutations that are no array': push({mutations: 1}),
+      'a push without a request': push({requestID: undefined}),
+      'a mutation of an unknown type': push({mutations: [{...mutation, type: 'x'}]}),
+      'a mutation without an id': push({mutations: [{...mutation, id: undefined}]}),
       'updateAuth without auth': '["updateAuth", {}]',
       'deleteClients of the wrong type': '["deleteClients", {"clientIDs": "c"}]',
       'an acknowledgement without an id': '["ackMutationResponses", {"clientID": "c"}]',
       'an inspect without an id': '["inspect", {"op": "version"}]',
     };
-    if (PEER) cases['an inspect of an unknown operation'] = '["inspect", {"id": "1", "op": "dump"}]';
+    if (PEER)
+      cases['an inspect of an unknown operation'] = '["inspect", {"id": "1", "op": "dump"}]';
     // One level deeper than any reader should follow, yet a valid text.
     if (!PEER) cases['an empty text'] = '';
     if (!PEER) cases['JSON of absurd depth'] = '['.repeat(200_000) + ']'.repeat(200_000);
@@ -307,7 +352,9 @@ describe('protocol', () => {
       'a comparison without a right side': where({type: 'simple', op: '=', left: id}),
       'and without conditions': where({type: 'and'}),
       'EXISTS without a correlation': where({
-        type: 'correlatedSubquery', op: 'EXISTS', related: {subquery: {table: 'issue', alias: 'a'}},
+        type: 'correlatedSubquery',
+        op: 'EXISTS',
+        related: {subquery: {table: 'issue', alias: 'a'}},
       }),
     };
     for (const [name, ast] of Object.entries(cases)) {
@@ -333,9 +380,12 @@ describe('protocol', () => {
       'a column on the right': where({type: 'simple', op: '=', left: id, right: id}),
       'an empty correlation': {
         table: 'label',
-        related: [{
-          correlation: {parentField: [], childField: []}, subquery: {table: 'issue', alias: 'a'},
-        }],
+        related: [
+          {
+            correlation: {parentField: [], childField: []},
+            subquery: {table: 'issue', alias: 'a'},
+          },
+        ],
       },
     };
     for (const [name, ast] of Object.entries(cases)) {
@@ -348,7 +398,11 @@ describe('protocol', () => {
           return;
         }
         await c.until('an error of the query', () =>
-          c.of('transformError').flat().some(error => error.id === 'x'));
+          c
+            .of('transformError')
+            .flat()
+            .some(error => error.id === 'x'),
+        );
         c.send('ping', {});
         await c.until('a pong', () => c.of('pong').length);
         assert(!c.got.has('x'));
@@ -359,18 +413,31 @@ describe('protocol', () => {
   });
 
   describe('what is well formed but cannot be done', () => {
-    const push = (c, extra = {}, mutation = {}) => c.send('push', {
-      clientGroupID: c.groupID, pushVersion: 1, timestamp: 1, requestID: 'r',
-      mutations: [{
-        type: 'crud', id: 1, clientID: c.clientID, name: '_zero_crud', timestamp: 1,
-        args: [{ops: []}], ...mutation,
-      }],
-      ...extra,
-    });
+    const push = (c, extra = {}, mutation = {}) =>
+      c.send('push', {
+        clientGroupID: c.groupID,
+        pushVersion: 1,
+        timestamp: 1,
+        requestID: 'r',
+        mutations: [
+          {
+            type: 'crud',
+            id: 1,
+            clientID: c.clientID,
+            name: '_zero_crud',
+            timestamp: 1,
+            args: [{ops: []}],
+            ...mutation,
+          },
+        ],
+        ...extra,
+      });
     const cases = {
       'a push for another group': [c => push(c, {clientGroupID: 'other'}), 'InvalidPush'],
-      'a custom mutation without an endpoint':
-        [c => push(c, {}, {type: 'custom', name: 'n', args: [null]}), 'InvalidPush'],
+      'a custom mutation without an endpoint': [
+        c => push(c, {}, {type: 'custom', name: 'n', args: [null]}),
+        'InvalidPush',
+      ],
       'a mutation ahead of its turn': [c => push(c, {}, {id: 7}), 'InvalidPush'],
       'a second initConnection': [
         c => c.send('initConnection', {desiredQueriesPatch: []}),
@@ -394,8 +461,15 @@ describe('protocol', () => {
       c.send('changeDesiredQueries', {
         desiredQueriesPatch: [{op: 'put', hash: 'nope', ast: {table: 'nowhere'}}],
       });
-      await c.until('an answer', () => c.socket.ended || c.messages.some(([type]) =>
-        type === 'transformError' || type === 'error'), 5000).catch(() => {});
+      await c
+        .until(
+          'an answer',
+          () =>
+            c.socket.ended ||
+            c.messages.some(([type]) => type === 'transformError' || type === 'error'),
+          5000,
+        )
+        .catch(() => {});
       await othersLive();
     });
   });
@@ -434,7 +508,8 @@ describe('protocol', () => {
       const c = client();
       await c.until('connected', () => c.of('connected').length);
       const bytes = [...text].map((letter, i) =>
-        frame(i === 0 ? OPCODE.text : OPCODE.continuation, letter, {fin: i === text.length - 1}));
+        frame(i === 0 ? OPCODE.text : OPCODE.continuation, letter, {fin: i === text.length - 1}),
+      );
       c.socket.write(Buffer.concat(bytes));
       await c.until('a pong', () => c.of('pong').length);
     });
@@ -463,8 +538,10 @@ describe('protocol', () => {
     }
     await othersLive();
     lazy.socket.resume();
-    await lazy.until('to catch up or be cut', () =>
-      lazy.socket.ended || lazy.table('label').get('[1]')?.colour?.startsWith('1919'));
+    await lazy.until(
+      'to catch up or be cut',
+      () => lazy.socket.ended || lazy.table('label').get('[1]')?.colour?.startsWith('1919'),
+    );
     await world.sql`update label set colour = null`;
   });
 
@@ -479,7 +556,8 @@ describe('protocol', () => {
     a.close();
     b.send('deleteClients', {clientIDs: [a.clientID]});
     await b.until('an acknowledgement', () =>
-      b.of('deleteClients').some(body => body.clientIDs.includes(a.clientID)));
+      b.of('deleteClients').some(body => body.clientIDs.includes(a.clientID)),
+    );
     b.clean();
   });
 

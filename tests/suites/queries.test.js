@@ -38,9 +38,9 @@ describe('queries', () => {
     ask = oracle(sql);
     // A query the client cannot evaluate is a named one: the client's own version of it says
     // which of the rows it holds are shown.
-    const named = defineQueries(Object.fromEntries(
-      cases.map((c, i) => [nameOf(i), defineQuery(() => c.client ?? c.query)]),
-    ));
+    const named = defineQueries(
+      Object.fromEntries(cases.map((c, i) => [nameOf(i), defineQuery(() => c.client ?? c.query)])),
+    );
     for (const [i, c] of cases.entries()) {
       const client = connect(server.url);
       const view = client.watch(c.client ? named[nameOf(i)]() : c.query);

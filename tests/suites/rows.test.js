@@ -17,12 +17,20 @@ const serverName = part => part.serverName ?? part.name;
 
 /** The client schema as it is said on the wire: in the names of the server. */
 const CLIENT_SCHEMA = {
-  tables: Object.fromEntries(Object.values(schema.tables).map(table => [serverName(table), {
-    columns: Object.fromEntries(Object.entries(table.columns).map(([name, column]) => [
-      column.serverName ?? name, {type: column.type},
-    ])),
-    primaryKey: table.primaryKey.map(name => table.columns[name].serverName ?? name).sort(),
-  }])),
+  tables: Object.fromEntries(
+    Object.values(schema.tables).map(table => [
+      serverName(table),
+      {
+        columns: Object.fromEntries(
+          Object.entries(table.columns).map(([name, column]) => [
+            column.serverName ?? name,
+            {type: column.type},
+          ]),
+        ),
+        primaryKey: table.primaryKey.map(name => table.columns[name].serverName ?? name).sort(),
+      },
+    ]),
+  ),
 };
 const KEYS = Object.fromEntries(
   Object.entries(CLIENT_SCHEMA.tables).map(([name, table]) => [name, table.primaryKey]),
@@ -59,7 +67,9 @@ describe('rows on the wire', () => {
       version: PEER ? 51 : 52,
       keys: KEYS,
       params: from && {
-        clientID: from.clientID, clientGroupID: from.groupID, baseCookie: from.cookie,
+        clientID: from.clientID,
+        clientGroupID: from.groupID,
+        baseCookie: from.cookie,
       },
       init: from
         ? {desiredQueriesPatch: [], activeClients: [from.clientID]}
@@ -73,24 +83,28 @@ describe('rows on the wire', () => {
     return client;
   }
 
-  const got = client => client.until('all queries to be got', () =>
-    hashes.every(hash => client.got.has(hash)));
-  const sees = (client, step) => client.until(`step ${step}`, () =>
-    client.table('marker').get('[1]')?.step === step);
+  const got = client =>
+    client.until('all queries to be got', () => hashes.every(hash => client.got.has(hash)));
+  const sees = (client, step) =>
+    client.until(`step ${step}`, () => client.table('marker').get('[1]')?.step === step);
 
   /** All rows a client holds, sorted. */
-  const held = client => [...client.rows].flatMap(([table, rows]) =>
-    [...rows].map(([key, row]) => [`${table} ${key}`, plain(row)])).sort(([a], [b]) => (a < b ? -1 : 1));
+  const held = client =>
+    [...client.rows]
+      .flatMap(([table, rows]) => [...rows].map(([key, row]) => [`${table} ${key}`, plain(row)]))
+      .sort(([a], [b]) => (a < b ? -1 : 1));
 
   /** Each row a client holds is in PostgreSQL, and equal. */
   async function faithful(client) {
     for (const table of Object.values(schema.tables)) {
       const rows = await ask(zql[table.name]);
       const names = Object.entries(table.columns).map(([name, c]) => [name, c.serverName ?? name]);
-      const there = new Map(rows.map(row => {
-        const server = Object.fromEntries(names.map(([name, own]) => [own, row[name]]));
-        return [JSON.stringify(KEYS[serverName(table)].map(k => server[k])), server];
-      }));
+      const there = new Map(
+        rows.map(row => {
+          const server = Object.fromEntries(names.map(([name, own]) => [own, row[name]]));
+          return [JSON.stringify(KEYS[serverName(table)].map(k => server[k])), server];
+        }),
+      );
       for (const [key, row] of client.table(serverName(table))) {
         same(row, there.get(key), `${serverName(table)} ${key} is not as PostgreSQL has it`);
       }

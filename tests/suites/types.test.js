@@ -65,9 +65,11 @@ describe('types', () => {
       const last = rows.at(-1);
       await eventually(
         `${rows.length} rows that were ${name}`,
-        () => views[name].data.length === rows.length
-          && Object.keys(last).every(k => (views[name].data.at(-1)[k] ?? null) === null
-            || last[k] !== null),
+        () =>
+          views[name].data.length === rows.length &&
+          Object.keys(last).every(
+            k => (views[name].data.at(-1)[k] ?? null) === null || last[k] !== null,
+          ),
         () => `there are ${views[name].data.length}: ${JSON.stringify(client.errors)}`,
       );
       if (name === 'updated') {
@@ -76,7 +78,11 @@ describe('types', () => {
       for (const [column] of COLUMNS) {
         await t.test(column, () => {
           const seen = views[name].data.map(row => row[column]);
-          same(seen, rows.map(row => row[column]), `${name}.${column}`);
+          same(
+            seen,
+            rows.map(row => row[column]),
+            `${name}.${column}`,
+          );
         });
       }
     });
@@ -105,7 +111,11 @@ describe('types', () => {
     let reason;
     const other = connect(server.url, {schema, onUpdateNeeded: why => (reason = why)});
     other.watch(createBuilder(schema).without_key);
-    await eventually('a refusal of the schema', () => reason, () => JSON.stringify(other.states));
+    await eventually(
+      'a refusal of the schema',
+      () => reason,
+      () => JSON.stringify(other.states),
+    );
     same(reason.type, 'SchemaVersionNotSupported', 'reason');
     await other.close();
     await client.state('connected');
