@@ -110,9 +110,12 @@ pub async fn run(
         }
         let generation = Instant::now();
         let purge = tokio::spawn(purge_groups(Arc::clone(&registry), config.groups.clone()));
-        let ended = prepared
-            .run(Arc::new(engine.clone()), shutdown.clone())
-            .await;
+        let ended = tokio::select! {
+            ended = prepared.run(Arc::new(engine.clone()), shutdown.clone()) => ended,
+            () = engine.ended() => {
+                break Err(ServeError::SetUp("the engine thread ended by a defect; restart".into()));
+            }
+        };
         purge.abort();
         current.set(None);
         registry.shut_down(DRAIN).await;

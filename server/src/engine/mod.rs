@@ -237,6 +237,11 @@ impl Engine {
         let _ = self.commands.send(Command::Stop).await;
     }
 
+    /// Waits until the engine thread has ended, which it does only when it is told to or by a defect.
+    pub async fn ended(&self) {
+        self.commands.closed().await;
+    }
+
     /// Encoded results of plans.
     #[must_use]
     pub fn snapshots(&self) -> &Arc<SnapshotCache> {

@@ -15,7 +15,7 @@ pub const OWN: &[Setting] = &[
     number("kelvin-hydration-timeout-ms", "60000")
         .help("Longest a query may take to hydrate; beyond it the query fails, alone"),
     number("kelvin-hydration-max-rows", "2000000")
-        .help("Most rows a query may bring to a client; beyond it the query fails, alone"),
+        .help("Most rows a query may read to hydrate; beyond it the query fails, alone"),
     number("kelvin-max-queries-per-group", "2000").help("Most queries a client group may desire"),
     number("kelvin-max-clients-per-group", "200").help("Most clients a client group may have"),
     text("kelvin-listen-address", "")

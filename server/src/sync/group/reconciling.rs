@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use kelvin_ivm::{Plan, PlanId};
+use kelvin_protocol::ErrorBody;
 use tokio::sync::mpsc;
 
 use super::{Attachment, Group, GroupMessage};
@@ -40,6 +41,12 @@ impl Group {
             return;
         };
         if self.attachment == Attachment::Detached && !self.attach().await {
+            // The engine is gone, and the server with it: clients find another or come back later.
+            self.attachment = Attachment::Detached;
+            let body = ErrorBody::rehome("The server is stopping.", 5_000);
+            let ids: Vec<_> = self.sessions.keys().copied().collect();
+            ids.into_iter()
+                .for_each(|id| self.fail_session(id, body.clone()));
             return;
         }
         let plans = in_flight.plans.values().cloned().collect();
