@@ -116,6 +116,7 @@ fn invalid(flag: &str, problem: impl Into<String>) -> ConfigError {
 pub(super) fn build(given: &Given, environment: &Environment) -> Result<Config, ConfigError> {
     let reader = Reader { given };
     refuse_unsupported(&reader)?;
+    let upstream = upstream(&reader)?;
     let development = environment
         .get("NODE_ENV")
         .is_some_and(|env| env == "development");
@@ -127,7 +128,7 @@ pub(super) fn build(given: &Given, environment: &Environment) -> Result<Config, 
     }
     let on_ecs = environment.contains_key("ECS_CONTAINER_METADATA_URI_V4");
     Ok(Config {
-        upstream: upstream(&reader)?,
+        upstream,
         app: app(&reader)?,
         replica: replica(&reader)?,
         engine: engine(&reader)?,
