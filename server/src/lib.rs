@@ -15,9 +15,9 @@
 //! ```
 //! use kelvin_server::config::{Config, ConfigError, Environment};
 //!
-//! let nothing = Environment::default();
+//! let environment: Environment = [("NODE_ENV".into(), "development".into())].into();
 //! let directory = std::env::temp_dir().join("no such directory");
-//! let error = Config::load(Vec::new(), &nothing, &directory).unwrap_err();
+//! let error = Config::load(Vec::new(), &environment, &directory).unwrap_err();
 //! assert!(matches!(error, ConfigError::Missing(option) if option == "ZERO_UPSTREAM_DB"));
 //! ```
 
