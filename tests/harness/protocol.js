@@ -47,8 +47,6 @@ export class ProtocolClient {
   #poke;
   #parts = [];
   #chunks = [];
-  /** Rows the poke has deleted so far: several queries that held a row may each say so. */
-  #deleted = new Set();
 
   /**
    * @param {number} port
@@ -166,7 +164,6 @@ export class ProtocolClient {
     if (body.cookie === this.cookie && keys.length) {
       this.#fault(`a poke that keeps the cookie has content: ${keys}`);
     }
-    this.#deleted.clear();
     for (const part of parts) this.#apply(part);
     this.cookie = body.cookie;
     this.pokes += 1;
@@ -208,11 +205,9 @@ export class ProtocolClient {
       return;
     }
     assert.deepEqual(Object.keys(op.id).sort(), [...names].sort());
-    const name = `${op.tableName} ${key}`;
-    if (!table.delete(key) && !this.#deleted.has(name)) {
-      this.#fault(`a row is deleted that is not there: ${name}`);
+    if (!table.delete(key)) {
+      this.#fault(`a row is deleted that is not there: ${op.tableName} ${key}`);
     }
-    this.#deleted.add(name);
   }
 
   /** The rows of a table, by the JSON of the key. */
