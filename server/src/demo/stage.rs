@@ -210,6 +210,8 @@ impl Stage<'_> {
         };
         println!("{}", summary.text());
         tokio::select! {
+            // The server ends by the same token: that is not its own doing.
+            biased;
             () = self.shutdown.cancelled() => Ok(()),
             result = server => Err(ended(result)),
             error = cluster.ended() => Err(error),
