@@ -83,7 +83,11 @@ impl Group {
     async fn refresh_cookies(&mut self) {
         let replica = &self.services.replica;
         let (horizon, newest) = (replica.horizon(), replica.watermark());
-        if self.version >= horizon + (newest - horizon) / 2 || self.reading {
+        // Not the group's own version: it also moves where there is nothing to tell the members.
+        let cookies = self.sessions.values().filter(|session| session.is_member());
+        let versions = cookies.filter_map(|session| session.cookie.map(|cookie| cookie.version));
+        let oldest = versions.min().unwrap_or(self.version);
+        if oldest >= horizon + newest.saturating_sub(horizon) / 2 || self.reading {
             return;
         }
         // The answer carries the engine's version, and with it a poke.
