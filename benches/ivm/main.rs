@@ -165,7 +165,7 @@ fn nested(measure: &mut Measure, world: &World) {
     let view = world.replica.latest().unwrap();
     let mut keys = Vec::new();
     evaluate(&plan, &view, &Budget::unlimited(), &mut |table, row| {
-        keys.push((table, row.values[0].clone()));
+        keys.push((table, row.value(0).to_value()));
         ControlFlow::Continue(())
     })
     .unwrap();

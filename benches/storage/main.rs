@@ -100,12 +100,12 @@ fn sorted(rows: &[Vec<Value>]) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 fn get(view: &View, id: Value) -> usize {
-    view.get(ISSUE, &[id]).unwrap().unwrap().values.len()
+    view.get(ISSUE, &[id]).unwrap().unwrap().values().len()
 }
 
 fn scan(view: &View, scan: &Scan) -> usize {
     let rows = view.scan(ISSUE, scan).unwrap().take(PAGE);
-    rows.map(|row| row.unwrap().values.len()).sum()
+    rows.map(|row| row.unwrap().values().len()).sum()
 }
 
 fn apply(measure: &mut Measure, stores: &mut Stores) {

@@ -124,12 +124,12 @@ fn compare(view: &View, version: Version) -> Result<(), Error> {
     let expected = rows(version);
     let mut found = Vec::new();
     for row in view.scan(TABLE, &Scan::of(IndexId::PRIMARY))? {
-        found.push(row?.values.to_vec());
+        found.push(row?.to_values());
     }
     assert_eq!(found, expected, "at version {version}");
     for row in &expected {
         let found = view.get(TABLE, &row[..2])?;
-        assert_eq!(found.map(|row| row.values.to_vec()).as_ref(), Some(row));
+        assert_eq!(found.map(|row| row.to_values()).as_ref(), Some(row));
     }
     Ok(())
 }

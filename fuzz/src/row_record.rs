@@ -43,7 +43,7 @@ fn survives(input: &mut Unstructured<'_>) -> Result<()> {
     let bytes = encode_row(version, id, &values).expect("every row can be written");
     let row = decode_row(&bytes, values.len()).expect("and read again");
     assert_eq!((row.version, row.id), (version, id));
-    assert_eq!(row.values[..], values[..]);
+    assert_eq!(row.to_values(), values);
     assert!(decode_row(&bytes, values.len() + 1).is_err());
     Ok(())
 }

@@ -2,10 +2,10 @@
 //!
 //! The choice decides what a read costs, never what it yields: whoever reads checks every row.
 
-use kelvin_protocol::{Direction, Value, ValueType};
+use kelvin_protocol::{Direction, Value, ValueRef, ValueType};
 use kelvin_storage::{IndexId, Row, Scan, ScanStart, Table};
 
-use crate::order::{Order, column_of};
+use crate::order::Order;
 
 /// Secondary indexes hold texts up to this many bytes in full, however many columns they have.
 /// Longer ones may be cut, and then come in no particular order among those that agree so far.
@@ -207,7 +207,7 @@ impl Path {
                 break;
             };
             start.values.push(value.clone());
-            if self.index != IndexId::PRIMARY && is_cut(value) {
+            if self.index != IndexId::PRIMARY && is_cut(value.as_ref()) {
                 break;
             }
         }
@@ -216,18 +216,14 @@ impl Path {
 
     /// Whether this row may come at the wrong place of an ordered path.
     pub(crate) fn misplaces(&self, row: &Row) -> bool {
-        self.index != IndexId::PRIMARY
-            && self
-                .rest
-                .iter()
-                .any(|column| is_cut(column_of(row, *column)))
+        self.index != IndexId::PRIMARY && self.rest.iter().any(|column| is_cut(row.value(*column)))
     }
 }
 
 /// Whether an index may hold only the beginning of this value.
-fn is_cut(value: &Value) -> bool {
+fn is_cut(value: ValueRef<'_>) -> bool {
     match value {
-        Value::String(text) | Value::Json(text) => text.len() > EXACT_TEXT_BYTES,
+        ValueRef::String(text) | ValueRef::Json(text) => text.len() > EXACT_TEXT_BYTES,
         _ => false,
     }
 }

@@ -68,7 +68,7 @@
 //! router.insert(plan.id(), &plan);
 //! let mut first = Vec::new();
 //! let mut sink = |_, row: &kelvin_storage::Row| {
-//!     first.push(row.values[0].clone());
+//!     first.push(row.value(0).to_value());
 //!     ControlFlow::Continue(())
 //! };
 //! let view = replica.latest()?;
@@ -80,7 +80,7 @@
 //! let changes = ChangeSet::new(replica.apply(&[Transaction { version: 120, ops }])?);
 //! assert_eq!(router.route(&changes), [plan.id()]);
 //! let delta = state.advance(&changes, &view, &replica.latest()?)?;
-//! let id = |row: &Option<kelvin_storage::Row>| row.as_ref().map(|row| row.values[0].clone());
+//! let id = |row: &Option<kelvin_storage::Row>| row.as_ref().map(|row| row.value(0).to_value());
 //! let moves: Vec<_> = delta.rows.iter().map(|row| (id(&row.old), id(&row.new))).collect();
 //! assert_eq!(moves, [(Some(Value::from(2.0)), None), (None, Some(Value::from(3.0)))]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -59,7 +59,7 @@ impl RowOrder {
     pub(crate) fn place(&self, row: &Row) -> Box<[Value]> {
         self.columns
             .iter()
-            .map(|(column, _)| column_of(row, *column).clone())
+            .map(|(column, _)| row.value(*column).to_value())
             .collect()
     }
 
@@ -103,11 +103,6 @@ pub(crate) fn directed(direction: Direction, ordering: Ordering) -> Ordering {
     }
 }
 
-/// The value of a column; null where the row is too short to have it.
-pub(crate) fn column_of(row: &Row, column: usize) -> &Value {
-    row.values.get(column).unwrap_or(&Value::Null)
-}
-
 /// Where an ordered result starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Start {
@@ -127,7 +122,7 @@ impl Start {
             .iter()
             .zip(self.values.iter())
             .map(|((column, direction), bound)| {
-                directed(*direction, bound.zql_cmp(column_of(row, *column)))
+                directed(*direction, bound.as_ref().zql_cmp(row.value(*column)))
             })
             .find(|ordering| ordering.is_ne())
             .unwrap_or(Ordering::Equal);

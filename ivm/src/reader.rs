@@ -47,9 +47,7 @@ impl<'a> Reader<'a> {
     fn holds(&self, predicate: &Predicate, row: &Row) -> Result<bool, Error> {
         match predicate {
             Predicate::Const(truth) => Ok(*truth),
-            Predicate::Test { column, check } => {
-                Ok(check.holds(crate::order::column_of(row, *column)))
-            }
+            Predicate::Test { column, check } => Ok(check.holds(row.value(*column))),
             Predicate::All(members) => self.each_is(members, row, true),
             Predicate::Any(members) => Ok(!self.each_is(members, row, false)?),
             Predicate::Exists { gate, negated } => {

@@ -1,13 +1,13 @@
 //! Which plans a change may concern.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::RandomState;
 use std::sync::Arc;
 
 use kelvin_protocol::Value;
 use kelvin_storage::TableId;
 
 use crate::ChangeSet;
-use crate::order::column_of;
 use crate::plan::node::{Node, Predicate};
 use crate::plan::{Plan, PlanId};
 
@@ -27,10 +27,12 @@ pub struct Router {
 #[derive(Debug, Default)]
 struct Listeners {
     /// By column and value.
-    by_value: HashMap<usize, HashMap<Value, BTreeSet<PlanId>>>,
+    by_value: HashMap<usize, PlansByValue>,
     /// To every row.
     all: BTreeSet<PlanId>,
 }
+
+type PlansByValue = hashbrown::HashMap<Value, BTreeSet<PlanId>, RandomState>;
 
 /// What a node listens to.
 enum Interest<'a> {
@@ -96,7 +98,7 @@ impl Router {
             for (column, by_value) in &listeners.by_value {
                 for change in changes.rows(table) {
                     for row in change.old.iter().chain(&change.new) {
-                        found.extend(by_value.get(column_of(row, *column)).into_iter().flatten());
+                        found.extend(by_value.get(&row.value(*column)).into_iter().flatten());
                     }
                 }
             }

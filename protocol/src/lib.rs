@@ -34,6 +34,7 @@ mod lexi;
 mod mutation;
 mod up;
 mod value;
+mod value_ref;
 
 pub use ast::{
     Ast, Bound, Condition, CorrelatedSubquery, Correlation, Direction, ExistsOp, Operand, Ordering,
@@ -53,6 +54,7 @@ pub use up::{
     Inspect, Up, UpQueryOp, UpdateAuth,
 };
 pub use value::{Value, ValueType};
+pub use value_ref::ValueRef;
 
 /// Commit LSN of an upstream PostgreSQL transaction: the version of everything it wrote.
 pub type Version = u64;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ValueRef;
+
 /// The type a column has for ZQL and for the client schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -87,42 +89,21 @@ impl Value {
     /// order bool, number, string, json. NaN sorts after every other number and equals itself.
     #[must_use]
     pub fn zql_cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Self::Null, Self::Null) => Ordering::Equal,
-            (Self::Bool(a), Self::Bool(b)) => a.cmp(b),
-            (Self::Number(a), Self::Number(b)) => cmp_f64(*a, *b),
-            (Self::BigInt(a), Self::BigInt(b)) => a.cmp(b),
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "an f64 never equals a BigInt's column"
-            )]
-            (Self::BigInt(a), Self::Number(b)) => cmp_f64(*a as f64, *b).then(Ordering::Greater),
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "an f64 never equals a BigInt's column"
-            )]
-            (Self::Number(a), Self::BigInt(b)) => cmp_f64(*a, *b as f64).then(Ordering::Less),
-            (Self::String(a), Self::String(b)) | (Self::Json(a), Self::Json(b)) => {
-                a.as_bytes().cmp(b.as_bytes())
-            }
-            _ => self.rank().cmp(&other.rank()),
-        }
+        self.as_ref().zql_cmp(other.as_ref())
     }
 
-    fn rank(&self) -> u8 {
+    /// The value with its text borrowed.
+    #[must_use]
+    pub fn as_ref(&self) -> ValueRef<'_> {
         match self {
-            Self::Null => 0,
-            Self::Bool(_) => 1,
-            Self::Number(_) | Self::BigInt(_) => 2,
-            Self::String(_) => 3,
-            Self::Json(_) => 4,
+            Self::Null => ValueRef::Null,
+            Self::Bool(value) => ValueRef::Bool(*value),
+            Self::Number(value) => ValueRef::Number(*value),
+            Self::BigInt(value) => ValueRef::BigInt(*value),
+            Self::String(text) => ValueRef::String(text),
+            Self::Json(text) => ValueRef::Json(text),
         }
     }
-}
-
-fn cmp_f64(a: f64, b: f64) -> Ordering {
-    a.partial_cmp(&b)
-        .unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
 
 impl PartialEq for Value {
@@ -147,15 +128,7 @@ impl Ord for Value {
 
 impl Hash for Value {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.rank().hash(state);
-        match self {
-            Self::Null => {}
-            Self::Bool(value) => value.hash(state),
-            Self::Number(value) if value.is_nan() => f64::NAN.to_bits().hash(state),
-            Self::Number(value) => (value + 0.0).to_bits().hash(state),
-            Self::BigInt(value) => value.hash(state),
-            Self::String(value) | Self::Json(value) => value.hash(state),
-        }
+        self.as_ref().hash(state);
     }
 }
 

@@ -85,9 +85,10 @@ impl Replica {
             .prefix(&space.keyspace, space_key(IndexId::PRIMARY));
         for record in rows {
             let (key, value) = record.into_inner()?;
-            let row = view.inner().decode(space, &value)?;
-            let (entry, offset) = index.entry_key(&row.values, &key);
-            buffer.push(entry, encode_entry(since(&value)?, offset));
+            let since = since(&value)?;
+            let row = view.inner().decode(space, value)?;
+            let (entry, offset) = index.entry_key(|at| row.value(at), &key);
+            buffer.push(entry, encode_entry(since, offset));
             if buffer.bytes() >= limit {
                 sorted.push(runs.spill(std::mem::take(&mut buffer).into_run())?);
             }
@@ -118,14 +119,11 @@ impl Replica {
                 let (history_key, value) = record.into_inner()?;
                 let (key, end) = split_ended(&history_key)
                     .ok_or_else(|| Error::Corrupt("a history key is cut short".into()))?;
-                let row = view.inner().decode(space, &value)?;
-                let (entry, offset) = index.entry_key(&row.values, key);
+                let since = since(&value)?;
+                let row = view.inner().decode(space, value)?;
+                let (entry, offset) = index.entry_key(|at| row.value(at), key);
                 let entry = ended_key(space.table.id, &entry, end);
-                batch.insert(
-                    &bucket.keyspace,
-                    entry,
-                    encode_entry(since(&value)?, offset),
-                );
+                batch.insert(&bucket.keyspace, entry, encode_entry(since, offset));
                 if batch.len() >= BATCH {
                     std::mem::replace(&mut batch, self.inner.db.batch()).commit()?;
                 }

@@ -3,13 +3,19 @@
 //! Both start with a format byte and the version since which they stand, big-endian, so that the
 //! history can tell what is visible without opening the archive. A row goes on with its number
 //! and an rkyv archive of its values; an index entry with the offset of the primary key in its key.
+//!
+//! An archive is validated where it leaves the engine and becomes a [`Record`]; from then on its
+//! values are read in place. The engine's checksums tell damage of the disk, not whether the bytes
+//! were ever a row, and validating costs a fraction of finding the block.
 
 use std::sync::Arc;
 
-use kelvin_protocol::{Value, Version};
+use fjall::Slice;
+use kelvin_protocol::{Value, ValueRef, Version};
 use rkyv::rancor;
 use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Serialize};
+use yoke::Yoke;
 
 use crate::error::{Error, Result};
 use crate::{Row, RowId};
@@ -54,16 +60,50 @@ impl<'a> From<&'a Value> for ValueArchive<'a> {
     }
 }
 
-impl From<&ArchivedValueArchive<'_>> for Value {
-    fn from(value: &ArchivedValueArchive<'_>) -> Self {
+impl<'a> From<&'a ArchivedValueArchive<'_>> for ValueRef<'a> {
+    fn from(value: &'a ArchivedValueArchive<'_>) -> Self {
         match value {
             ArchivedValueArchive::Null => Self::Null,
             ArchivedValueArchive::Bool(value) => Self::Bool(*value),
             ArchivedValueArchive::Number(value) => Self::Number(value.to_native()),
             ArchivedValueArchive::BigInt(value) => Self::BigInt(value.to_native()),
-            ArchivedValueArchive::String(text) => Self::String(Arc::from(&**text)),
-            ArchivedValueArchive::Json(text) => Self::Json(Arc::from(&**text)),
+            ArchivedValueArchive::String(text) => Self::String(text),
+            ArchivedValueArchive::Json(text) => Self::Json(text),
         }
+    }
+}
+
+/// The validated bytes of a row. They stay where the engine has them, in a block of its cache or in
+/// memory not yet flushed, and keep that alive; cloning shares them.
+#[derive(Clone)]
+pub(crate) struct Record(Yoke<&'static ArchivedRowArchive<'static>, Arc<Slice>>);
+
+impl Record {
+    /// # Errors
+    /// [`Error::Corrupt`] for bytes that are not a row.
+    pub(crate) fn read(bytes: Slice) -> Result<Self> {
+        check_format(&bytes)?;
+        Yoke::try_attach_to_cart(Arc::new(bytes), |bytes| {
+            let archive = bytes.get(ROW_HEADER..).unwrap_or_default();
+            rkyv::access::<ArchivedRowArchive<'static>, rancor::Error>(archive)
+                .map_err(|error| Error::Corrupt(format!("unreadable row: {error}")))
+        })
+        .map(Self)
+    }
+
+    /// The bytes, as they are stored.
+    pub(crate) fn bytes(&self) -> &Slice {
+        self.0.backing_cart()
+    }
+
+    /// How many values there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.get().values.len()
+    }
+
+    /// The value at this position.
+    pub(crate) fn value(&self, at: usize) -> Option<ValueRef<'_>> {
+        self.0.get().values.get(at).map(ValueRef::from)
     }
 }
 
@@ -91,24 +131,19 @@ pub(crate) fn set_row_id(bytes: &mut [u8], id: RowId) {
 ///
 /// # Errors
 /// [`Error::Corrupt`] for bytes that are not a row of `columns` values.
-pub(crate) fn decode_row(bytes: &[u8], columns: usize, base: Version) -> Result<Row> {
-    check_format(bytes)?;
+pub(crate) fn decode_row(bytes: Slice, columns: usize, base: Version) -> Result<Row> {
+    let record = Record::read(bytes)?;
+    let bytes = record.bytes();
     let id = array(bytes, ROW_ID).map(RowId::from_be_bytes)?;
     let version = since(bytes)?;
-    let archive = bytes.get(ROW_HEADER..).unwrap_or_default();
-    let archive = rkyv::access::<ArchivedRowArchive<'_>, rancor::Error>(archive)
-        .map_err(|error| Error::Corrupt(format!("unreadable row: {error}")))?;
-    if archive.values.len() != columns {
+    if record.len() != columns {
         return Err(Error::Corrupt(format!(
             "a row has {} values where its table has {columns} columns",
-            archive.values.len()
+            record.len()
         )));
     }
-    Ok(Row {
-        version: if version == LOADED { base } else { version },
-        id,
-        values: archive.values.iter().map(Value::from).collect(),
-    })
+    let version = if version == LOADED { base } else { version };
+    Ok(Row::new(version, id, record))
 }
 
 /// Bytes of an index entry whose primary key starts at `key_offset` of its key.
@@ -174,9 +209,9 @@ mod tests {
             values in prop::collection::vec(any_value(), 0..9),
         ) {
             let bytes = encode_row(version, id, &values).unwrap();
-            let row = decode_row(&bytes, values.len(), 7).unwrap();
+            let row = decode_row(bytes.into(), values.len(), 7).unwrap();
             prop_assert_eq!((row.version, row.id), (version, id));
-            prop_assert_eq!(&row.values[..], &values[..]);
+            prop_assert_eq!(row.to_values(), values);
         }
 
         #[test]
@@ -189,8 +224,8 @@ mod tests {
             let mut bytes = encode_row(3, 4, &values).unwrap();
             let at = at.index(bytes.len());
             bytes[at] = byte;
-            let _ = decode_row(&bytes, values.len(), 7);
-            let _ = decode_row(&bytes[..cut.index(bytes.len())], values.len(), 7);
+            let _ = decode_row(bytes[..cut.index(bytes.len())].into(), values.len(), 7);
+            let _ = decode_row(bytes.into(), values.len(), 7);
         }
     }
 
@@ -198,7 +233,7 @@ mod tests {
     fn a_loaded_row_has_the_version_of_the_load() {
         let mut bytes = encode_row(LOADED, 0, &[Value::Null]).unwrap();
         set_row_id(&mut bytes, 9);
-        let row = decode_row(&bytes, 1, 77).unwrap();
+        let row = decode_row(bytes.into(), 1, 77).unwrap();
         assert_eq!((row.version, row.id), (77, 9));
     }
 }

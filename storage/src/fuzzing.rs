@@ -10,7 +10,7 @@ use crate::{Result, Row, RowId, archive, changelog};
 pub fn index_key(values: &[Value], directions: &[Direction]) -> Vec<u8> {
     let mut key = Vec::new();
     for (value, direction) in values.iter().zip(directions) {
-        IndexLimit::of(values.len()).encode(value, *direction, &mut key);
+        IndexLimit::of(values.len()).encode(value.as_ref(), *direction, &mut key);
     }
     key
 }
@@ -28,7 +28,7 @@ pub fn encode_row(version: Version, id: RowId, values: &[Value]) -> Result<Vec<u
 /// # Errors
 /// [`Corrupt`](crate::Error::Corrupt) where they are none.
 pub fn decode_row(bytes: &[u8], columns: usize) -> Result<Row> {
-    archive::decode_row(bytes, columns, 1)
+    archive::decode_row(bytes.into(), columns, 1)
 }
 
 /// How many rows a record of the changelog names.

@@ -4,7 +4,7 @@
 //! No encoding is a prefix of another one, so encodings concatenate to compound keys, and inverting
 //! all bytes of one reverses its order.
 
-use kelvin_protocol::{Direction, Value};
+use kelvin_protocol::{Direction, ValueRef};
 
 const NULL: u8 = 0x01;
 const FALSE: u8 = 0x02;
@@ -32,14 +32,17 @@ pub(crate) const MAX_PRIMARY_BYTES: usize = 24 * 1024;
 const MAX_INDEX_BYTES: usize = 32 * 1024;
 
 /// Appends the encoding of `value`.
-pub(crate) fn encode(value: &Value, out: &mut Vec<u8>) {
+pub(crate) fn encode(value: ValueRef<'_>, out: &mut Vec<u8>) {
     encode_cut(value, usize::MAX, out);
 }
 
 /// Appends the encodings of `values`, all ascending.
-pub(crate) fn encode_all<'a>(values: impl IntoIterator<Item = &'a Value>, out: &mut Vec<u8>) {
+pub(crate) fn encode_all<'a>(
+    values: impl IntoIterator<Item = impl Into<ValueRef<'a>>>,
+    out: &mut Vec<u8>,
+) {
     for value in values {
-        encode(value, out);
+        encode(value.into(), out);
     }
 }
 
@@ -57,7 +60,7 @@ impl IndexLimit {
     }
 
     /// Appends `value` as an index column.
-    pub(crate) fn encode(self, value: &Value, direction: Direction, out: &mut Vec<u8>) {
+    pub(crate) fn encode(self, value: ValueRef<'_>, direction: Direction, out: &mut Vec<u8>) {
         let start = out.len();
         encode_cut(value, self.0, out);
         if direction == Direction::Desc {
@@ -68,37 +71,37 @@ impl IndexLimit {
     }
 
     /// Whether the encoding of this value holds all of it.
-    pub(crate) fn is_exact(self, value: &Value) -> bool {
+    pub(crate) fn is_exact(self, value: ValueRef<'_>) -> bool {
         match value {
-            Value::String(text) | Value::Json(text) => text.len() <= self.0 / 2,
+            ValueRef::String(text) | ValueRef::Json(text) => text.len() <= self.0 / 2,
             _ => true,
         }
     }
 }
 
-fn encode_cut(value: &Value, limit: usize, out: &mut Vec<u8>) {
+fn encode_cut(value: ValueRef<'_>, limit: usize, out: &mut Vec<u8>) {
     match value {
-        Value::Null => out.push(NULL),
-        Value::Bool(false) => out.push(FALSE),
-        Value::Bool(true) => out.push(TRUE),
-        Value::Number(number) => {
+        ValueRef::Null => out.push(NULL),
+        ValueRef::Bool(false) => out.push(FALSE),
+        ValueRef::Bool(true) => out.push(TRUE),
+        ValueRef::Number(number) => {
             out.push(NUMBER);
-            out.extend_from_slice(&order_bits(*number).to_be_bytes());
+            out.extend_from_slice(&order_bits(number).to_be_bytes());
             out.push(EXACT);
         }
-        Value::BigInt(int) => {
+        ValueRef::BigInt(int) => {
             out.push(NUMBER);
             #[expect(
                 clippy::cast_precision_loss,
                 reason = "ordered by its double first, as ZQL does"
             )]
-            let double = *int as f64;
+            let double = int as f64;
             out.extend_from_slice(&order_bits(double).to_be_bytes());
             out.push(BIG);
             out.extend_from_slice(&(int.cast_unsigned() ^ SIGN).to_be_bytes());
         }
-        Value::String(text) => encode_text(STRING, text, limit, out),
-        Value::Json(text) => encode_text(JSON, text, limit, out),
+        ValueRef::String(text) => encode_text(STRING, text, limit, out),
+        ValueRef::Json(text) => encode_text(JSON, text, limit, out),
     }
 }
 

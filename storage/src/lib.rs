@@ -72,7 +72,7 @@
 //! let by_votes = Scan::of(IndexId(1));
 //! let ids = |version| -> Result<Vec<Value>, kelvin_storage::Error> {
 //!     let rows = replica.at(version)?.scan(TableId(1), &by_votes)?;
-//!     rows.map(|row| Ok(row?.values[0].clone())).collect()
+//!     rows.map(|row| Ok(row?.value(0).to_value())).collect()
 //! };
 //! assert_eq!(ids(105)?, [Value::from("b"), Value::from("c"), Value::from("a")]);
 //! assert_eq!(ids(100)?, [Value::from("b"), Value::from("a")]);

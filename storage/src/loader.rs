@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fjall::{Database, PersistMode};
-use kelvin_protocol::{Value, Version};
+use kelvin_protocol::{Value, ValueRef, Version};
 
 use crate::archive::{LOADED, encode_entry, encode_row, set_row_id};
 use crate::directory::Directory;
@@ -227,8 +227,9 @@ impl TableLoader {
     /// [`Error::Io`] from spilling.
     pub fn insert(&mut self, row: Vec<Value>) -> Result<()> {
         let key = self.space.row_key(&row)?;
+        let value_at = |at: usize| row.get(at).map_or(ValueRef::Null, Value::as_ref);
         for index in &self.space.indexes {
-            let (entry, offset) = index.entry_key(&row, &key);
+            let (entry, offset) = index.entry_key(value_at, &key);
             self.buffer.push(entry, encode_entry(LOADED, offset));
         }
         self.buffer.push(key, encode_row(LOADED, 0, &row)?);

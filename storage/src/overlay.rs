@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fjall::{Keyspace, OwnedWriteBatch, Readable, Slice};
 use kelvin_protocol::{Value, Version};
 
-use crate::archive::{encode_entry, encode_row, entry_primary, since};
+use crate::archive::{Record, encode_entry, encode_row, entry_primary, since};
 use crate::error::{Error, Result};
 use crate::layout::{ended_key, space_key};
 use crate::shape::{IndexSpace, TableSpace};
@@ -16,19 +16,12 @@ use crate::{Datum, IndexId, Row, RowChange, RowId, RowOp, TableId};
 /// Bytes a record of the history takes beside its key and value, for accounting.
 const HISTORY_OVERHEAD: u64 = 24;
 
-/// A row and its stored bytes.
-#[derive(Clone)]
-struct Image {
-    row: Row,
-    bytes: Slice,
-}
-
 /// One row the batch has looked at.
 struct RowSlot {
     table: Arc<TableSpace>,
     key: Slice,
-    before: Option<Image>,
-    now: Option<Image>,
+    before: Option<Row>,
+    now: Option<Row>,
     /// Last transaction that wrote it, if any did.
     touched: Option<Version>,
 }
@@ -131,7 +124,7 @@ impl<'a> Overlay<'a> {
     pub(crate) fn write(&self, batch: &mut OwnedWriteBatch, bucket: &Keyspace) -> u64 {
         let rows = self.rows.iter().filter(|slot| slot.touched.is_some());
         let rows = rows.map(|slot| {
-            let record = slot.now.as_ref().map(|image| &image.bytes);
+            let record = slot.now.as_ref().map(|row| row.record().bytes());
             (&slot.table, &slot.key, slot.before.is_some(), record)
         });
         let entries = self.entries.iter();
@@ -160,8 +153,8 @@ impl<'a> Overlay<'a> {
             .filter(|slot| slot.before.is_some() || slot.now.is_some())
             .map(|slot| RowChange {
                 table: slot.table.table.id,
-                old: slot.before.map(|image| image.row),
-                new: slot.now.map(|image| image.row),
+                old: slot.before,
+                new: slot.now,
             })
             .collect();
         (changes, self.taken)
@@ -171,16 +164,11 @@ impl<'a> Overlay<'a> {
         let key = space.row_key(row)?;
         let at = self.load(space, key.into())?;
         let id = match self.current(at) {
-            Some(image) => image.row.id,
+            Some(row) => row.id,
             None => self.take_row_id(space.table.id)?,
         };
-        let bytes = encode_row(version, id, row)?.into();
-        let row = Row {
-            version,
-            id,
-            values: row.into(),
-        };
-        self.replace(at, Some(Image { row, bytes }), version)
+        let record = Record::read(encode_row(version, id, row)?.into())?;
+        self.replace(at, Some(Row::new(version, id, record)), version)
     }
 
     fn update(
@@ -195,16 +183,13 @@ impl<'a> Overlay<'a> {
             None => key_of(space, row)?,
         };
         let old = self.load(space, space.primary_key(&old_key)?.into())?;
-        let old_values = self.current(old).map(|image| image.row.values.clone());
+        let before = self.current(old);
         let value = |(at, datum): (usize, &Datum)| match datum {
             Datum::Value(value) => value.clone(),
-            Datum::Unchanged => {
-                let kept = match space.table.key.iter().position(|column| *column == at) {
-                    Some(position) => old_key.get(position),
-                    None => old_values.as_ref().and_then(|values| values.get(at)),
-                };
-                kept.cloned().unwrap_or(Value::Null)
-            }
+            Datum::Unchanged => match space.table.key.iter().position(|column| *column == at) {
+                Some(position) => old_key.get(position).cloned().unwrap_or(Value::Null),
+                None => before.map_or(Value::Null, |row| row.value(at).to_value()),
+            },
         };
         let values: Vec<_> = row.iter().enumerate().map(value).collect();
         let new_key = space.row_key(&values)?;
@@ -239,7 +224,7 @@ impl<'a> Overlay<'a> {
         Ok(id)
     }
 
-    fn current(&self, at: usize) -> Option<&Image> {
+    fn current(&self, at: usize) -> Option<&Row> {
         self.rows.get(at)?.now.as_ref()
     }
 
@@ -250,10 +235,7 @@ impl<'a> Overlay<'a> {
             return Ok(*at);
         }
         let before = match self.base.snapshot.get(&space.keyspace, &id.1)? {
-            Some(bytes) => Some(Image {
-                row: self.base.decode(space, &bytes)?,
-                bytes,
-            }),
+            Some(bytes) => Some(self.base.decode(space, bytes)?),
             None => None,
         };
         let at = self.rows.len();
@@ -268,7 +250,7 @@ impl<'a> Overlay<'a> {
         Ok(at)
     }
 
-    fn replace(&mut self, at: usize, new: Option<Image>, version: Version) -> Result<()> {
+    fn replace(&mut self, at: usize, new: Option<Row>, version: Version) -> Result<()> {
         let Some(slot) = self.rows.get_mut(at) else {
             return Ok(());
         };
@@ -280,26 +262,23 @@ impl<'a> Overlay<'a> {
             self.touched.push(at);
         }
         let (space, key) = (slot.table.clone(), slot.key.clone());
-        let values_of = |image: &Image| image.row.values.clone();
-        let (old_values, new_values) = (old.as_ref().map(values_of), new.as_ref().map(values_of));
-        slot.now = new;
-        if let Some(old) = old
-            && since(&old.bytes)? < version
+        if let Some(old) = &old
+            && since(old.record().bytes())? < version
         {
             self.ended.push(Ended {
                 table: space.table.id,
                 key: key.clone(),
                 end: version,
-                record: old.bytes,
+                record: old.record().bytes().clone(),
             });
         }
         for index in &space.indexes {
-            let entry = |values: &Arc<[Value]>| index.entry_key(values, &key);
-            let (old, new) = (
-                old_values.as_ref().map(entry),
-                new_values.as_ref().map(entry),
-            );
+            let entry = |row: &Row| index.entry_key(|at| row.value(at), &key);
+            let (old, new) = (old.as_ref().map(entry), new.as_ref().map(entry));
             self.move_entry(&space, index, old, new, version)?;
+        }
+        if let Some(slot) = self.rows.get_mut(at) {
+            slot.now = new;
         }
         Ok(())
     }

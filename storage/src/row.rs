@@ -1,27 +1,77 @@
-//! Rows in memory.
+//! Rows as they are read.
 
-use std::sync::Arc;
+use std::fmt;
 
-use kelvin_protocol::{Value, Version};
+use kelvin_protocol::{Value, ValueRef, Version};
+
+use crate::archive::Record;
 
 /// Dense number of a row within its table. It stays with the primary key as long as the row lives.
 pub type RowId = u32;
 
-/// One version of one row. Cloning shares the values.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One version of one row. Its values are read in place, from the block of the engine's cache that
+/// it keeps alive: copy what is to be kept for long. Cloning shares the bytes.
+#[derive(Clone)]
 pub struct Row {
     /// Commit LSN of the transaction that wrote it.
     pub version: Version,
     /// Its number.
     pub id: RowId,
-    /// One value for each column of the table, in the table's order.
-    pub values: Arc<[Value]>,
+    record: Record,
 }
 
 impl Row {
-    /// The values at these column positions, such as a table's key.
+    pub(crate) fn new(version: Version, id: RowId, record: Record) -> Self {
+        Self {
+            version,
+            id,
+            record,
+        }
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The value of the table's column at this position; null beyond the last one.
+    #[must_use]
+    pub fn value(&self, column: usize) -> ValueRef<'_> {
+        self.record.value(column).unwrap_or(ValueRef::Null)
+    }
+
+    /// One value for each column of the table, in the table's order.
+    pub fn values(&self) -> impl ExactSizeIterator<Item = ValueRef<'_>> {
+        (0..self.record.len()).map(|at| self.value(at))
+    }
+
+    /// All values, copied.
+    #[must_use]
+    pub fn to_values(&self) -> Vec<Value> {
+        self.values().map(ValueRef::to_value).collect()
+    }
+
+    /// Copies of the values at these column positions, such as a table's key.
     #[must_use]
     pub fn project(&self, columns: &[usize]) -> Vec<Value> {
-        columns.iter().map(|at| self.values[*at].clone()).collect()
+        let value = |at: &usize| self.value(*at).to_value();
+        columns.iter().map(value).collect()
+    }
+}
+
+impl PartialEq for Row {
+    fn eq(&self, other: &Self) -> bool {
+        (self.version, self.id) == (other.version, other.id) && self.values().eq(other.values())
+    }
+}
+
+impl Eq for Row {}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Row")
+            .field("version", &self.version)
+            .field("id", &self.id)
+            .field("values", &self.to_values())
+            .finish()
     }
 }

@@ -141,12 +141,12 @@ impl RowScan {
         }
     }
 
-    fn row(&self, key: &[u8], value: &[u8]) -> Result<Row> {
+    fn row(&self, key: &[u8], value: Slice) -> Result<Row> {
         if !self.by_index {
             return self.view.decode(&self.space, value);
         }
         let mut primary = space_key(IndexId::PRIMARY);
-        primary.extend_from_slice(entry_primary(key, value)?);
+        primary.extend_from_slice(entry_primary(key, &value)?);
         self.view.row(&self.space, &primary)?.ok_or_else(|| {
             Error::Corrupt(format!(
                 "an index of table {:?} leads to a row that is not there",
@@ -162,7 +162,7 @@ impl Iterator for RowScan {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let row = match self.next_record()? {
-                Ok((key, value)) => self.row(&key, &value),
+                Ok((key, value)) => self.row(&key, value),
                 Err(error) => Err(error),
             };
             match row {
@@ -170,7 +170,7 @@ impl Iterator for RowScan {
                     if self
                         .recheck
                         .iter()
-                        .any(|(at, value)| row.values.get(*at) != Some(value)) => {}
+                        .any(|(at, value)| row.value(*at) != *value) => {}
                 other => return Some(other),
             }
         }
@@ -193,7 +193,7 @@ fn inexact(index: &IndexSpace, prefix: &[Value]) -> Vec<(usize, Value)> {
     let columns = index.columns.iter().map(|(at, _): &(usize, Direction)| *at);
     columns
         .zip(prefix)
-        .filter(|(_, value)| !index.limit.is_exact(value))
+        .filter(|(_, value)| !index.limit.is_exact(value.as_ref()))
         .map(|(at, value)| (at, value.clone()))
         .collect()
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
-use kelvin_protocol::{Direction, Value, Version};
+use kelvin_protocol::{Direction, Value, ValueRef, Version};
 
 use crate::error::{Error, Result};
 use crate::key::{IndexLimit, MAX_PRIMARY_BYTES, encode, encode_all};
@@ -203,13 +203,16 @@ impl IndexSpace {
         }
     }
 
-    /// Key of the entry for a row, and the offset of the primary key in it. `row_key` is the row's
-    /// key in the table.
-    pub(crate) fn entry_key(&self, row: &[Value], row_key: &[u8]) -> (Vec<u8>, usize) {
+    /// Key of the entry for a row, and the offset of the primary key in it. `value_at` gives the
+    /// row's values, `row_key` is its key in the table.
+    pub(crate) fn entry_key<'v>(
+        &self,
+        value_at: impl Fn(usize) -> ValueRef<'v>,
+        row_key: &[u8],
+    ) -> (Vec<u8>, usize) {
         let mut key = space_key(self.id);
         for (at, direction) in &self.columns {
-            let value = row.get(*at).unwrap_or(&Value::Null);
-            self.limit.encode(value, *direction, &mut key);
+            self.limit.encode(value_at(*at), *direction, &mut key);
         }
         let offset = key.len();
         key.extend_from_slice(row_key.get(SPACE_BYTES..).unwrap_or_default());
@@ -220,8 +223,8 @@ impl IndexSpace {
     pub(crate) fn encode_from(&self, first: usize, values: &[Value], out: &mut Vec<u8>) {
         for (at, value) in values.iter().enumerate() {
             match self.columns.get(first + at) {
-                Some((_, direction)) => self.limit.encode(value, *direction, out),
-                None => encode(value, out),
+                Some((_, direction)) => self.limit.encode(value.as_ref(), *direction, out),
+                None => encode(value.as_ref(), out),
             }
         }
     }

@@ -127,7 +127,7 @@ impl View {
             if columns
                 .iter()
                 .zip(values)
-                .all(|(at, value)| row.values.get(*at) == Some(value))
+                .all(|(at, value)| row.value(*at) == *value)
             {
                 return Ok(Some(row));
             }
@@ -148,7 +148,7 @@ impl ViewInner {
     /// The row under a key of the table.
     pub(crate) fn row(&self, space: &TableSpace, key: &[u8]) -> Result<Option<Row>> {
         self.record(space, key)?
-            .map(|bytes| self.decode(space, &bytes))
+            .map(|bytes| self.decode(space, bytes))
             .transpose()
     }
 
@@ -166,7 +166,7 @@ impl ViewInner {
         ended_at(self, space.table.id, key)
     }
 
-    pub(crate) fn decode(&self, space: &TableSpace, bytes: &[u8]) -> Result<Row> {
+    pub(crate) fn decode(&self, space: &TableSpace, bytes: Slice) -> Result<Row> {
         decode_row(bytes, space.table.columns.len(), self.shape.loaded_at)
     }
 }

@@ -128,12 +128,12 @@ fn compare(replica: &Replica, version: Version) {
     }
     let view = replica.at(version).unwrap();
     let rows = view.scan(ITEMS, &Scan::all()).unwrap();
-    let rows: Vec<_> = rows.map(|row| row.unwrap().values.to_vec()).collect();
+    let rows: Vec<_> = rows.map(|row| row.unwrap().to_values()).collect();
     assert_eq!(rows, expected.values().cloned().collect::<Vec<_>>());
     for row in &rows {
         assert_eq!(
-            view.get(ITEMS, &row[..1]).unwrap().unwrap().values[..],
-            row[..]
+            view.get(ITEMS, &row[..1]).unwrap().unwrap().to_values(),
+            *row
         );
     }
     let mut by_name: Vec<_> = rows
@@ -144,7 +144,7 @@ fn compare(replica: &Replica, version: Version) {
     let found = view.scan(ITEMS, &Scan::of(BY_NAME)).unwrap();
     let found: Vec<_> = found
         .map(|row| row.unwrap())
-        .map(|row| (row.values[1].clone(), row.values[0].clone()))
+        .map(|row| (row.value(1).to_value(), row.value(0).to_value()))
         .collect();
     assert_eq!(found, by_name);
 }

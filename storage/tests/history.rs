@@ -16,7 +16,7 @@ use sample::{BY_NAME, ITEMS, delete, insert, load, options, transaction};
 
 fn names(view: &View, scan: &Scan) -> Vec<String> {
     let rows = view.scan(ITEMS, scan).unwrap();
-    rows.map(|row| row.unwrap().values[1].as_str().unwrap().to_owned())
+    rows.map(|row| row.unwrap().value(1).as_str().unwrap().to_owned())
         .collect()
 }
 
@@ -203,7 +203,7 @@ fn the_state_before_each_commit_is_readable() {
         assert_eq!(view.get(ITEMS, &key).unwrap(), before);
         let change = applied.changes.iter().find(|change| {
             let row = change.old.as_ref().or(change.new.as_ref()).unwrap();
-            row.values[0] == key[0]
+            row.value(0) == key[0]
         });
         assert_eq!(
             change.and_then(|change| change.old.clone()),

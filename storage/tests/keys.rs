@@ -19,7 +19,7 @@ fn a_unique_key_finds_its_row_with_and_without_an_index() {
             .map(|at: &usize| values[*at].clone())
             .collect();
         let row = view.get_by_unique(ITEMS, columns, &key).unwrap().unwrap();
-        assert_eq!(row.values[..], values[..], "{columns:?}");
+        assert_eq!(row.to_values(), values, "{columns:?}");
         let mut other = key;
         other[0] = "nothing".into();
         assert!(
@@ -46,7 +46,7 @@ fn texts_longer_than_an_index_entry_are_told_apart() {
     let found = |end: &str| -> Vec<Value> {
         let scan = Scan::of(BY_NAME).prefix(vec![long(end)]);
         let rows = view.scan(ITEMS, &scan).unwrap();
-        rows.map(|row| row.unwrap().values[0].clone()).collect()
+        rows.map(|row| row.unwrap().value(0).to_value()).collect()
     };
     assert_eq!(found("a"), [Value::from(10.0), Value::from(12.0)]);
     assert_eq!(found("b"), [Value::from(11.0)]);

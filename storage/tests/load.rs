@@ -51,14 +51,14 @@ fn rows_from_several_threads_that_spill_come_out_sorted() {
     let mut expected = 0..1 << BITS;
     for row in view.scan(ITEMS, &Scan::all()).unwrap() {
         let (row, id) = (row.unwrap(), expected.next().unwrap());
-        assert_eq!(row.values[0], Value::from(f64::from(id)));
+        assert_eq!(row.value(0), Value::from(f64::from(id)));
         assert_eq!((row.id, row.version), (id, 100));
     }
     assert!(expected.next().is_none());
     let mut expected = (0..1u32 << BITS).rev();
     for row in view.scan(ITEMS, &Scan::of(BY_NAME)).unwrap() {
         assert_eq!(
-            row.unwrap().values[0],
+            row.unwrap().value(0),
             Value::from(f64::from(expected.next().unwrap()))
         );
     }

@@ -1,7 +1,8 @@
 //! Simple conditions: a column or a literal on the left, a literal on the right.
 
-use std::collections::HashSet;
+use std::hash::RandomState;
 
+use hashbrown::HashSet;
 use kelvin_protocol::{Operand, SimpleOp, Value, ValueType};
 use kelvin_storage::{Column, Table};
 
@@ -40,7 +41,7 @@ pub(crate) fn compile_simple(
         Operand::Literal { value } => {
             let left = Value::from(value);
             Ok(Simple::Const(match compile(table, op, None, right)? {
-                Ok(check) => check.holds(&left),
+                Ok(check) => check.holds(left.as_ref()),
                 Err(truth) => truth,
             }))
         }
@@ -99,7 +100,7 @@ fn among(
     let serde_json::Value::Array(items) = right else {
         return Err(invalid(table, "IN and NOT IN need an array".into()));
     };
-    let mut values: HashSet<Value> = items
+    let mut values: HashSet<Value, RandomState> = items
         .iter()
         .map(Value::from)
         .filter(|value| !value.is_null())

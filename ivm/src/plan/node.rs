@@ -6,7 +6,7 @@ use kelvin_protocol::Value;
 use kelvin_storage::{Row, Table};
 
 use crate::check::Check;
-use crate::order::{RowOrder, Start, column_of};
+use crate::order::{RowOrder, Start};
 
 /// Position of a node in its plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,7 +63,7 @@ impl Node {
         self.correlation
             .iter()
             .zip(partition)
-            .all(|(column, value)| column_of(row, *column) == value)
+            .all(|(column, value)| row.value(*column) == *value)
     }
 }
 
@@ -72,8 +72,8 @@ pub(crate) fn project(row: &Row, columns: &[usize]) -> Option<PartitionKey> {
     columns
         .iter()
         .map(|column| {
-            let value = column_of(row, *column);
-            (!value.is_null()).then(|| value.clone())
+            let value = row.value(*column);
+            (!value.is_null()).then(|| value.to_value())
         })
         .collect()
 }

@@ -14,7 +14,6 @@ use super::{Reader, Step, known_value, serves_partitions};
 use crate::Error;
 use crate::access::Path;
 use crate::check::Check;
-use crate::order::column_of;
 use crate::plan::node::{Node, NodeId, PartitionKey, Predicate};
 
 /// Rows that may be examined to find out whether a query has a selective side. Tests have small
@@ -161,7 +160,7 @@ impl Drive<'_, '_> {
             };
             self.left = left;
             let mut pairs = columns.iter().zip(values);
-            if pairs.all(|(column, value)| column_of(&row, *column) == value)
+            if pairs.all(|(column, value)| row.value(*column) == *value)
                 && self.reader.passes(node, &row)?
             {
                 found.insert(row.id, row);

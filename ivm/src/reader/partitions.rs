@@ -9,7 +9,6 @@ use super::top::Top;
 use super::{Reader, Step, known_value, serves_partitions};
 use crate::Error;
 use crate::access::Path;
-use crate::order::column_of;
 use crate::plan::node::{Node, PartitionKey, Predicate};
 
 /// Rows examined along an order, beyond twice as many as are wanted, before it is tried to find the
@@ -242,5 +241,5 @@ impl Reader<'_> {
 fn agree(columns: &[usize], a: &Row, b: &Row) -> bool {
     columns
         .iter()
-        .all(|column| column_of(a, *column) == column_of(b, *column))
+        .all(|column| a.value(*column) == b.value(*column))
 }

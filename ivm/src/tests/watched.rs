@@ -131,7 +131,7 @@ fn fresh(plan: &Plan, view: &View) -> Rows {
     let mut rows = Rows::new();
     evaluate(plan, view, &Budget::unlimited(), &mut |table, row| {
         let table = view.catalog().table_by_id(table).unwrap();
-        let known = rows.insert(keyed(table, row), row.values.to_vec());
+        let known = rows.insert(keyed(table, row), row.to_values());
         assert!(known.is_none(), "a row came twice");
         ControlFlow::Continue(())
     })
@@ -147,11 +147,11 @@ fn fold(rows: &mut Rows, delta: &PlanDelta, world: &World, context: &str) {
         let held = match &change.new {
             Some(new) => {
                 assert_eq!(keyed(table, new), keyed(table, row), "{context}");
-                rows.insert(keyed(table, new), new.values.to_vec())
+                rows.insert(keyed(table, new), new.to_values())
             }
             None => rows.remove(&keyed(table, row)),
         };
-        let old = change.old.as_ref().map(|row| row.values.to_vec());
+        let old = change.old.as_ref().map(kelvin_storage::Row::to_values);
         assert_eq!(held, old, "old side of a delta: {context}");
     }
 }

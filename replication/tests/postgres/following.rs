@@ -119,7 +119,7 @@ pub(crate) fn rows(replica: &Replica, table: &str) -> Vec<Vec<Value>> {
     };
     view.scan(table.id, &Scan::of(IndexId::PRIMARY))
         .unwrap()
-        .map(|row| row.unwrap().values.to_vec())
+        .map(|row| row.unwrap().to_values())
         .collect()
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use kelvin_ivm::{Plan, PlanDelta, PlanId, RowDelta};
-use kelvin_protocol::{Value, Version};
+use kelvin_protocol::{ValueRef, Version};
 use kelvin_storage::{Catalog, Row, RowId, Table, TableId};
 
 use crate::sync::row_json::{EncodeError, push_string, push_value};
@@ -158,11 +158,11 @@ impl EncodedRows {
 }
 
 fn same_key(old: &Row, new: &Row, key: &[usize]) -> bool {
-    key.iter().all(|at| old.values[*at] == new.values[*at])
+    key.iter().all(|at| old.value(*at) == new.value(*at))
 }
 
 fn encode_put(table: &Table, row: &Row) -> Result<String, EncodeError> {
-    let mut text = String::with_capacity(64 + 24 * row.values.len());
+    let mut text = String::with_capacity(64 + 24 * table.columns.len());
     text.push_str(r#"{"op":"put","tableName":"#);
     push_string(&mut text, &table.name);
     text.push_str(r#","value":"#);
@@ -194,7 +194,7 @@ fn push_columns(
     text.push('{');
     let mut first = true;
     for at in columns {
-        let (Some(column), Some(value)) = (table.columns.get(at), row.values.get(at)) else {
+        let Some(column) = table.columns.get(at) else {
             continue;
         };
         if !first {
@@ -203,21 +203,19 @@ fn push_columns(
         first = false;
         push_string(text, &column.name);
         text.push(':');
-        push_value(text, value).map_err(|error| error.in_column(&table.name, &column.name))?;
+        push_value(text, row.value(at))
+            .map_err(|error| error.in_column(&table.name, &column.name))?;
     }
     text.push('}');
     Ok(())
 }
 
 fn text_of(table: &Table, row: &Row, column: &str) -> Option<Arc<str>> {
-    match row.values.get(table.column(column)?)? {
-        Value::String(text) => Some(Arc::clone(text)),
-        _ => None,
-    }
+    row.value(table.column(column)?).as_str().map(Arc::from)
 }
 
 fn number_of(table: &Table, row: &Row, column: &str) -> Option<u64> {
-    let number = row.values.get(table.column(column)?)?.as_f64()?;
+    let number = row.value(table.column(column)?).as_f64()?;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -254,8 +252,7 @@ fn mutation_op(table: &Table, change: &RowDelta) -> Result<Option<String>, Encod
     let mut result = String::new();
     let value = table
         .column("result")
-        .and_then(|at| row.values.get(at))
-        .unwrap_or(&Value::Null);
+        .map_or(ValueRef::Null, |at| row.value(at));
     push_value(&mut result, value)?;
     Ok(Some(format!(
         r#"{{"op":"put","mutation":{{"id":{id},"result":{result}}}}}"#

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use kelvin_protocol::Value;
+use kelvin_protocol::ValueRef;
 
 /// A value that a JSON number cannot carry to a client unharmed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -27,20 +27,20 @@ impl EncodeError {
 ///
 /// # Errors
 /// For an integer beyond 2^53−1.
-pub fn push_value(text: &mut String, value: &Value) -> Result<(), EncodeError> {
+pub fn push_value(text: &mut String, value: ValueRef<'_>) -> Result<(), EncodeError> {
     match value {
-        Value::Null => text.push_str("null"),
-        Value::Bool(true) => text.push_str("true"),
-        Value::Bool(false) => text.push_str("false"),
-        Value::Number(number) => push_number(text, *number),
-        Value::BigInt(value) => {
+        ValueRef::Null => text.push_str("null"),
+        ValueRef::Bool(true) => text.push_str("true"),
+        ValueRef::Bool(false) => text.push_str("false"),
+        ValueRef::Number(number) => push_number(text, number),
+        ValueRef::BigInt(value) => {
             return Err(EncodeError {
-                value: *value,
+                value,
                 place: String::new(),
             });
         }
-        Value::String(string) => push_string(text, string),
-        Value::Json(json) => text.push_str(json),
+        ValueRef::String(string) => push_string(text, string),
+        ValueRef::Json(json) => text.push_str(json),
     }
     Ok(())
 }
@@ -89,9 +89,11 @@ pub fn push_string(text: &mut String, string: &str) {
 
 #[cfg(test)]
 mod tests {
+    use kelvin_protocol::Value;
+
     use super::*;
 
-    fn json(value: &Value) -> String {
+    fn json(value: ValueRef<'_>) -> String {
         let mut text = String::new();
         push_value(&mut text, value).unwrap();
         text
@@ -106,22 +108,22 @@ mod tests {
             (1_700_000_000_123.456, "1700000000123.456"),
         ];
         for (number, text) in numbers {
-            assert_eq!(json(&Value::from(number)), text);
+            assert_eq!(json(Value::from(number).as_ref()), text);
         }
-        assert_eq!(json(&Value::Number(f64::NAN)), "null");
-        assert_eq!(json(&Value::Number(f64::NEG_INFINITY)), "null");
+        assert_eq!(json(ValueRef::Number(f64::NAN)), "null");
+        assert_eq!(json(ValueRef::Number(f64::NEG_INFINITY)), "null");
     }
 
     #[test]
     fn strings_survive_a_json_parser() {
         for string in ["", "a\"b\\c", "\u{0}\u{1f}\n\r\t", "é😀\u{2028}"] {
-            let text = json(&Value::from(string));
+            let text = json(Value::from(string).as_ref());
             assert_eq!(serde_json::from_str::<String>(&text).unwrap(), string);
         }
     }
 
     #[test]
     fn integers_beyond_doubles_are_refused() {
-        assert!(push_value(&mut String::new(), &Value::BigInt(i64::MAX)).is_err());
+        assert!(push_value(&mut String::new(), ValueRef::BigInt(i64::MAX)).is_err());
     }
 }

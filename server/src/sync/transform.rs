@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kelvin_protocol::{Ast, ErrorBody, ErrorKind, ErroredQuery, Value};
+use kelvin_protocol::{Ast, ErrorBody, ErrorKind, ErroredQuery, Value, ValueRef};
 use serde_json::value::RawValue;
 
 use super::record::Definition;
@@ -174,8 +174,8 @@ fn load_permissions(services: &Services) -> Result<Permissions, ErrorBody> {
     };
     let column = table.and_then(|table| table.column("permissions"));
     let text = match (&row, column) {
-        (Some(row), Some(at)) => match row.values.get(at) {
-            Some(Value::Json(text)) => Some(&**text),
+        (Some(row), Some(at)) => match row.value(at) {
+            ValueRef::Json(text) => Some(text),
             _ => None,
         },
         _ => None,

@@ -478,7 +478,7 @@ fn same(
         (Some(found), Some(expected)) => (found, expected),
         (found, expected) => panic!("{context}: found {found:?}, expected {expected:?}"),
     };
-    assert_eq!(&found.values[..], &expected.values[..], "{context}");
+    assert_eq!(found.to_values(), expected.values, "{context}");
     assert_eq!(found.version, expected.version, "{context}");
     let id = *ids.entry((table, expected.birth)).or_insert(found.id);
     assert_eq!(id, found.id, "{context}: another number for the same row");
