@@ -102,6 +102,7 @@ mod overlay;
 mod past;
 mod replica;
 mod row;
+mod row_counts;
 mod scan;
 mod shape;
 mod sorter;

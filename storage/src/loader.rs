@@ -138,6 +138,11 @@ impl Loader {
         for (table, next) in &next_rows {
             meta.next_row(*table, *next)?;
         }
+        for table in self.catalog.tables() {
+            // Rows are numbered from zero without a gap.
+            let rows = next_rows.get(&table.id).copied().unwrap_or_default();
+            meta.row_count(table.id, rows.into())?;
+        }
         // INVARIANT: the watermark makes the replica complete, so it is written when everything
         // else is on disk; the ingestions have synced their files.
         meta.watermark(version)?;

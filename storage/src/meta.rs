@@ -21,6 +21,8 @@ const BUCKETS: &str = "buckets";
 const NEXT_ROW: &str = "next-row/";
 /// Followed by the number of a table.
 const NEXT_INDEX: &str = "next-index/";
+/// Followed by the number of a table.
+const ROWS: &str = "rows/";
 
 /// Which upstream a replica was copied from. The caller writes it at the end of the load and
 /// compares it after every opening.
@@ -90,6 +92,11 @@ pub(crate) fn read(path: &Path, snapshot: &Snapshot, meta: &Keyspace) -> Result<
         next_rows: reader.by_table(NEXT_ROW)?,
         next_indexes: reader.by_table(NEXT_INDEX)?,
     })
+}
+
+/// The row counts on record.
+pub(crate) fn row_counts(snapshot: &Snapshot, meta: &Keyspace) -> Result<HashMap<TableId, u64>> {
+    Reader { snapshot, meta }.by_table(ROWS)
 }
 
 struct Reader<'a> {
@@ -181,5 +188,9 @@ impl MetaWriter<'_> {
 
     pub(crate) fn next_index(&mut self, table: TableId, index: u16) -> Result<()> {
         self.put(&format!("{NEXT_INDEX}{}", table.0), &index)
+    }
+
+    pub(crate) fn row_count(&mut self, table: TableId, rows: u64) -> Result<()> {
+        self.put(&format!("{ROWS}{}", table.0), &rows)
     }
 }

@@ -114,11 +114,6 @@ impl<'a> Overlay<'a> {
             .collect()
     }
 
-    /// The next free row numbers of the tables that took some.
-    pub(crate) fn taken(&self) -> &HashMap<TableId, RowId> {
-        &self.taken
-    }
-
     /// Writes what changed in the tables, each key once, and what ended into `bucket`. Returns the
     /// bytes of history, roughly.
     pub(crate) fn write(&self, batch: &mut OwnedWriteBatch, bucket: &Keyspace) -> u64 {

@@ -15,6 +15,7 @@ use crate::history::Samples;
 use crate::layout::{GROUPS, META};
 use crate::meta::{self, Meta, MetaWriter, ReplicaIdentity};
 use crate::overlay::Overlay;
+use crate::row_counts::RowCounts;
 use crate::shape::{Shape, open_keyspace};
 use crate::view::View;
 use crate::{Applied, Catalog, Groups, ReplicaOptions, RowChange, RowId, TableId, Transaction};
@@ -35,6 +36,7 @@ pub(crate) struct Inner {
     pub(crate) groups: Keyspace,
     pub(crate) options: ReplicaOptions,
     pub(crate) identity: RwLock<ReplicaIdentity>,
+    pub(crate) row_counts: RowCounts,
     current: RwLock<Current>,
     writer: Mutex<Writer>,
     /// Newest version that is known to survive a power loss.
@@ -115,9 +117,12 @@ impl Replica {
         )?;
         crate::history::remove_orphans(&db, &meta.buckets)?;
         let bucket_bytes = shape.active_bucket()?.keyspace.disk_space();
+        let keyspace = open_keyspace(&db, options, META)?;
+        let row_counts = RowCounts::open(&db, &keyspace, &shape)?;
         let latest = View::new(meta.watermark, false, db.snapshot(), Arc::new(shape));
         let inner = Inner {
-            meta: open_keyspace(&db, options, META)?,
+            meta: keyspace,
+            row_counts,
             groups: open_keyspace(&db, options, GROUPS)?,
             options: options.clone(),
             identity: RwLock::new(meta.identity),
@@ -238,14 +243,20 @@ impl Replica {
             });
         }
         history_bytes += overlay.write(&mut batch, &bucket);
+        let (changes, taken) = overlay.finish();
+        let counts = self.inner.row_counts.after(&changes);
         let mut meta = self.inner.meta_writer(&mut batch);
-        for (table, next) in overlay.taken() {
+        for (table, next) in &taken {
             meta.next_row(*table, *next)?;
         }
+        for (table, rows) in &counts {
+            meta.row_count(*table, *rows)?;
+        }
         meta.watermark(version)?;
-        // INVARIANT: rows, index entries, history, changelog and watermark are in this one batch.
+        // INVARIANT: rows, index entries, history, changelog, row counts and watermark are in this
+        // one batch.
         batch.commit()?;
-        let (changes, taken) = overlay.finish();
+        self.inner.row_counts.install(counts);
         writer.next_rows.extend(taken);
         writer.bucket_bytes += history_bytes;
         self.inner.publish(version, base.inner().shape.clone());

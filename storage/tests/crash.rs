@@ -126,6 +126,9 @@ fn compare(replica: &Replica, version: Version) {
             _ => unreachable!(),
         }
     }
+    if version == replica.watermark() {
+        assert_eq!(replica.row_count(ITEMS), expected.len() as u64);
+    }
     let view = replica.at(version).unwrap();
     let rows = view.scan(ITEMS, &Scan::all()).unwrap();
     let rows: Vec<_> = rows.map(|row| row.unwrap().to_values()).collect();
