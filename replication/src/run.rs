@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kelvin_protocol::Version;
+use kelvin_storage::IndexBuilder;
 use tokio::sync::{Notify, watch};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -47,7 +48,7 @@ impl Prepared {
             publications: self.publications.clone(),
             version: self.facts.version,
             replica: self.replica.clone(),
-            commands: applier.commands(),
+            indexes: IndexBuilder::start(self.replica.clone())?,
             described: Arc::clone(&described),
         };
         let queue = applier.queue();

@@ -1,8 +1,9 @@
 //! Bytes of stored rows and index entries.
 //!
 //! Both start with a format byte and the version since which they stand, big-endian, so that the
-//! history can tell what is visible without opening the archive. A row goes on with its number
-//! and an rkyv archive of its values; an index entry with the offset of the primary key in its key.
+//! history can tell what is visible without opening the archive. A row goes on with its number, its
+//! layout and an rkyv archive of its values; an index entry with the offset of the primary key in its
+//! key.
 //!
 //! An archive is validated where it leaves the engine and becomes a [`Record`]; from then on its
 //! values are read in place. The engine's checksums tell damage of the disk, not whether the bytes
@@ -11,13 +12,14 @@
 use std::sync::Arc;
 
 use fjall::Slice;
-use kelvin_protocol::{Value, ValueRef, Version};
+use kelvin_protocol::{ValueRef, Version};
 use rkyv::rancor;
 use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Serialize};
 use yoke::Yoke;
 
 use crate::error::{Error, Result};
+use crate::evolution::Reading;
 use crate::{Row, RowId};
 
 /// Format of rows and index entries.
@@ -25,7 +27,8 @@ const FORMAT: u8 = 1;
 
 const SINCE: std::ops::Range<usize> = 1..9;
 const ROW_ID: std::ops::Range<usize> = 9..13;
-const ROW_HEADER: usize = 13;
+const LAYOUT: std::ops::Range<usize> = 13..15;
+const ROW_HEADER: usize = 15;
 const KEY_OFFSET: std::ops::Range<usize> = 9..11;
 const ENTRY_BYTES: usize = 11;
 
@@ -47,15 +50,15 @@ struct RowArchive<'a> {
     values: Vec<ValueArchive<'a>>,
 }
 
-impl<'a> From<&'a Value> for ValueArchive<'a> {
-    fn from(value: &'a Value) -> Self {
+impl<'a> From<ValueRef<'a>> for ValueArchive<'a> {
+    fn from(value: ValueRef<'a>) -> Self {
         match value {
-            Value::Null => Self::Null,
-            Value::Bool(value) => Self::Bool(*value),
-            Value::Number(value) => Self::Number(*value),
-            Value::BigInt(value) => Self::BigInt(*value),
-            Value::String(text) => Self::String(text),
-            Value::Json(text) => Self::Json(text),
+            ValueRef::Null => Self::Null,
+            ValueRef::Bool(value) => Self::Bool(value),
+            ValueRef::Number(value) => Self::Number(value),
+            ValueRef::BigInt(value) => Self::BigInt(value),
+            ValueRef::String(text) => Self::String(text),
+            ValueRef::Json(text) => Self::Json(text),
         }
     }
 }
@@ -107,15 +110,21 @@ impl Record {
     }
 }
 
-/// Bytes of a row.
-pub(crate) fn encode_row(version: Version, id: RowId, values: &[Value]) -> Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(ROW_HEADER + 16 * values.len() + 64);
+/// Bytes of a row whose values are those of the columns of `layout`.
+pub(crate) fn encode_row<'v>(
+    version: Version,
+    id: RowId,
+    layout: u16,
+    values: impl Iterator<Item = ValueRef<'v>>,
+) -> Result<Vec<u8>> {
+    let row = RowArchive {
+        values: values.map(ValueArchive::from).collect(),
+    };
+    let mut out = Vec::with_capacity(ROW_HEADER + 16 * row.values.len() + 64);
     out.push(FORMAT);
     out.extend_from_slice(&version.to_be_bytes());
     out.extend_from_slice(&id.to_be_bytes());
-    let row = RowArchive {
-        values: values.iter().map(ValueArchive::from).collect(),
-    };
+    out.extend_from_slice(&layout.to_be_bytes());
     rkyv::api::high::to_bytes_in::<_, rancor::Error>(&row, out)
         .map_err(|error| Error::Invalid(format!("a row cannot be encoded: {error}")))
 }
@@ -127,23 +136,31 @@ pub(crate) fn set_row_id(bytes: &mut [u8], id: RowId) {
     }
 }
 
-/// The row in these bytes.
+/// The row in these bytes. `readings` say how each layout is read, `loaded_at` is the version of rows
+/// that came with the initial copy.
 ///
 /// # Errors
-/// [`Error::Corrupt`] for bytes that are not a row of `columns` values.
-pub(crate) fn decode_row(bytes: Slice, columns: usize, base: Version) -> Result<Row> {
+/// [`Error::Corrupt`] for bytes that are not a row of one of these layouts.
+pub(crate) fn decode_row(bytes: Slice, readings: &[Reading], loaded_at: Version) -> Result<Row> {
     let record = Record::read(bytes)?;
     let bytes = record.bytes();
     let id = array(bytes, ROW_ID).map(RowId::from_be_bytes)?;
     let version = since(bytes)?;
-    if record.len() != columns {
+    let layout = array(bytes, LAYOUT).map(u16::from_be_bytes)?;
+    let reading = readings.get(usize::from(layout));
+    let reading = reading.filter(|reading| reading.width == record.len());
+    let Some(reading) = reading else {
         return Err(Error::Corrupt(format!(
-            "a row has {} values where its table has {columns} columns",
+            "a row of {} values has layout {layout}, which its table does not know",
             record.len()
         )));
-    }
-    let version = if version == LOADED { base } else { version };
-    Ok(Row::new(version, id, record))
+    };
+    let version = if version == LOADED {
+        loaded_at
+    } else {
+        version
+    };
+    Ok(Row::new(version, id, record, reading.sources.clone()))
 }
 
 /// Bytes of an index entry whose primary key starts at `key_offset` of its key.
@@ -186,9 +203,19 @@ fn array<const N: usize>(bytes: &[u8], range: std::ops::Range<usize>) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use kelvin_protocol::Value;
     use proptest::prelude::*;
 
     use super::*;
+
+    fn encode(version: Version, id: RowId, values: &[Value]) -> Vec<u8> {
+        encode_row(version, id, 0, values.iter().map(Value::as_ref)).unwrap()
+    }
+
+    fn decode(bytes: &[u8], width: usize, loaded_at: Version) -> Result<Row> {
+        let sources = None;
+        decode_row(bytes.into(), &[Reading { width, sources }], loaded_at)
+    }
 
     fn any_value() -> impl Strategy<Value = Value> {
         prop_oneof![
@@ -208,8 +235,8 @@ mod tests {
             id in any::<u32>(),
             values in prop::collection::vec(any_value(), 0..9),
         ) {
-            let bytes = encode_row(version, id, &values).unwrap();
-            let row = decode_row(bytes.into(), values.len(), 7).unwrap();
+            let bytes = encode(version, id, &values);
+            let row = decode(&bytes, values.len(), 7).unwrap();
             prop_assert_eq!((row.version, row.id), (version, id));
             prop_assert_eq!(row.to_values(), values);
         }
@@ -221,19 +248,19 @@ mod tests {
             byte in any::<u8>(),
             cut in any::<prop::sample::Index>(),
         ) {
-            let mut bytes = encode_row(3, 4, &values).unwrap();
+            let mut bytes = encode(3, 4, &values);
             let at = at.index(bytes.len());
             bytes[at] = byte;
-            let _ = decode_row(bytes[..cut.index(bytes.len())].into(), values.len(), 7);
-            let _ = decode_row(bytes.into(), values.len(), 7);
+            let _ = decode(&bytes[..cut.index(bytes.len())], values.len(), 7);
+            let _ = decode(&bytes, values.len(), 7);
         }
     }
 
     #[test]
     fn a_loaded_row_has_the_version_of_the_load() {
-        let mut bytes = encode_row(LOADED, 0, &[Value::Null]).unwrap();
+        let mut bytes = encode(LOADED, 0, &[Value::Null]);
         set_row_id(&mut bytes, 9);
-        let row = decode_row(bytes.into(), 1, 77).unwrap();
+        let row = decode(&bytes, 1, 77).unwrap();
         assert_eq!((row.version, row.id), (77, 9));
     }
 }

@@ -32,7 +32,10 @@ impl Catalog {
     /// A catalog of these tables, and of those that were left out with the reason why.
     #[must_use]
     pub fn new(tables: Vec<Table>, unsynced: Vec<UnsyncedTable>) -> Self {
-        let tables: Vec<_> = tables.into_iter().map(Arc::new).collect();
+        Self::of(tables.into_iter().map(Arc::new).collect(), unsynced)
+    }
+
+    pub(crate) fn of(tables: Vec<Arc<Table>>, unsynced: Vec<UnsyncedTable>) -> Self {
         let by_name = tables
             .iter()
             .enumerate()

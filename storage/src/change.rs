@@ -2,7 +2,7 @@
 
 use kelvin_protocol::{Value, Version};
 
-use crate::{Row, TableId};
+use crate::{Row, SchemaChange, TableId};
 
 /// One upstream transaction.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +45,8 @@ pub enum RowOp {
         /// The tables.
         tables: Vec<TableId>,
     },
+    /// Change the schema, for the operations that follow. Its transaction is applied by itself.
+    Schema(Box<SchemaChange>),
 }
 
 /// A new column value, or the note that the old one stands.
@@ -63,8 +65,12 @@ pub struct Applied {
     pub from: Version,
     /// Watermark now.
     pub version: Version,
-    /// Net changes between the two, at most one for a key, in no particular order.
+    /// Net changes between the two, at most one for a key, in no particular order. A table whose key
+    /// changed in between has none.
     pub changes: Vec<RowChange>,
+    /// Tables that are new, gone, or have other columns or another key: all of their rows count as
+    /// changed.
+    pub altered: Vec<TableId>,
 }
 
 /// Net change of one row between two versions. At least one side is there; both have the same key.

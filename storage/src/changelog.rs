@@ -10,10 +10,10 @@ use kelvin_protocol::Version;
 use rkyv::with::{InlineAsBox, Map};
 use rkyv::{Archive, Serialize, rancor};
 
+use crate::RowChange;
 use crate::error::{Error, Result};
 use crate::layout::changelog_key;
-use crate::view::View;
-use crate::{RowChange, TableId};
+use crate::view::{View, ViewInner};
 
 /// Format of a changelog record.
 const FORMAT: u8 = 1;
@@ -22,7 +22,7 @@ const ROWS_PER_RECORD: usize = 256;
 
 #[derive(Archive, Serialize)]
 struct RecordArchive<'a> {
-    tables: Vec<u32>,
+    spaces: Vec<u32>,
     #[rkyv(with = Map<InlineAsBox>)]
     keys: Vec<&'a [u8]>,
 }
@@ -32,12 +32,12 @@ pub(crate) fn write(
     batch: &mut OwnedWriteBatch,
     keyspace: &Keyspace,
     version: Version,
-    rows: &[(TableId, Slice)],
+    rows: &[(u32, Slice)],
 ) -> Result<u64> {
     let mut bytes = 0;
     for (sequence, rows) in (0u32..).zip(rows.chunks(ROWS_PER_RECORD)) {
         let record = RecordArchive {
-            tables: rows.iter().map(|(table, _)| table.0).collect(),
+            spaces: rows.iter().map(|(space, _)| *space).collect(),
             keys: rows.iter().map(|(_, key)| &key[..]).collect(),
         };
         let record = rkyv::api::high::to_bytes_in::<_, rancor::Error>(&record, vec![FORMAT])
@@ -48,14 +48,19 @@ pub(crate) fn write(
     Ok(bytes)
 }
 
-/// Net changes between two views of one replica, `before` being the older.
+/// Net changes between two views of one replica, `before` being the older. Rows of tables that one of
+/// them does not have, or has under other keys, are left out.
 pub(crate) fn between(before: &View, after: &View) -> Result<Vec<RowChange>> {
     let mut changes = Vec::new();
-    for (table, key) in touched(before, after)? {
-        let space = after.inner().shape.table(table)?;
-        let old = before.inner().row(space, &key)?;
-        let new = after.inner().row(space, &key)?;
+    let (before, after) = (before.inner(), after.inner());
+    for (number, key) in touched(before, after)? {
+        let spaces = (before.era.space(number), after.era.space(number));
+        let (Some(was), Some(is)) = spaces else {
+            continue;
+        };
+        let (old, new) = (before.row(was, &key)?, after.row(is, &key)?);
         if old.is_some() || new.is_some() {
+            let table = is.table.id;
             changes.push(RowChange { table, old, new });
         }
     }
@@ -63,21 +68,20 @@ pub(crate) fn between(before: &View, after: &View) -> Result<Vec<RowChange>> {
 }
 
 /// Rows written in `(before, after]`, each once, in the order of their first change.
-fn touched(before: &View, after: &View) -> Result<Vec<(TableId, Slice)>> {
-    let (from, to) = (before.version(), after.version());
+pub(crate) fn touched(before: &ViewInner, after: &ViewInner) -> Result<Vec<(u32, Slice)>> {
+    let (from, to) = (before.version, after.version);
     let mut seen = HashSet::new();
     let mut rows = Vec::new();
     let Some(first) = from.checked_add(1) else {
         return Ok(rows);
     };
-    let view = after.inner();
-    for bucket in &view.shape.buckets {
+    for bucket in &after.shape.buckets {
         let range = &bucket.range;
         if range.from >= to || range.to.is_some_and(|end| end <= from) {
             continue;
         }
         let range = changelog_key(first, 0)..=changelog_key(to, u32::MAX);
-        for record in fjall::Readable::range(&view.snapshot, &bucket.keyspace, range) {
+        for record in fjall::Readable::range(&after.snapshot, &bucket.keyspace, range) {
             let bytes = record.value()?;
             for row in decode(&bytes)? {
                 if seen.insert(row.clone()) {
@@ -90,18 +94,18 @@ fn touched(before: &View, after: &View) -> Result<Vec<(TableId, Slice)>> {
 }
 
 /// The rows in one record.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<(TableId, Slice)>> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<(u32, Slice)>> {
     let corrupt = |what: &str| Error::Corrupt(format!("unreadable changelog: {what}"));
     let Some((&FORMAT, archive)) = bytes.split_first() else {
         return Err(corrupt("unknown format"));
     };
     let record = rkyv::access::<ArchivedRecordArchive<'_>, rancor::Error>(archive)
         .map_err(|error| corrupt(&error.to_string()))?;
-    if record.tables.len() != record.keys.len() {
-        return Err(corrupt("tables and keys do not match"));
+    if record.spaces.len() != record.keys.len() {
+        return Err(corrupt("spaces and keys do not match"));
     }
-    let tables = record.tables.iter().map(|table| TableId(table.to_native()));
-    Ok(tables
+    let spaces = record.spaces.iter().map(|space| space.to_native());
+    Ok(spaces
         .zip(record.keys.iter().map(|key| Slice::from(&key[..])))
         .collect())
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 
 /// Format of the whole replica. Any change of a key or record that an older program would misread
 /// raises it.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 const MARKER: &str = "KELVIN-REPLICA";
 const MAGIC: &str = "kelvin replica, format ";
@@ -119,6 +119,11 @@ impl Directory {
         self.path.join(STORE)
     }
 
+    /// Removes what a process that died has spilled.
+    pub(crate) fn remove_runs(&self) -> Result<()> {
+        remove_folder(self.runs())
+    }
+
     /// Where sorted runs are spilled.
     pub(crate) fn runs(&self) -> PathBuf {
         self.path.join(RUNS)
@@ -130,15 +135,16 @@ fn has_parts(path: &Path) -> bool {
 }
 
 fn remove_parts(path: &Path) -> Result<()> {
-    for part in [STORE, RUNS] {
-        let part = path.join(part);
-        match fs::remove_dir_all(&part) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io(part, error)),
-        }
+    remove_folder(path.join(STORE))?;
+    remove_folder(path.join(RUNS))
+}
+
+fn remove_folder(folder: PathBuf) -> Result<()> {
+    match fs::remove_dir_all(&folder) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io(folder, error)),
     }
-    Ok(())
 }
 
 fn lock(file: &File, path: &Path) -> Result<()> {

@@ -94,6 +94,12 @@ pub enum Error {
     /// The initial copy brought two rows with one key.
     #[error("the copy of table {0:?} brought two rows with the same key: copy it again")]
     Duplicate(String),
+    /// The same index is being built already.
+    #[error("an index on table {0:?} is being built already: wait for it")]
+    Building(String),
+    /// The caller asked to stop.
+    #[error("stopped on request")]
+    Cancelled,
     /// Row numbers of a table are used up.
     #[error("table {0:?} has used up its row numbers: wipe the replica and copy it anew")]
     Exhausted(TableId),
@@ -129,6 +135,10 @@ pub enum ErrorKind {
     KeyTooLong,
     /// See [`Error::Duplicate`].
     Duplicate,
+    /// See [`Error::Building`].
+    Building,
+    /// See [`Error::Cancelled`].
+    Cancelled,
     /// See [`Error::Exhausted`].
     Exhausted,
 }
@@ -164,6 +174,8 @@ impl Error {
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::KeyTooLong { .. } => ErrorKind::KeyTooLong,
             Self::Duplicate(_) => ErrorKind::Duplicate,
+            Self::Building(_) => ErrorKind::Building,
+            Self::Cancelled => ErrorKind::Cancelled,
             Self::Exhausted(_) => ErrorKind::Exhausted,
         }
     }
@@ -182,7 +194,9 @@ impl ErrorKind {
     #[must_use]
     pub fn remedy(self) -> Remedy {
         match self {
-            Self::BelowHorizon | Self::AheadOfWatermark => Remedy::Retry,
+            Self::BelowHorizon | Self::AheadOfWatermark | Self::Building | Self::Cancelled => {
+                Remedy::Retry
+            }
             Self::Poisoned => Remedy::Reopen,
             Self::Missing
             | Self::Corrupt

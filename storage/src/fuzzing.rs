@@ -2,6 +2,7 @@
 
 use kelvin_protocol::{Direction, Value, Version};
 
+use crate::evolution::Reading;
 use crate::key::IndexLimit;
 use crate::{Result, Row, RowId, archive, changelog};
 
@@ -20,7 +21,7 @@ pub fn index_key(values: &[Value], directions: &[Direction]) -> Vec<u8> {
 /// # Errors
 /// Where it cannot be encoded.
 pub fn encode_row(version: Version, id: RowId, values: &[Value]) -> Result<Vec<u8>> {
-    archive::encode_row(version, id, values)
+    archive::encode_row(version, id, 0, values.iter().map(Value::as_ref))
 }
 
 /// The row in these bytes.
@@ -28,7 +29,11 @@ pub fn encode_row(version: Version, id: RowId, values: &[Value]) -> Result<Vec<u
 /// # Errors
 /// [`Corrupt`](crate::Error::Corrupt) where they are none.
 pub fn decode_row(bytes: &[u8], columns: usize) -> Result<Row> {
-    archive::decode_row(bytes.into(), columns, 1)
+    let reading = Reading {
+        width: columns,
+        sources: None,
+    };
+    archive::decode_row(bytes.into(), &[reading], 1)
 }
 
 /// How many rows a record of the changelog names.

@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::layout::{bucket_keyspace, is_bucket_keyspace};
 use crate::meta::BucketRange;
 use crate::replica::{Inner, Writer};
+use crate::retire::Retired;
 use crate::shape::{Bucket, Shape};
 use crate::{Replica, StorageMetrics};
 
@@ -83,14 +84,16 @@ impl Replica {
             inner.trim(&mut writer, version)?;
         }
         inner.trim_to_size(&mut writer)?;
+        inner.sweep_garbage(&mut writer)?;
         // A busy replica sheds its recent views by itself, and somebody may still want the last one.
         if writer.maintained_at == watermark {
-            inner.release_recent();
+            inner.release_recent()?;
         }
         writer.maintained_at = watermark;
         let latest = self.latest()?;
         let shape = &latest.inner().shape;
-        let tables = shape.tables.values().map(|table| &table.keyspace);
+        let spaces = shape.spaces();
+        let tables = spaces.values().map(|space| &space.keyspace);
         let buckets = shape.buckets.iter().map(|bucket| &bucket.keyspace);
         let others = [&inner.meta, &inner.groups];
         let keyspaces = tables.chain(buckets).chain(others);
@@ -110,12 +113,13 @@ impl Replica {
             (current.latest.clone(), current.horizon)
         };
         let shape = &latest.inner().shape;
-        let tables = shape.tables.values().map(|table| &table.keyspace);
+        let spaces = shape.spaces();
+        let tables = spaces.values().map(|space| &space.keyspace);
         let db = &self.inner.db;
         StorageMetrics {
             watermark: latest.version(),
             horizon,
-            tables: shape.tables.len(),
+            tables: latest.catalog().tables().len(),
             buckets: shape.buckets.len(),
             disk_bytes: db.disk_space().unwrap_or_default(),
             table_bytes: tables.map(fjall::Keyspace::disk_space).sum(),
@@ -192,7 +196,8 @@ impl Inner {
         }
     }
 
-    fn shape(&self) -> (Shape, Version) {
+    /// A copy of the shape, and the horizon.
+    pub(crate) fn shape(&self) -> (Shape, Version) {
         let current = self.current();
         ((*current.latest.inner().shape).clone(), current.horizon)
     }
@@ -218,23 +223,25 @@ impl Inner {
         Ok(shape)
     }
 
-    /// Writes down the shape and the horizon, then drops the buckets below the horizon.
-    fn install(&self, _writer: &mut Writer, mut shape: Shape, horizon: Version) -> Result<()> {
+    /// Writes down the shape and the horizon, then drops what is below the horizon.
+    fn install(&self, writer: &mut Writer, mut shape: Shape, horizon: Version) -> Result<()> {
         let dead = |bucket: &Bucket| bucket.range.to.is_some_and(|to| to <= horizon);
         let (dropped, kept) = shape.buckets.drain(..).partition::<Vec<_>, _>(|b| dead(b));
         shape.buckets = kept;
+        let retired = Retired::take(&mut shape, writer, horizon);
         let mut batch = self.db.batch();
         let mut meta = self.meta_writer(&mut batch);
         meta.buckets(&shape.ranges())?;
         meta.horizon(horizon)?;
+        retired.forget(&mut meta);
         batch.commit()?;
-        self.publish_shape(shape, horizon);
+        self.publish_shape(shape, horizon)?;
         // INVARIANT: dropped only once nothing on disk speaks of it. A crash in between leaves an
         // orphan, which the next opening removes. Views that still read it keep its files alive.
         for bucket in dropped {
             self.db.delete_keyspace(bucket.keyspace)?;
         }
-        Ok(())
+        retired.drop_all(&self.db, writer)
     }
 }
 

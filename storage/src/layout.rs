@@ -4,13 +4,15 @@
 //! |---|---|---|
 //! | `meta` | name | one JSON document or number |
 //! | `groups` | name | bytes of the caller |
-//! | `t<table>` | space (0 = rows, else index id), memcomparable key | see [`archive`](crate::archive) |
+//! | `t<space>` | part (0 = rows, else index id), memcomparable key | see [`archive`](crate::archive) |
 //! | `h<bucket>` | `0`, version, sequence | changelog: rows touched |
-//! | `h<bucket>` | `1`, table, key in `t<table>`, version at which it ended | the record as it was |
+//! | `h<bucket>` | `1`, space, key in `t<space>`, version at which it ended | the record as it was |
+//!
+//! A space is one form of a table: it gets another one when its key changes.
 
 use kelvin_protocol::Version;
 
-use crate::{IndexId, TableId};
+use crate::IndexId;
 
 pub(crate) const META: &str = "meta";
 pub(crate) const GROUPS: &str = "groups";
@@ -26,8 +28,13 @@ const ENDED_HEADER: usize = 5;
 /// Bytes of the version at its end.
 const END_BYTES: usize = 8;
 
-pub(crate) fn table_keyspace(table: TableId) -> String {
-    format!("t{}", table.0)
+pub(crate) fn table_keyspace(space: u32) -> String {
+    format!("t{space}")
+}
+
+/// The number in the name of a table's keyspace, if it is one.
+pub(crate) fn space_of_keyspace(name: &str) -> Option<u32> {
+    name.strip_prefix('t')?.parse().ok()
 }
 
 pub(crate) fn bucket_keyspace(bucket: u64) -> String {
@@ -48,17 +55,17 @@ pub(crate) fn space_key(space: IndexId) -> Vec<u8> {
 }
 
 /// Start of the history keys of `key` (or of all keys it is a prefix of).
-pub(crate) fn ended_prefix(table: TableId, key: &[u8]) -> Vec<u8> {
+pub(crate) fn ended_prefix(space: u32, key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(ENDED_HEADER + key.len() + END_BYTES);
     out.push(ENDED);
-    out.extend_from_slice(&table.0.to_be_bytes());
+    out.extend_from_slice(&space.to_be_bytes());
     out.extend_from_slice(key);
     out
 }
 
 /// Key of a record that ended at `end`.
-pub(crate) fn ended_key(table: TableId, key: &[u8], end: Version) -> Vec<u8> {
-    let mut out = ended_prefix(table, key);
+pub(crate) fn ended_key(space: u32, key: &[u8], end: Version) -> Vec<u8> {
+    let mut out = ended_prefix(space, key);
     out.extend_from_slice(&end.to_be_bytes());
     out
 }

@@ -80,18 +80,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod add_index;
 mod archive;
 mod catalog;
 mod change;
 mod changelog;
 mod directory;
 mod engine;
+mod era;
 mod error;
+mod evolution;
 #[doc(hidden)]
 pub mod fuzzing;
 mod groups;
 mod history;
+mod index_build;
+mod index_builder;
 mod key;
 mod layout;
 mod loader;
@@ -101,17 +104,23 @@ mod options;
 mod overlay;
 mod past;
 mod replica;
+mod retire;
 mod row;
 mod row_counts;
 mod scan;
+mod schema;
 mod shape;
+mod sorted_ingest;
 mod sorter;
+mod table_space;
 mod view;
 
 pub use catalog::{Catalog, Column, Index, IndexId, Table, TableId, UnsyncedTable};
 pub use change::{Applied, Datum, RowChange, RowOp, Transaction};
 pub use error::{Error, ErrorKind, Remedy, Result};
 pub use groups::Groups;
+pub use index_build::IndexBuild;
+pub use index_builder::IndexBuilder;
 pub use loader::{Loader, TableLoader};
 pub use meta::ReplicaIdentity;
 pub use metrics::StorageMetrics;
@@ -119,4 +128,5 @@ pub use options::ReplicaOptions;
 pub use replica::Replica;
 pub use row::{Row, RowId};
 pub use scan::{RowScan, Scan, ScanStart};
+pub use schema::{Alteration, SchemaChange};
 pub use view::View;

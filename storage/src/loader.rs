@@ -11,11 +11,14 @@ use kelvin_protocol::{Value, ValueRef, Version};
 use crate::archive::{LOADED, encode_entry, encode_row, set_row_id};
 use crate::directory::Directory;
 use crate::engine;
+use crate::era::{Spaces, TableRecord};
 use crate::error::{Error, Result};
+use crate::evolution::StoredTable;
 use crate::layout::META;
 use crate::meta::{BucketRange, Meta, MetaWriter, ReplicaIdentity};
-use crate::shape::{Shape, TableSpace, open_keyspace};
+use crate::shape::open_keyspace;
 use crate::sorter::{Buffer, Run, RunDirectory};
+use crate::table_space::TableSpace;
 use crate::{Catalog, IndexId, Replica, ReplicaOptions, RowId, TableId};
 
 /// A buffer smaller than this is not spilled, however many loaders share the memory.
@@ -32,11 +35,18 @@ pub struct Loader {
 }
 
 struct Shared {
-    shape: Shape,
+    tables: HashMap<TableId, Arc<TableSpace>>,
     runs: RunDirectory,
     sorted: Mutex<Sorted>,
     load_bytes: u64,
     live: AtomicUsize,
+}
+
+impl Shared {
+    fn table(&self, id: TableId) -> Result<&Arc<TableSpace>> {
+        let table = self.tables.get(&id);
+        table.ok_or_else(|| Error::Invalid(format!("there is no table {}", id.0)))
+    }
 }
 
 /// Runs of each table that wait for the merge.
@@ -75,9 +85,14 @@ impl Replica {
     pub fn create(dir: &Path, options: &ReplicaOptions, catalog: Catalog) -> Result<Loader> {
         let directory = Directory::create(dir)?;
         let db = engine::open(&directory, options)?;
-        let shape = Shape::open(&db, options, Arc::new(catalog.clone()), &[], LOADED)?;
+        let mut spaces = Spaces::new(&db, options);
+        let mut tables = HashMap::new();
+        for table in catalog.tables() {
+            let stored = StoredTable::new((**table).clone(), table.id.0);
+            tables.insert(table.id, Arc::new(spaces.table(stored)?));
+        }
         let shared = Shared {
-            shape,
+            tables,
             runs: RunDirectory::new(directory.runs()),
             sorted: Mutex::default(),
             load_bytes: options.load_bytes,
@@ -99,7 +114,7 @@ impl Loader {
     /// # Errors
     /// [`Error::Invalid`] for a table the catalog does not have.
     pub fn table(&self, id: TableId) -> Result<TableLoader> {
-        let space = self.shared.shape.table(id)?.clone();
+        let space = self.shared.table(id)?.clone();
         self.shared.live.fetch_add(1, Ordering::Relaxed);
         Ok(TableLoader {
             shared: self.shared.clone(),
@@ -130,7 +145,15 @@ impl Loader {
             meta: &keyspace,
             batch: &mut batch,
         };
-        meta.catalog(&self.catalog)?;
+        let stored = self.shared.tables.values().map(|space| &space.stored);
+        let stored: Vec<_> = stored.map(|stored| (**stored).clone()).collect();
+        for table in &stored {
+            meta.table(table.table.id, version, Some(table))?;
+        }
+        meta.unsynced(self.catalog.unsynced())?;
+        let highest = stored.iter().map(|table| table.space).max();
+        let next_space = highest.unwrap_or(0).saturating_add(1);
+        meta.next_space(next_space)?;
         meta.identity(&identity)?;
         meta.horizon(version)?;
         meta.loaded_at(version)?;
@@ -153,7 +176,17 @@ impl Loader {
             watermark: version,
             horizon: version,
             loaded_at: version,
-            catalog: self.catalog,
+            tables: stored
+                .into_iter()
+                .map(|table| TableRecord {
+                    since: version,
+                    id: table.table.id,
+                    table: Some(table),
+                })
+                .collect(),
+            unsynced: self.catalog.unsynced().to_vec(),
+            next_space,
+            garbage: Vec::new(),
             identity,
             buckets: vec![range],
             next_rows,
@@ -180,7 +213,7 @@ impl Loader {
                 let Some((table, runs)) = next else {
                     return Ok(());
                 };
-                let next_row = self.ingest(self.shared.shape.table(table)?, runs)?;
+                let next_row = self.ingest(self.shared.table(table)?, runs)?;
                 let mut next_rows = next_rows.lock().unwrap_or_else(PoisonError::into_inner);
                 next_rows.insert(table, next_row);
             }
@@ -237,7 +270,8 @@ impl TableLoader {
             let (entry, offset) = index.entry_key(value_at, &key);
             self.buffer.push(entry, encode_entry(LOADED, offset));
         }
-        self.buffer.push(key, encode_row(LOADED, 0, &row)?);
+        let row_bytes = encode_row(LOADED, 0, 0, row.iter().map(Value::as_ref))?;
+        self.buffer.push(key, row_bytes);
         drop(row);
         // Half of the memory is for what is being collected, half for what waits sorted.
         let live = self.shared.live.load(Ordering::Relaxed).max(1) as u64;

@@ -8,13 +8,20 @@ use kelvin_protocol::Version;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::era::TableRecord;
 use crate::error::{Error, Result};
-use crate::{Catalog, RowId, Table, TableId, UnsyncedTable};
+use crate::evolution::StoredTable;
+use crate::{IndexId, RowId, TableId, UnsyncedTable};
 
 const WATERMARK: &str = "watermark";
 const HORIZON: &str = "horizon";
 const LOADED_AT: &str = "loaded-at";
-const CATALOG: &str = "catalog";
+const UNSYNCED: &str = "unsynced";
+/// Followed by the number of a table and the version since which it has this form.
+const TABLE: &str = "table/";
+/// Followed by the number of a space and that of an index whose entries are to be removed.
+const GARBAGE: &str = "garbage/";
+const NEXT_SPACE: &str = "next-space";
 const IDENTITY: &str = "identity";
 const BUCKETS: &str = "buckets";
 /// Followed by the number of a table.
@@ -52,22 +59,28 @@ pub(crate) struct BucketRange {
     pub(crate) to: Option<Version>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct StoredCatalog {
-    tables: Vec<Table>,
-    unsynced: Vec<UnsyncedTable>,
-}
-
 /// Everything [`read`] finds.
 pub(crate) struct Meta {
     pub(crate) watermark: Version,
     pub(crate) horizon: Version,
     pub(crate) loaded_at: Version,
-    pub(crate) catalog: Catalog,
+    pub(crate) tables: Vec<TableRecord>,
+    pub(crate) unsynced: Vec<UnsyncedTable>,
     pub(crate) identity: ReplicaIdentity,
     pub(crate) buckets: Vec<BucketRange>,
     pub(crate) next_rows: HashMap<TableId, RowId>,
     pub(crate) next_indexes: HashMap<TableId, u16>,
+    pub(crate) next_space: u32,
+    pub(crate) garbage: Vec<Garbage>,
+}
+
+/// Entries of an index that is no more. They go when no version that can be read has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Garbage {
+    pub(crate) space: u32,
+    pub(crate) index: IndexId,
+    /// The first version without it; zero for one that was never finished.
+    pub(crate) since: Version,
 }
 
 /// Reads all of it.
@@ -81,12 +94,14 @@ pub(crate) fn read(path: &Path, snapshot: &Snapshot, meta: &Keyspace) -> Result<
     let Some(watermark) = reader.find(WATERMARK)? else {
         return Err(Error::Missing(path.into()));
     };
-    let stored: StoredCatalog = reader.get(CATALOG)?;
     Ok(Meta {
         watermark,
         horizon: reader.get(HORIZON)?,
         loaded_at: reader.get(LOADED_AT)?,
-        catalog: Catalog::new(stored.tables, stored.unsynced),
+        tables: reader.tables()?,
+        unsynced: reader.get(UNSYNCED)?,
+        next_space: reader.get(NEXT_SPACE)?,
+        garbage: reader.garbage()?,
         identity: reader.get(IDENTITY)?,
         buckets: reader.get(BUCKETS)?,
         next_rows: reader.by_table(NEXT_ROW)?,
@@ -118,14 +133,46 @@ impl Reader<'_> {
     }
 
     fn by_table<T: DeserializeOwned>(&self, prefix: &str) -> Result<HashMap<TableId, T>> {
-        let mut found = HashMap::new();
+        let records = self.all(prefix, |name| Some(TableId(name.parse().ok()?)))?;
+        Ok(records.into_iter().collect())
+    }
+
+    fn tables(&self) -> Result<Vec<TableRecord>> {
+        let records = self.all(TABLE, |name| {
+            let (id, since) = name.split_once('/')?;
+            Some((TableId(id.parse().ok()?), since.parse().ok()?))
+        })?;
+        let record = |((id, since), table)| TableRecord { since, id, table };
+        Ok(records.into_iter().map(record).collect())
+    }
+
+    fn garbage(&self) -> Result<Vec<Garbage>> {
+        let records = self.all(GARBAGE, |name| {
+            let (space, index) = name.split_once('/')?;
+            Some((space.parse().ok()?, IndexId(index.parse().ok()?)))
+        })?;
+        let garbage = |((space, index), since)| Garbage {
+            space,
+            index,
+            since,
+        };
+        Ok(records.into_iter().map(garbage).collect())
+    }
+
+    /// Every record whose name starts with `prefix`, with what `parse_name` makes of the rest.
+    fn all<N, T: DeserializeOwned>(
+        &self,
+        prefix: &str,
+        parse_name: impl Fn(&str) -> Option<N>,
+    ) -> Result<Vec<(N, T)>> {
+        let mut found = Vec::new();
         for record in self.snapshot.prefix(self.meta, prefix) {
             let (name, bytes) = record.into_inner()?;
-            let table = std::str::from_utf8(&name)
+            let name = std::str::from_utf8(&name)
                 .ok()
-                .and_then(|name| name.strip_prefix(prefix)?.parse().ok())
-                .ok_or_else(|| Error::Corrupt(format!("a record {prefix:?} without a table")))?;
-            found.insert(TableId(table), parse(prefix, &bytes)?);
+                .and_then(|name| parse_name(name.strip_prefix(prefix)?))
+                .ok_or_else(|| Error::Corrupt(format!("a record {prefix:?} with an odd name")))?;
+            found.push((name, parse(prefix, &bytes)?));
         }
         Ok(found)
     }
@@ -170,16 +217,35 @@ impl MetaWriter<'_> {
         self.put(BUCKETS, &buckets)
     }
 
-    pub(crate) fn catalog(&mut self, catalog: &Catalog) -> Result<()> {
-        let stored = StoredCatalog {
-            tables: catalog
-                .tables()
-                .iter()
-                .map(|table| (**table).clone())
-                .collect(),
-            unsynced: catalog.unsynced().to_vec(),
-        };
-        self.put(CATALOG, &stored)
+    pub(crate) fn unsynced(&mut self, tables: &[UnsyncedTable]) -> Result<()> {
+        self.put(UNSYNCED, &tables)
+    }
+
+    /// The form of a table since a version; `None` where it was dropped then.
+    pub(crate) fn table(
+        &mut self,
+        id: TableId,
+        since: Version,
+        table: Option<&StoredTable>,
+    ) -> Result<()> {
+        self.put(&table_name(id, since), &table)
+    }
+
+    /// Forgets a form that no version which can be read has.
+    pub(crate) fn forget_table(&mut self, id: TableId, since: Version) {
+        self.batch.remove(self.meta, table_name(id, since));
+    }
+
+    pub(crate) fn garbage(&mut self, garbage: Garbage) -> Result<()> {
+        self.put(&garbage_name(garbage), &garbage.since)
+    }
+
+    pub(crate) fn forget_garbage(&mut self, garbage: Garbage) {
+        self.batch.remove(self.meta, garbage_name(garbage));
+    }
+
+    pub(crate) fn next_space(&mut self, next: u32) -> Result<()> {
+        self.put(NEXT_SPACE, &next)
     }
 
     pub(crate) fn next_row(&mut self, table: TableId, row: RowId) -> Result<()> {
@@ -193,4 +259,12 @@ impl MetaWriter<'_> {
     pub(crate) fn row_count(&mut self, table: TableId, rows: u64) -> Result<()> {
         self.put(&format!("{ROWS}{}", table.0), &rows)
     }
+}
+
+fn table_name(id: TableId, since: Version) -> String {
+    format!("{TABLE}{}/{since}", id.0)
+}
+
+fn garbage_name(garbage: Garbage) -> String {
+    format!("{GARBAGE}{}/{}", garbage.space, garbage.index.0)
 }

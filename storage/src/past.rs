@@ -11,20 +11,21 @@ use kelvin_protocol::Version;
 
 use crate::archive::since;
 use crate::error::{Error, Result};
+use crate::key::after_prefix;
 use crate::layout::{ended_key, ended_prefix, split_ended};
 use crate::scan::KeyRange;
-use crate::shape::{Bucket, TableSpace};
+use crate::shape::Bucket;
+use crate::table_space::TableSpace;
 use crate::view::ViewInner;
-use crate::{TableId, key::after_prefix};
 
 /// Invisible records of one key that are stepped over before the rest of them is jumped over.
 const STEPS_BEFORE_JUMP: u32 = 8;
 
 /// The record that stood under `key` at the version of the view but has ended since.
-pub(crate) fn ended_at(view: &ViewInner, table: TableId, key: &[u8]) -> Result<Option<Slice>> {
+pub(crate) fn ended_at(view: &ViewInner, space: u32, key: &[u8]) -> Result<Option<Slice>> {
     for bucket in buckets_after(view) {
         // What ends after this bucket began earlier may still stand in a later one, but not both.
-        if let Some(found) = ended_in(view, &bucket.keyspace, table, key)? {
+        if let Some(found) = ended_in(view, &bucket.keyspace, space, key)? {
             return Ok(since_visible(&found, view.version)?.then_some(found));
         }
     }
@@ -41,17 +42,12 @@ fn buckets_after(view: &ViewInner) -> impl Iterator<Item = &Bucket> {
 }
 
 /// The first record under `key` in this bucket that ended after the version of the view.
-fn ended_in(
-    view: &ViewInner,
-    bucket: &Keyspace,
-    table: TableId,
-    key: &[u8],
-) -> Result<Option<Slice>> {
+fn ended_in(view: &ViewInner, bucket: &Keyspace, space: u32, key: &[u8]) -> Result<Option<Slice>> {
     let Some(after) = view.version.checked_add(1) else {
         return Ok(None);
     };
-    let from = ended_key(table, key, after);
-    let to = ended_key(table, key, Version::MAX);
+    let from = ended_key(space, key, after);
+    let to = ended_key(space, key, Version::MAX);
     match view.snapshot.range(bucket, from..=to).next() {
         Some(record) => Ok(Some(record.value()?)),
         None => Ok(None),
@@ -106,7 +102,7 @@ impl PastScan {
         reverse: bool,
     ) -> Result<Self> {
         let history = buckets_after(view)
-            .map(|bucket| HistoryScan::new(view, bucket, space.table.id, &range, reverse))
+            .map(|bucket| HistoryScan::new(view, bucket, space.number(), &range, reverse))
             .collect();
         Ok(Self {
             current: open_range(&view.snapshot, &space.keyspace, &range),
@@ -176,7 +172,7 @@ impl PastScan {
 /// The visible records of one part of the history, in order of their keys in the table.
 struct HistoryScan {
     keyspace: Keyspace,
-    table: TableId,
+    space: u32,
     iter: Option<Iter>,
     range: KeyRange,
     reverse: bool,
@@ -185,17 +181,11 @@ struct HistoryScan {
 }
 
 impl HistoryScan {
-    fn new(
-        view: &ViewInner,
-        bucket: &Bucket,
-        table: TableId,
-        range: &KeyRange,
-        reverse: bool,
-    ) -> Self {
-        let range = history_range(table, range);
+    fn new(view: &ViewInner, bucket: &Bucket, space: u32, range: &KeyRange, reverse: bool) -> Self {
+        let range = history_range(space, range);
         Self {
             keyspace: bucket.keyspace.clone(),
-            table,
+            space,
             iter: open_range(&view.snapshot, &bucket.keyspace, &range),
             range,
             reverse,
@@ -236,7 +226,7 @@ impl HistoryScan {
 
     /// Goes on behind `key`. Keeps the cost of a row that changes all the time at two seeks.
     fn jump_over(&mut self, view: &ViewInner, key: &[u8]) {
-        let prefix = ended_prefix(self.table, key);
+        let prefix = ended_prefix(self.space, key);
         if self.reverse {
             self.range.1 = Bound::Excluded(prefix);
         } else {
@@ -247,7 +237,7 @@ impl HistoryScan {
 
     /// The visible record under `key`.
     fn visible(&self, view: &ViewInner, key: &[u8]) -> Result<Option<Slice>> {
-        let found = ended_in(view, &self.keyspace, self.table, key)?;
+        let found = ended_in(view, &self.keyspace, self.space, key)?;
         match found {
             Some(found) if since_visible(&found, view.version)? => Ok(Some(found)),
             _ => Ok(None),
@@ -257,9 +247,9 @@ impl HistoryScan {
 
 /// The same range, in keys of the history. Bounds are encodings of leading columns or what follows
 /// them, so no whole key is a proper prefix of a bound, and appending versions keeps the order.
-fn history_range(table: TableId, range: &KeyRange) -> KeyRange {
-    let map = |key: &Vec<u8>| ended_prefix(table, key);
-    let whole = ended_prefix(table, &[]);
+fn history_range(space: u32, range: &KeyRange) -> KeyRange {
+    let map = |key: &Vec<u8>| ended_prefix(space, key);
+    let whole = ended_prefix(space, &[]);
     let lower = match &range.0 {
         Bound::Unbounded => Bound::Included(whole.clone()),
         bound => bound.as_ref().map(map),

@@ -10,15 +10,18 @@ use kelvin_protocol::Version;
 
 use crate::directory::Directory;
 use crate::engine;
+use crate::era::Spaces;
 use crate::error::{Error, Result};
 use crate::history::Samples;
+use crate::index_build::Builds;
 use crate::layout::{GROUPS, META};
-use crate::meta::{self, Meta, MetaWriter, ReplicaIdentity};
-use crate::overlay::Overlay;
+use crate::meta::{self, Garbage, Meta, MetaWriter, ReplicaIdentity};
+use crate::overlay::{Overlay, Workshop};
 use crate::row_counts::RowCounts;
-use crate::shape::{Shape, open_keyspace};
+use crate::shape::{Bucket, Shape, open_keyspace};
+use crate::sorted_ingest::Scratch;
 use crate::view::View;
-use crate::{Applied, Catalog, Groups, ReplicaOptions, RowChange, RowId, TableId, Transaction};
+use crate::{Applied, Catalog, Groups, ReplicaOptions, RowId, RowOp, TableId, Transaction};
 
 /// Views at the last so many watermarks that are kept, so that the state before a commit can be read
 /// without consulting the history. Each pins what the batches since have overwritten.
@@ -37,12 +40,14 @@ pub(crate) struct Inner {
     pub(crate) options: ReplicaOptions,
     pub(crate) identity: RwLock<ReplicaIdentity>,
     pub(crate) row_counts: RowCounts,
+    pub(crate) builds: Builds,
+    pub(crate) scratch: Scratch,
     current: RwLock<Current>,
     writer: Mutex<Writer>,
     /// Newest version that is known to survive a power loss.
     durable: AtomicU64,
     /// Dropped last, so that nobody opens the directory while the engine still writes.
-    pub(crate) directory: Directory,
+    _directory: Directory,
 }
 
 /// What readers see. Changes as a whole.
@@ -62,6 +67,20 @@ pub(crate) struct Writer {
     pub(crate) samples: Samples,
     /// Watermark at the last upkeep.
     pub(crate) maintained_at: Version,
+    pub(crate) next_space: u32,
+    /// The forms of tables on record: table and version since which it has it.
+    pub(crate) forms: Vec<(TableId, Version)>,
+    /// Indexes whose entries are to be removed.
+    pub(crate) garbage: Vec<Garbage>,
+}
+
+impl Writer {
+    /// Since when a table has had the form it has at `version`.
+    pub(crate) fn form_of(&self, table: TableId, version: Version) -> Version {
+        let forms = self.forms.iter();
+        let until = forms.filter(|(id, since)| *id == table && *since <= version);
+        until.map(|(_, since)| *since).max().unwrap_or(version)
+    }
 }
 
 impl std::fmt::Debug for Replica {
@@ -84,6 +103,7 @@ impl Replica {
         if !directory.store().exists() {
             return Err(Error::Missing(dir.into()));
         }
+        directory.remove_runs()?;
         let db = engine::open(&directory, options)?;
         if !db.keyspace_exists(META) {
             return Err(Error::Missing(dir.into()));
@@ -108,18 +128,23 @@ impl Replica {
         options: &ReplicaOptions,
         meta: Meta,
     ) -> Result<Self> {
-        let shape = Shape::open(
-            &db,
-            options,
-            Arc::new(meta.catalog),
-            &meta.buckets,
-            meta.loaded_at,
-        )?;
+        let forms = meta.tables.iter().map(|form| (form.id, form.since));
+        let forms: Vec<_> = forms.collect();
+        let mut spaces = Spaces::new(&db, options);
+        let buckets = meta.buckets.iter();
+        let shape = Shape {
+            eras: spaces.eras(meta.tables, &meta.unsynced, meta.horizon)?,
+            buckets: buckets
+                .map(|range| Bucket::open(&db, options, *range))
+                .collect::<Result<_>>()?,
+            loaded_at: meta.loaded_at,
+        };
         crate::history::remove_orphans(&db, &meta.buckets)?;
+        crate::retire::remove_orphans(&db, &shape)?;
         let bucket_bytes = shape.active_bucket()?.keyspace.disk_space();
         let keyspace = open_keyspace(&db, options, META)?;
         let row_counts = RowCounts::open(&db, &keyspace, &shape)?;
-        let latest = View::new(meta.watermark, false, db.snapshot(), Arc::new(shape));
+        let latest = View::new(meta.watermark, false, db.snapshot(), Arc::new(shape))?;
         let inner = Inner {
             meta: keyspace,
             row_counts,
@@ -137,10 +162,15 @@ impl Replica {
                 bucket_bytes,
                 samples: Samples::default(),
                 maintained_at: 0,
+                next_space: meta.next_space,
+                forms,
+                garbage: meta.garbage,
             }),
+            builds: Builds::default(),
+            scratch: Scratch::new(directory.runs()),
             durable: AtomicU64::new(0),
             db,
-            directory,
+            _directory: directory,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -211,14 +241,27 @@ impl Replica {
     /// applies; it may be held up by flushes, so never call this from an asynchronous task.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for operations the catalog does not know; [`Error::Poisoned`] and
-    /// [`Error::Io`] from writing. Nothing is applied then.
+    /// [`Error::Invalid`] for operations the catalog does not know, and for a change of the schema in
+    /// one of several transactions; [`Error::Poisoned`] and [`Error::Io`] from writing. Nothing is
+    /// applied then.
     pub fn apply(&self, transactions: &[Transaction]) -> Result<Applied> {
+        let is_schema = |op: &RowOp| matches!(op, RowOp::Schema(_));
+        if transactions.len() > 1 && transactions.iter().any(|t| t.ops.iter().any(is_schema)) {
+            return Err(Error::Invalid(
+                "a transaction that changes the schema is applied by itself".into(),
+            ));
+        }
         let mut writer = self.inner.writer()?;
         self.inner.rotate_if_full(&mut writer)?;
         let base = self.latest()?;
         let from = base.version();
-        let mut overlay = Overlay::new(&base, &writer.next_rows);
+        let workshop = Workshop {
+            db: &self.inner.db,
+            options: &self.inner.options,
+            scratch: &self.inner.scratch,
+            next_space: writer.next_space,
+        };
+        let mut overlay = Overlay::new(&base, &writer.next_rows, workshop);
         let mut batch = self.inner.db.batch();
         let bucket = base.inner().shape.active_bucket()?.keyspace.clone();
         let mut version = from;
@@ -235,35 +278,50 @@ impl Replica {
             history_bytes += crate::changelog::write(&mut batch, &bucket, version, &touched)?;
         }
         if version == from {
-            let changes = Vec::new();
             return Ok(Applied {
                 from,
                 version,
-                changes,
+                changes: Vec::new(),
+                altered: Vec::new(),
             });
         }
         history_bytes += overlay.write(&mut batch, &bucket);
-        let (changes, taken) = overlay.finish();
-        let counts = self.inner.row_counts.after(&changes);
+        let outcome = overlay.finish();
+        let counts = self.inner.row_counts.after(&outcome.grown);
         let mut meta = self.inner.meta_writer(&mut batch);
-        for (table, next) in &taken {
+        for (table, next) in &outcome.taken {
             meta.next_row(*table, *next)?;
         }
         for (table, rows) in &counts {
             meta.row_count(*table, *rows)?;
         }
+        if let Some(schema) = &outcome.schema {
+            schema.record(&mut meta, version)?;
+        }
         meta.watermark(version)?;
         // INVARIANT: rows, index entries, history, changelog, row counts and watermark are in this
-        // one batch.
+        // one batch, and so is a change of the schema.
         batch.commit()?;
         self.inner.row_counts.install(counts);
-        writer.next_rows.extend(taken);
+        writer.next_rows.extend(outcome.taken);
         writer.bucket_bytes += history_bytes;
-        self.inner.publish(version, base.inner().shape.clone());
+        let mut shape = base.inner().shape.clone();
+        let mut altered = Vec::new();
+        if let Some(schema) = outcome.schema {
+            writer.next_space = schema.next_space;
+            writer.garbage.extend_from_slice(schema.garbage());
+            let forms = schema.altered.iter().map(|table| (*table, version));
+            writer.forms.extend(forms);
+            let era = Arc::new(schema.into_era(version));
+            altered = era.altered_since(&base.inner().era);
+            Arc::make_mut(&mut shape).eras.push(era);
+        }
+        self.inner.publish(version, shape)?;
         Ok(Applied {
             from,
             version,
-            changes,
+            changes: outcome.changes,
+            altered,
         })
     }
 
@@ -280,11 +338,12 @@ impl Replica {
         Ok(())
     }
 
-    /// Net changes in `(from, to]`: one for each row that was written in between.
+    /// What happened in `(from, to]`: the net change of each row that was written in between, and the
+    /// tables whose schema changed.
     ///
     /// # Errors
     /// As [`Replica::at`] for either end; [`Error::Invalid`] if `to` is older than `from`.
-    pub fn changes(&self, from: Version, to: Version) -> Result<Vec<RowChange>> {
+    pub fn changes(&self, from: Version, to: Version) -> Result<Applied> {
         if to < from {
             return Err(Error::Invalid("changes are asked for backwards".into()));
         }
@@ -292,7 +351,12 @@ impl Replica {
             let current = self.inner.current();
             (current.at(from)?, current.at(to)?)
         };
-        crate::changelog::between(&before, &after)
+        Ok(Applied {
+            from,
+            version: to,
+            changes: crate::changelog::between(&before, &after)?,
+            altered: after.inner().era.altered_since(&before.inner().era),
+        })
     }
 
     /// Makes everything applied so far safe from a power loss; returns the version that is.
@@ -339,7 +403,7 @@ impl Current {
         }
         let latest = self.latest.inner();
         let (snapshot, shape) = (latest.snapshot.clone(), latest.shape.clone());
-        Ok(View::new(version, true, snapshot, shape))
+        View::new(version, true, snapshot, shape)
     }
 }
 
@@ -370,8 +434,8 @@ impl Inner {
     /// before another begins. So the snapshot holds exactly the rows of `version`: the engine's own
     /// snapshots may otherwise show half of a batch that is being committed while a flush publishes
     /// a later sequence number.
-    pub(crate) fn publish(&self, version: Version, shape: Arc<Shape>) {
-        let view = View::new(version, false, self.db.snapshot(), shape);
+    pub(crate) fn publish(&self, version: Version, shape: Arc<Shape>) -> Result<()> {
+        let view = View::new(version, false, self.db.snapshot(), shape)?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let earlier = std::mem::replace(&mut current.latest, view);
         if earlier.version() < version {
@@ -380,31 +444,34 @@ impl Inner {
                 current.recent.pop_front();
             }
         }
+        Ok(())
     }
 
     /// Raises the horizon and lets readers see a new shape of the same version.
-    pub(crate) fn publish_shape(&self, shape: Shape, horizon: Version) {
+    pub(crate) fn publish_shape(&self, shape: Shape, horizon: Version) -> Result<()> {
         let version = self.current().latest.version();
-        let view = View::new(version, false, self.db.snapshot(), Arc::new(shape));
+        let view = View::new(version, false, self.db.snapshot(), Arc::new(shape))?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        // Older views would lack a table or an index that the catalog has now.
+        // Older views would lack an index that their catalog has now.
         if !Arc::ptr_eq(current.latest.catalog(), view.catalog()) {
             current.recent.clear();
         }
         current.latest = view;
         current.horizon = horizon;
+        Ok(())
     }
 
     /// Lets go of everything older than the newest view.
-    pub(crate) fn release_recent(&self) {
+    pub(crate) fn release_recent(&self) -> Result<()> {
         let (version, shape) = {
             let current = self.current();
             let latest = &current.latest;
             (latest.version(), latest.inner().shape.clone())
         };
-        let view = View::new(version, false, self.db.snapshot(), shape);
+        let view = View::new(version, false, self.db.snapshot(), shape)?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         current.latest = view;
         current.recent.clear();
+        Ok(())
     }
 }

@@ -1,10 +1,12 @@
 //! Rows as they are read.
 
 use std::fmt;
+use std::sync::Arc;
 
 use kelvin_protocol::{Value, ValueRef, Version};
 
 use crate::archive::Record;
+use crate::evolution::Source;
 
 /// Dense number of a row within its table. It stays with the primary key as long as the row lives.
 pub type RowId = u32;
@@ -18,14 +20,22 @@ pub struct Row {
     /// Its number.
     pub id: RowId,
     record: Record,
+    /// Where the value of each column is, if the record is older than the table's present form.
+    sources: Option<Arc<[Source]>>,
 }
 
 impl Row {
-    pub(crate) fn new(version: Version, id: RowId, record: Record) -> Self {
+    pub(crate) fn new(
+        version: Version,
+        id: RowId,
+        record: Record,
+        sources: Option<Arc<[Source]>>,
+    ) -> Self {
         Self {
             version,
             id,
             record,
+            sources,
         }
     }
 
@@ -36,12 +46,21 @@ impl Row {
     /// The value of the table's column at this position; null beyond the last one.
     #[must_use]
     pub fn value(&self, column: usize) -> ValueRef<'_> {
-        self.record.value(column).unwrap_or(ValueRef::Null)
+        let value = match &self.sources {
+            None => self.record.value(column),
+            Some(sources) => match sources.get(column) {
+                Some(Source::Stored(at)) => self.record.value(*at),
+                Some(Source::Filled(value)) => Some(value.as_ref()),
+                None => None,
+            },
+        };
+        value.unwrap_or(ValueRef::Null)
     }
 
     /// One value for each column of the table, in the table's order.
     pub fn values(&self) -> impl ExactSizeIterator<Item = ValueRef<'_>> {
-        (0..self.record.len()).map(|at| self.value(at))
+        let columns = self.sources.as_ref().map(|sources| sources.len());
+        (0..columns.unwrap_or(self.record.len())).map(|at| self.value(at))
     }
 
     /// All values, copied.

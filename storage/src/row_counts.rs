@@ -11,8 +11,9 @@ use fjall::{Database, Keyspace, Readable};
 use crate::error::Result;
 use crate::layout::space_key;
 use crate::meta::{self, MetaWriter};
-use crate::shape::{Shape, TableSpace};
-use crate::{IndexId, Replica, RowChange, TableId};
+use crate::shape::Shape;
+use crate::table_space::TableSpace;
+use crate::{IndexId, Replica, TableId};
 
 /// The counts of the newest version.
 #[derive(Debug, Default)]
@@ -24,7 +25,7 @@ impl RowCounts {
         let snapshot = db.snapshot();
         let mut counts = meta::row_counts(&snapshot, meta)?;
         let mut batch = db.batch();
-        for (id, space) in &shape.tables {
+        for (id, space) in &shape.era()?.tables {
             if !counts.contains_key(id) {
                 let count = count(&snapshot, space)?;
                 counts.insert(*id, count);
@@ -39,23 +40,15 @@ impl RowCounts {
         Ok(Self(RwLock::new(counts)))
     }
 
-    /// The counts that `changes` alter, as they are afterwards.
-    pub(crate) fn after(&self, changes: &[RowChange]) -> Vec<(TableId, u64)> {
-        let mut added: HashMap<TableId, i64> = HashMap::new();
-        for change in changes {
-            let difference = i64::from(change.new.is_some()) - i64::from(change.old.is_some());
-            if difference != 0 {
-                *added.entry(change.table).or_default() += difference;
-            }
-        }
+    /// The counts of tables that have grown by so many rows, as they are afterwards.
+    pub(crate) fn after(&self, grown: &HashMap<TableId, i64>) -> Vec<(TableId, u64)> {
         let counts = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let altered = added.into_iter().filter(|(_, added)| *added != 0);
-        altered
-            .map(|(table, added)| {
-                let before = counts.get(&table).copied().unwrap_or(0);
-                (table, before.saturating_add_signed(added))
-            })
-            .collect()
+        let after = |(table, grown): (&TableId, &i64)| {
+            let before = counts.get(table).copied().unwrap_or(0);
+            (*table, before.saturating_add_signed(*grown))
+        };
+        let altered = grown.iter().filter(|(_, grown)| **grown != 0);
+        altered.map(after).collect()
     }
 
     /// Takes over counts that are committed.

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::key::{after_prefix, encode_all};
 use crate::layout::space_key;
 use crate::past::{PastScan, open_range, step};
-use crate::shape::{IndexSpace, TableSpace};
+use crate::table_space::{IndexSpace, TableSpace};
 use crate::view::ViewInner;
 use crate::{IndexId, Row, TableId};
 
@@ -108,7 +108,7 @@ impl std::fmt::Debug for RowScan {
 
 impl RowScan {
     pub(crate) fn new(view: &Arc<ViewInner>, table: TableId, scan: &Scan) -> Result<Self> {
-        let space = view.shape.table(table)?.clone();
+        let space = view.era.table(table)?.clone();
         let index = match scan.index {
             IndexId::PRIMARY => None,
             id => Some(space.index(id)?.clone()),

@@ -1,22 +1,23 @@
-//! How the tables of the catalog map to keyspaces and keys at one time.
+//! What there is to read: the schema at each version, and the parts of the history.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
-use kelvin_protocol::{Direction, Value, ValueRef, Version};
+use kelvin_protocol::Version;
 
+use crate::era::Era;
 use crate::error::{Error, Result};
-use crate::key::{IndexLimit, MAX_PRIMARY_BYTES, encode, encode_all};
-use crate::layout::{SPACE_BYTES, bucket_keyspace, space_key, table_keyspace};
+use crate::layout::bucket_keyspace;
 use crate::meta::BucketRange;
-use crate::{Catalog, Index, IndexId, ReplicaOptions, Table, TableId};
+use crate::table_space::TableSpace;
+use crate::{Index, ReplicaOptions};
 
 /// Everything a view needs besides a snapshot. Never changes; a new one takes its place.
 #[derive(Clone)]
 pub(crate) struct Shape {
-    pub(crate) catalog: Arc<Catalog>,
-    pub(crate) tables: HashMap<TableId, Arc<TableSpace>>,
+    /// The schema at every version that can be read, oldest first. The last one is that of now.
+    pub(crate) eras: Vec<Arc<Era>>,
     /// Parts of the history, oldest first. The last one is written to.
     pub(crate) buckets: Vec<Bucket>,
     /// Version of rows that came with the initial copy.
@@ -30,52 +31,57 @@ pub(crate) struct Bucket {
     pub(crate) keyspace: Keyspace,
 }
 
-/// One table and where it is kept.
-pub(crate) struct TableSpace {
-    pub(crate) table: Arc<Table>,
-    pub(crate) keyspace: Keyspace,
-    pub(crate) indexes: Vec<IndexSpace>,
-}
-
-/// How entries of one index look.
-#[derive(Clone, Debug)]
-pub(crate) struct IndexSpace {
-    pub(crate) id: IndexId,
-    pub(crate) columns: Vec<(usize, Direction)>,
-    pub(crate) limit: IndexLimit,
-}
-
 impl Shape {
-    /// Opens (or creates) the keyspaces of a catalog.
-    pub(crate) fn open(
-        db: &Database,
-        options: &ReplicaOptions,
-        catalog: Arc<Catalog>,
-        ranges: &[BucketRange],
-        loaded_at: Version,
-    ) -> Result<Self> {
-        let tables = catalog
-            .tables()
-            .iter()
-            .map(|table| Ok((table.id, Arc::new(TableSpace::open(db, options, table)?))))
-            .collect::<Result<_>>()?;
-        let buckets = ranges
-            .iter()
-            .map(|range| Bucket::open(db, options, *range))
-            .collect::<Result<_>>()?;
-        Ok(Self {
-            catalog,
-            tables,
-            buckets,
-            loaded_at,
-        })
+    /// The schema at `version`.
+    pub(crate) fn era_at(&self, version: Version) -> Result<&Arc<Era>> {
+        let mut eras = self.eras.iter().rev();
+        eras.find(|era| era.since <= version)
+            .or(self.eras.first())
+            .ok_or_else(|| Error::Corrupt("it has no catalog".into()))
     }
 
-    /// The table with this number.
-    pub(crate) fn table(&self, id: TableId) -> Result<&Arc<TableSpace>> {
-        self.tables
-            .get(&id)
-            .ok_or_else(|| Error::Invalid(format!("there is no table {}", id.0)))
+    /// The schema of now.
+    pub(crate) fn era(&self) -> Result<&Arc<Era>> {
+        self.era_at(Version::MAX)
+    }
+
+    /// Every table that any readable version has, once for each keyspace it is or was kept in.
+    pub(crate) fn spaces(&self) -> HashMap<u32, &Arc<TableSpace>> {
+        let spaces = self.eras.iter().flat_map(|era| era.tables.values());
+        spaces.map(|space| (space.number(), space)).collect()
+    }
+
+    /// Makes an index part of the table it was built on, in every era that has its columns. `record`
+    /// hears of each form of the table once, with the first era that has it.
+    pub(crate) fn add_index(
+        &mut self,
+        built_on: &TableSpace,
+        index: &Index,
+        mut record: impl FnMut(&Era, &TableSpace) -> Result<()>,
+    ) -> Result<()> {
+        let mut forms: Vec<(Arc<TableSpace>, Arc<TableSpace>)> = Vec::new();
+        for era in &mut self.eras {
+            let Some(old) = era.space(built_on.number()).cloned() else {
+                continue;
+            };
+            let Some(index) = built_on.stored.index_for(index, &old.stored) else {
+                continue;
+            };
+            let known = forms.iter().find(|(form, _)| Arc::ptr_eq(form, &old));
+            let new = match known {
+                Some((_, new)) => new.clone(),
+                None => {
+                    let mut stored = (*old.stored).clone();
+                    stored.table.indexes.push(index);
+                    let new = Arc::new(TableSpace::new(stored, old.keyspace.clone())?);
+                    record(era, &new)?;
+                    forms.push((old, new.clone()));
+                    new
+                }
+            };
+            *era = Arc::new(era.with(new));
+        }
+        Ok(())
     }
 
     /// The part of the history that is written to.
@@ -102,131 +108,6 @@ impl Bucket {
             range,
             keyspace: open_keyspace(db, options, &bucket_keyspace(range.number))?,
         })
-    }
-}
-
-impl TableSpace {
-    fn open(db: &Database, options: &ReplicaOptions, table: &Arc<Table>) -> Result<Self> {
-        let keyspace = open_keyspace(db, options, &table_keyspace(table.id))?;
-        Self::new(table.clone(), keyspace)
-    }
-
-    /// A table in a keyspace.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a table whose key or indexes name columns it does not have.
-    pub(crate) fn new(table: Arc<Table>, keyspace: Keyspace) -> Result<Self> {
-        let indexes: Vec<_> = table.indexes.iter().map(IndexSpace::new).collect();
-        let mut columns = table.key.iter().copied().chain(
-            table
-                .indexes
-                .iter()
-                .flat_map(|index| index.columns.iter().map(|(at, _)| *at)),
-        );
-        let out_of_range = columns.any(|at| at >= table.columns.len());
-        if out_of_range || indexes.iter().any(|index| index.id == IndexId::PRIMARY) {
-            return Err(Error::Invalid(format!(
-                "table {:?} contradicts itself",
-                table.name
-            )));
-        }
-        Ok(Self {
-            table,
-            keyspace,
-            indexes,
-        })
-    }
-
-    /// The index with this number.
-    pub(crate) fn index(&self, id: IndexId) -> Result<&IndexSpace> {
-        self.indexes
-            .iter()
-            .find(|index| index.id == id)
-            .ok_or_else(|| {
-                Error::Invalid(format!("table {:?} has no index {}", self.table.name, id.0))
-            })
-    }
-
-    /// Key in the table of the row with these values.
-    pub(crate) fn row_key(&self, values: &[Value]) -> Result<Vec<u8>> {
-        if values.len() != self.table.columns.len() {
-            return Err(Error::Invalid(format!(
-                "a row of table {:?} has {} columns, not {}",
-                self.table.name,
-                self.table.columns.len(),
-                values.len()
-            )));
-        }
-        let mut key = space_key(IndexId::PRIMARY);
-        encode_all(
-            self.table.key.iter().filter_map(|at| values.get(*at)),
-            &mut key,
-        );
-        self.check_length(key)
-    }
-
-    /// Key in the table of the row with these values of the primary key.
-    pub(crate) fn primary_key(&self, values: &[Value]) -> Result<Vec<u8>> {
-        if values.len() != self.table.key.len() {
-            return Err(Error::Invalid(format!(
-                "the key of table {:?} has {} columns, not {}",
-                self.table.name,
-                self.table.key.len(),
-                values.len()
-            )));
-        }
-        let mut key = space_key(IndexId::PRIMARY);
-        encode_all(values, &mut key);
-        self.check_length(key)
-    }
-
-    fn check_length(&self, key: Vec<u8>) -> Result<Vec<u8>> {
-        let bytes = key.len() - SPACE_BYTES;
-        if bytes > MAX_PRIMARY_BYTES {
-            return Err(Error::KeyTooLong {
-                table: self.table.name.clone(),
-                bytes,
-                max: MAX_PRIMARY_BYTES,
-            });
-        }
-        Ok(key)
-    }
-}
-
-impl IndexSpace {
-    /// How entries of `index` look.
-    pub(crate) fn new(index: &Index) -> Self {
-        Self {
-            id: index.id,
-            limit: IndexLimit::of(index.columns.len()),
-            columns: index.columns.clone(),
-        }
-    }
-
-    /// Key of the entry for a row, and the offset of the primary key in it. `value_at` gives the
-    /// row's values, `row_key` is its key in the table.
-    pub(crate) fn entry_key<'v>(
-        &self,
-        value_at: impl Fn(usize) -> ValueRef<'v>,
-        row_key: &[u8],
-    ) -> (Vec<u8>, usize) {
-        let mut key = space_key(self.id);
-        for (at, direction) in &self.columns {
-            self.limit.encode(value_at(*at), *direction, &mut key);
-        }
-        let offset = key.len();
-        key.extend_from_slice(row_key.get(SPACE_BYTES..).unwrap_or_default());
-        (key, offset)
-    }
-
-    /// Appends values for the columns from `first` on: those of the index, then those of the key.
-    pub(crate) fn encode_from(&self, first: usize, values: &[Value], out: &mut Vec<u8>) {
-        for (at, value) in values.iter().enumerate() {
-            match self.columns.get(first + at) {
-                Some((_, direction)) => self.limit.encode(value.as_ref(), *direction, out),
-                None => encode(value.as_ref(), out),
-            }
-        }
     }
 }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use fjall::{Readable, Slice, Snapshot};
 use kelvin_protocol::{Value, Version};
 
-use crate::archive::{decode_row, since};
+use crate::archive::since;
+use crate::era::Era;
 use crate::error::{Error, Result};
 use crate::past::ended_at;
 use crate::scan::{RowScan, Scan};
-use crate::shape::{Shape, TableSpace};
+use crate::shape::Shape;
+use crate::table_space::TableSpace;
 use crate::{Catalog, IndexId, Row, TableId};
 
 /// The database exactly as it was at one version. Cloning is cheap.
@@ -26,6 +28,8 @@ pub(crate) struct ViewInner {
     pub(crate) past: bool,
     pub(crate) snapshot: Snapshot,
     pub(crate) shape: Arc<Shape>,
+    /// The schema at the version.
+    pub(crate) era: Arc<Era>,
 }
 
 impl std::fmt::Debug for View {
@@ -38,15 +42,24 @@ impl std::fmt::Debug for View {
 }
 
 impl View {
-    pub(crate) fn new(version: Version, past: bool, snapshot: Snapshot, shape: Arc<Shape>) -> Self {
-        Self {
-            inner: Arc::new(ViewInner {
-                version,
-                past,
-                snapshot,
-                shape,
-            }),
-        }
+    /// # Errors
+    /// [`Error::Corrupt`] where there is no schema for the version.
+    pub(crate) fn new(
+        version: Version,
+        past: bool,
+        snapshot: Snapshot,
+        shape: Arc<Shape>,
+    ) -> Result<Self> {
+        let inner = ViewInner {
+            version,
+            past,
+            snapshot,
+            era: shape.era_at(version)?.clone(),
+            shape,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     pub(crate) fn inner(&self) -> &Arc<ViewInner> {
@@ -62,7 +75,7 @@ impl View {
     /// The tables there are.
     #[must_use]
     pub fn catalog(&self) -> &Arc<Catalog> {
-        &self.inner.shape.catalog
+        &self.inner.era.catalog
     }
 
     /// The row with these values of the table's `key` columns, in their order.
@@ -71,7 +84,7 @@ impl View {
     /// [`Error::Invalid`] for an unknown table or a key of the wrong length, else what reading
     /// brings up.
     pub fn get(&self, table: TableId, key: &[Value]) -> Result<Option<Row>> {
-        let space = self.inner.shape.table(table)?;
+        let space = self.inner.era.table(table)?;
         let key = match space.primary_key(key) {
             Ok(key) => key,
             // No row has such a key, since it could not be written.
@@ -92,7 +105,7 @@ impl View {
         columns: &[usize],
         values: &[Value],
     ) -> Result<Option<Row>> {
-        let space = self.inner.shape.table(table)?;
+        let space = self.inner.era.table(table)?;
         if columns.len() != values.len() {
             return Err(Error::Invalid(
                 "as many values as columns are needed".into(),
@@ -163,10 +176,10 @@ impl ViewInner {
         {
             return Ok(Some(bytes));
         }
-        ended_at(self, space.table.id, key)
+        ended_at(self, space.number(), key)
     }
 
     pub(crate) fn decode(&self, space: &TableSpace, bytes: Slice) -> Result<Row> {
-        decode_row(bytes, space.table.columns.len(), self.shape.loaded_at)
+        space.read(bytes, self.shape.loaded_at)
     }
 }

@@ -84,7 +84,7 @@ fn requests_that_make_no_sense_are_errors() {
             .unwrap_err(),
         view.scan(ITEMS, &Scan::all().prefix(vec![one(), one()]))
             .unwrap_err(),
-        replica.add_index(ITEMS, &[]).unwrap_err(),
+        replica.add_index(ITEMS, &[], &|| true).unwrap_err(),
         replica.changes(101, 100).unwrap_err(),
     ];
     assert!(kinds.iter().all(|error| error.kind() == ErrorKind::Invalid));

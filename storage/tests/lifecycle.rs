@@ -183,7 +183,7 @@ fn identity_groups_and_indexes_survive_a_restart() {
     groups.put("other", b"three").unwrap();
     groups.delete("group/a").unwrap();
     let index = replica
-        .add_index(ITEMS, &[(2, kelvin_protocol::Direction::Desc)])
+        .add_index(ITEMS, &[(2, kelvin_protocol::Direction::Desc)], &|| true)
         .unwrap();
     drop((replica, groups));
 

@@ -45,7 +45,7 @@ fn case(query: &Json) -> Case {
         let table = case.world.catalog().table(table).unwrap().id;
         case.world
             .replica
-            .add_index(table, &[(column, Asc)])
+            .add_index(table, &[(column, Asc)], &|| true)
             .unwrap();
     }
     case.watched = Watched::new(query, &case.world, &ClientKeys::new());
@@ -178,7 +178,10 @@ fn results_do_not_depend_on_the_indexes() {
         vec![(1, Asc), (2, Desc), (0, Desc)],
         vec![(2, Asc), (1, Desc)],
     ] {
-        case.world.replica.add_index(issue_table, &columns).unwrap();
+        case.world
+            .replica
+            .add_index(issue_table, &columns, &|| true)
+            .unwrap();
         let again = Watched::new(&query, &case.world, &ClientKeys::new());
         assert_eq!(again.rows, case.watched.rows, "{columns:?}");
         case.step(|world| {

@@ -541,7 +541,7 @@ fn texts_too_long_for_an_index_still_sort_exactly() {
     let issue = world.catalog().table("issue").unwrap().id;
     world
         .replica
-        .add_index(issue, &[(3, kelvin_protocol::Direction::Asc)])
+        .add_index(issue, &[(3, kelvin_protocol::Direction::Asc)], &|| true)
         .unwrap();
     let query = json!({ "table": "issue", "limit": 2, "orderBy": [["title", "asc"]] });
     let watched = Watched::new(&query, &world, &ClientKeys::new());
@@ -569,7 +569,7 @@ fn a_window_of_texts_too_long_for_an_index_is_refilled_exactly() {
     let table = world.catalog().table("issue").unwrap().id;
     world
         .replica
-        .add_index(table, &[(3, kelvin_protocol::Direction::Asc)])
+        .add_index(table, &[(3, kelvin_protocol::Direction::Asc)], &|| true)
         .unwrap();
     let query = json!({ "table": "issue", "limit": 1, "orderBy": [["title", "asc"]] });
     let watched = Watched::new(&query, &world, &ClientKeys::new());

@@ -1,7 +1,7 @@
 //! Random queries over random histories: what is maintained equals what is evaluated afresh, which
 //! equals what the naive evaluator says, at every version and whatever the indexes.
 
-use kelvin_storage::{Applied, View};
+use kelvin_storage::View;
 
 use super::queries::random_query;
 use super::random::Random;
@@ -69,12 +69,7 @@ fn random_step(random: &mut Random, world: &mut World) -> (ChangeSet, View) {
         world.apply(ops);
     }
     let (from, version) = (before.version(), world.replica.watermark());
-    let changes = world.replica.changes(from, version).unwrap();
-    let applied = Applied {
-        from,
-        version,
-        changes,
-    };
+    let applied = world.replica.changes(from, version).unwrap();
     let before = world.replica.at(from).unwrap();
     (ChangeSet::new(applied), before)
 }

@@ -97,6 +97,7 @@ impl World {
                     self.model.get_mut(table).unwrap().clear();
                 }
             }
+            RowOp::Schema(_) => panic!("schemas stay as they are here"),
         }
     }
 
@@ -104,7 +105,9 @@ impl World {
         let catalog = self.catalog();
         let table = random.pick(catalog.tables());
         let columns = random_index(random, table.columns.len());
-        self.replica.add_index(table.id, &columns).unwrap();
+        self.replica
+            .add_index(table.id, &columns, &|| true)
+            .unwrap();
     }
 }
 

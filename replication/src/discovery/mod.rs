@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use kelvin_storage::Catalog;
 use tokio_postgres::GenericClient;
 
-pub(crate) use compare::{MissingIndex, ROW_FILTERS, SchemaDifference, difference};
+pub(crate) use compare::{ROW_FILTERS, SchemaDifference, difference};
 
 use crate::Result;
 

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kelvin_storage::{Replica, Transaction};
-use tokio::sync::mpsc::{self, Receiver};
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::durability::AppliedMark;
 use super::queue::{QueueSender, Queued, queue};
-use crate::discovery::MissingIndex;
 use crate::{CommitListener, Error, Options, Result};
 
 /// Most transactions applied as one batch.
@@ -19,21 +18,12 @@ const BATCH_TRANSACTIONS: usize = 256;
 const BATCH_OPERATIONS: usize = 4096;
 /// Time between two rounds of upkeep.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(2);
-/// Commands that may wait.
-const COMMANDS: usize = 8;
 /// Longest wait for the thread at the end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Something to do between two batches.
-pub(crate) enum Command {
-    /// Build an index the upstream has.
-    AddIndex(MissingIndex),
-}
 
 /// A handle on the thread.
 pub(crate) struct Applier {
     queue: QueueSender,
-    commands: mpsc::Sender<Command>,
     stop: CancellationToken,
     outcome: oneshot::Receiver<Result<()>>,
 }
@@ -46,7 +36,6 @@ impl Applier {
         mark: AppliedMark,
     ) -> Result<Self> {
         let (queue, transactions) = queue(options);
-        let (commands, inbox) = mpsc::channel(COMMANDS);
         let stop = CancellationToken::new();
         let (result, outcome) = oneshot::channel();
         let worker = Worker {
@@ -54,7 +43,6 @@ impl Applier {
             listener,
             mark,
             transactions,
-            commands: inbox,
             stop: stop.clone(),
             started: Instant::now(),
         };
@@ -69,7 +57,6 @@ impl Applier {
             })?;
         Ok(Self {
             queue,
-            commands,
             stop,
             outcome,
         })
@@ -77,10 +64,6 @@ impl Applier {
 
     pub(crate) fn queue(&self) -> QueueSender {
         self.queue.clone()
-    }
-
-    pub(crate) fn commands(&self) -> mpsc::Sender<Command> {
-        self.commands.clone()
     }
 
     /// Waits until the thread fails. Cancel-safe.
@@ -109,14 +92,12 @@ struct Worker {
     listener: Arc<dyn CommitListener>,
     mark: AppliedMark,
     transactions: Receiver<Queued>,
-    commands: Receiver<Command>,
     stop: CancellationToken,
     started: Instant,
 }
 
 enum Work {
     Transaction(Queued),
-    Command(Command),
     Upkeep,
     Stop,
 }
@@ -127,7 +108,6 @@ impl Worker {
         loop {
             match runtime.block_on(self.next(upkeep)) {
                 Work::Transaction(first) => self.apply(first)?,
-                Work::Command(Command::AddIndex(index)) => self.add_index(&index)?,
                 Work::Upkeep => {
                     self.replica.maintain(self.started.elapsed())?;
                     upkeep = Instant::now() + UPKEEP_INTERVAL;
@@ -142,7 +122,6 @@ impl Worker {
             biased;
             () = self.stop.cancelled() => Work::Stop,
             () = tokio::time::sleep_until(upkeep.into()) => Work::Upkeep,
-            Some(command) = self.commands.recv() => Work::Command(command),
             queued = self.transactions.recv() => queued.map_or(Work::Stop, Work::Transaction),
         }
     }
@@ -171,15 +150,6 @@ impl Worker {
         drop(shares);
         self.mark.applied(applied.version);
         self.listener.committed(applied);
-        Ok(())
-    }
-
-    fn add_index(&self, index: &MissingIndex) -> Result<()> {
-        tracing::info!(
-            index = index.name,
-            "building an index that is new in PostgreSQL"
-        );
-        self.replica.add_index(index.table, &index.columns)?;
         Ok(())
     }
 }

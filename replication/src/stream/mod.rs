@@ -11,7 +11,7 @@ mod relation;
 mod session;
 mod watch;
 
-pub(crate) use applier::{Applier, Command};
+pub(crate) use applier::Applier;
 pub(crate) use assembler::{Assembled, Assembler};
 pub(crate) use backoff::{Backoff, Severity};
 pub(crate) use durability::Durability;

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kelvin_storage::Replica;
-use tokio::sync::{Notify, mpsc};
+use kelvin_storage::{IndexBuilder, Replica};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, IsolationLevel};
 
-use super::Command;
 use crate::discovery::{SchemaDifference, difference, discover};
 use crate::{Address, Error, Result, sql};
 
@@ -28,7 +27,7 @@ pub(crate) struct SchemaWatch {
     /// `server_version_num`.
     pub(crate) version: i32,
     pub(crate) replica: Replica,
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) indexes: IndexBuilder,
     /// Set off when a table is described.
     pub(crate) described: Arc<Notify>,
 }
@@ -77,8 +76,10 @@ impl SchemaWatch {
             Some(SchemaDifference::Structure(reason)) => Ok(Some(reason)),
             Some(SchemaDifference::Indexes(missing)) => {
                 for index in missing {
-                    // The receiver ends with the stream; then this watch ends too.
-                    let _ = self.commands.send(Command::AddIndex(index)).await;
+                    // One that finds no room is asked for again at the next look.
+                    if self.indexes.request(index.table, &index.columns) {
+                        tracing::debug!(index = index.name, "an index is new in PostgreSQL");
+                    }
                 }
                 Ok(None)
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use kelvin_ivm::{Budget, Plan, PlanState};
-use kelvin_storage::{Replica, Row, TableId};
+use kelvin_storage::{IndexBuilder, Replica, Row, TableId};
 use tokio::sync::mpsc::WeakSender;
 
 use super::snapshot::SnapshotCache;
@@ -41,6 +41,7 @@ impl HydrationPool {
     pub fn start(
         replica: &Replica,
         snapshots: &Arc<SnapshotCache>,
+        builder: &Arc<IndexBuilder>,
         engine: &WeakSender<Command>,
         options: &EngineOptions,
     ) -> std::io::Result<Self> {
@@ -50,6 +51,7 @@ impl HydrationPool {
                 queue: Arc::clone(&queue),
                 replica: replica.clone(),
                 snapshots: Arc::clone(snapshots),
+                builder: Arc::clone(builder),
                 engine: engine.clone(),
                 options: options.clone(),
             };
@@ -88,6 +90,7 @@ struct Worker {
     queue: Arc<Queue>,
     replica: Replica,
     snapshots: Arc<SnapshotCache>,
+    builder: Arc<IndexBuilder>,
     engine: WeakSender<Command>,
     options: EngineOptions,
 }
@@ -136,7 +139,7 @@ impl Worker {
     }
 
     fn hydrate(&self, plan: &Arc<Plan>) -> Result<PlanState, String> {
-        super::access::ensure_indexes(&self.replica, plan);
+        super::access::ask_for_indexes(&self.replica, &self.builder, plan);
         let started = Instant::now();
         let view = self.replica.latest().map_err(|error| error.to_string())?;
         let budget = budget(&self.options, started);

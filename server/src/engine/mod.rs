@@ -28,7 +28,7 @@ use std::sync::Arc;
 use kelvin_ivm::{Plan, PlanId};
 use kelvin_protocol::Version;
 use kelvin_replication::CommitListener;
-use kelvin_storage::{Applied, Replica};
+use kelvin_storage::{Applied, IndexBuilder, Replica};
 use tokio::sync::{mpsc, watch};
 
 pub use hydration::budget;
@@ -180,8 +180,14 @@ impl Engine {
         let tables = InternalTables::find(&replica.catalog(), app_id, shard);
         let encoder = Arc::new(RowEncoder::new(replica.catalog(), tables));
         let snapshots = Arc::new(SnapshotCache::new(encoder, options.snapshot_cache_bytes));
-        let pool =
-            hydration::HydrationPool::start(&replica, &snapshots, &commands.downgrade(), &options)?;
+        let builder = IndexBuilder::start(replica.clone()).map_err(std::io::Error::other)?;
+        let pool = hydration::HydrationPool::start(
+            &replica,
+            &snapshots,
+            &Arc::new(builder),
+            &commands.downgrade(),
+            &options,
+        )?;
         let thread = thread::EngineThread::new(
             replica,
             Arc::clone(&snapshots),

@@ -248,12 +248,7 @@ impl EngineThread {
     fn fast_forward(&self, state: &mut PlanState) -> Result<bool, String> {
         let (from, to) = (state.version(), self.version);
         let error = |error: kelvin_storage::Error| error.to_string();
-        let changes = self.replica.changes(from, to).map_err(error)?;
-        let changes = ChangeSet::new(kelvin_storage::Applied {
-            from,
-            version: to,
-            changes,
-        });
+        let changes = ChangeSet::new(self.replica.changes(from, to).map_err(error)?);
         let (before, after) = (
             self.replica.at(from).map_err(error)?,
             self.replica.at(to).map_err(error)?,

@@ -93,6 +93,7 @@ impl Model {
                     db.entry(*table).or_default().clear();
                 }
             }
+            RowOp::Schema(_) => {}
         }
     }
 

@@ -171,6 +171,7 @@ impl<'d> World<'d> {
             from: got_from,
             version: got_version,
             changes,
+            ..
         } = applied;
         assert_eq!((got_from, got_version), (from, version));
         let before = self.replica().at(from).unwrap();
@@ -267,7 +268,7 @@ impl<'d> World<'d> {
                 (at, *self.random.pick(&directions))
             })
             .collect();
-        self.replica().add_index(table, &columns).unwrap();
+        self.replica().add_index(table, &columns, &|| true).unwrap();
     }
 
     fn advance(&mut self) {
@@ -318,8 +319,8 @@ impl<'d> World<'d> {
         }
         let from = self.horizon + self.random.below(span);
         let to = from + self.random.below(watermark - from + 1);
-        let changes = self.replica().changes(from, to).unwrap();
-        self.check_changes(from, to, &changes);
+        let applied = self.replica().changes(from, to).unwrap();
+        self.check_changes(from, to, &applied.changes);
         let beyond = self.replica().at(watermark + 1).unwrap_err();
         assert_eq!(beyond.kind(), ErrorKind::AheadOfWatermark);
         match self.replica().at(self.horizon - 1) {

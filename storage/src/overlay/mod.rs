@@ -1,24 +1,33 @@
 //! Transactions on their way into one batch: reads see what was written before them.
 
-use std::collections::HashMap;
+mod rewrite;
+mod schema;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use fjall::{Keyspace, OwnedWriteBatch, Readable, Slice};
+use fjall::{Keyspace, OwnedWriteBatch, Readable, Slice, Snapshot};
 use kelvin_protocol::{Value, Version};
 
-use crate::archive::{Record, encode_entry, encode_row, entry_primary, since};
+use crate::archive::{encode_entry, entry_primary, since};
+use crate::era::Era;
 use crate::error::{Error, Result};
 use crate::layout::{ended_key, space_key};
-use crate::shape::{IndexSpace, TableSpace};
-use crate::view::{View, ViewInner};
+use crate::table_space::{IndexSpace, TableSpace};
+use crate::view::View;
 use crate::{Datum, IndexId, Row, RowChange, RowId, RowOp, TableId};
+
+pub(crate) use schema::{SchemaDraft, Workshop};
 
 /// Bytes a record of the history takes beside its key and value, for accounting.
 const HISTORY_OVERHEAD: u64 = 24;
 
+/// A key in the keyspace of a space.
+type Place = (u32, Slice);
+
 /// One row the batch has looked at.
 struct RowSlot {
-    table: Arc<TableSpace>,
+    space: Arc<TableSpace>,
     key: Slice,
     before: Option<Row>,
     now: Option<Row>,
@@ -28,7 +37,7 @@ struct RowSlot {
 
 /// One index entry the batch has moved.
 struct EntrySlot {
-    table: Arc<TableSpace>,
+    space: Arc<TableSpace>,
     key: Slice,
     existed: bool,
     now: Option<Slice>,
@@ -36,7 +45,7 @@ struct EntrySlot {
 
 /// A record that ended within the batch.
 struct Ended {
-    table: TableId,
+    space: u32,
     key: Slice,
     end: Version,
     record: Slice,
@@ -44,32 +53,65 @@ struct Ended {
 
 /// Rows and index entries as the transactions so far leave them, over the view they started from.
 pub(crate) struct Overlay<'a> {
-    base: Arc<ViewInner>,
+    /// What was there before the batch, and what a rewrite has put beside it since.
+    snapshot: Snapshot,
+    loaded_at: Version,
+    era: Arc<Era>,
+    /// What the transaction makes of the schema, if it touches it.
+    schema: Option<SchemaDraft>,
+    workshop: Workshop<'a>,
     rows: Vec<RowSlot>,
-    row_at: HashMap<(TableId, Slice), usize>,
+    row_at: HashMap<Place, usize>,
     entries: Vec<EntrySlot>,
-    entry_at: HashMap<(TableId, Slice), usize>,
+    entry_at: HashMap<Place, usize>,
     ended: Vec<Ended>,
+    /// Spaces that the batch leaves as they were, because their table is gone or kept elsewhere now.
+    left: HashSet<u32>,
     /// Next free row numbers before the batch.
     free: &'a HashMap<TableId, RowId>,
     /// Next free row numbers of the tables that took some.
     taken: HashMap<TableId, RowId>,
+    /// By how many rows tables have grown.
+    grown: HashMap<TableId, i64>,
     /// Rows written by the transaction under way, by their place in `rows`.
     touched: Vec<usize>,
 }
 
+/// What a batch comes to.
+pub(crate) struct Outcome {
+    /// The net change of every row that was written and is or was there.
+    pub(crate) changes: Vec<RowChange>,
+    /// The next free row numbers of the tables that took some.
+    pub(crate) taken: HashMap<TableId, RowId>,
+    /// By how many rows tables have grown.
+    pub(crate) grown: HashMap<TableId, i64>,
+    /// The new schema, if there is one.
+    pub(crate) schema: Option<SchemaDraft>,
+}
+
 impl<'a> Overlay<'a> {
     /// Over the newest view. `free` are the next free row numbers.
-    pub(crate) fn new(base: &View, free: &'a HashMap<TableId, RowId>) -> Self {
+    pub(crate) fn new(
+        base: &View,
+        free: &'a HashMap<TableId, RowId>,
+        workshop: Workshop<'a>,
+    ) -> Self {
+        let base = base.inner();
         Self {
-            base: base.inner().clone(),
+            snapshot: base.snapshot.clone(),
+            loaded_at: base.shape.loaded_at,
+            era: base.era.clone(),
+            schema: None,
+            workshop,
             rows: Vec::new(),
             row_at: HashMap::new(),
             entries: Vec::new(),
             entry_at: HashMap::new(),
             ended: Vec::new(),
+            left: HashSet::new(),
             free,
             taken: HashMap::new(),
+            grown: HashMap::new(),
             touched: Vec::new(),
         }
     }
@@ -78,7 +120,7 @@ impl<'a> Overlay<'a> {
     pub(crate) fn apply(&mut self, op: &RowOp, version: Version) -> Result<()> {
         match op {
             RowOp::Insert { table, row } => {
-                let space = self.base.shape.table(*table)?.clone();
+                let space = self.space(*table)?;
                 self.upsert(&space, row, version)
             }
             RowOp::Update {
@@ -86,31 +128,41 @@ impl<'a> Overlay<'a> {
                 old_key,
                 row,
             } => {
-                let space = self.base.shape.table(*table)?.clone();
+                let space = self.space(*table)?;
                 self.update(&space, old_key.as_deref(), row, version)
             }
             RowOp::Delete { table, key } => {
-                let space = self.base.shape.table(*table)?.clone();
+                let space = self.space(*table)?;
                 let key = space.primary_key(key)?;
                 let at = self.load(&space, key.into())?;
                 self.replace(at, None, version)
             }
             RowOp::Truncate { tables } => {
                 for table in tables {
-                    let space = self.base.shape.table(*table)?.clone();
+                    let space = self.space(*table)?;
                     self.truncate(&space, version)?;
                 }
                 Ok(())
             }
+            RowOp::Schema(change) => self.change_schema(change, version),
+        }
+    }
+
+    /// The table as it is now.
+    fn space(&self, id: TableId) -> Result<Arc<TableSpace>> {
+        match &self.schema {
+            Some(draft) => draft.table(id).cloned(),
+            None => self.era.table(id).cloned(),
         }
     }
 
     /// Keys of the rows the transaction under way has written; the next one begins.
-    pub(crate) fn end_transaction(&mut self) -> Vec<(TableId, Slice)> {
+    pub(crate) fn end_transaction(&mut self) -> Vec<Place> {
         let touched = std::mem::take(&mut self.touched);
         let slots = touched.into_iter().filter_map(|at| self.rows.get(at));
         slots
-            .map(|slot| (slot.table.table.id, slot.key.clone()))
+            .map(|slot| (slot.space.number(), slot.key.clone()))
+            .filter(|(space, _)| !self.left.contains(space))
             .collect()
     }
 
@@ -120,39 +172,50 @@ impl<'a> Overlay<'a> {
         let rows = self.rows.iter().filter(|slot| slot.touched.is_some());
         let rows = rows.map(|slot| {
             let record = slot.now.as_ref().map(|row| row.record().bytes());
-            (&slot.table, &slot.key, slot.before.is_some(), record)
+            (&slot.space, &slot.key, slot.before.is_some(), record)
         });
         let entries = self.entries.iter();
-        let entries = entries.map(|slot| (&slot.table, &slot.key, slot.existed, slot.now.as_ref()));
-        for (table, key, existed, record) in rows.chain(entries) {
+        let entries = entries.map(|slot| (&slot.space, &slot.key, slot.existed, slot.now.as_ref()));
+        for (space, key, existed, record) in rows.chain(entries) {
+            if self.left.contains(&space.number()) {
+                continue;
+            }
             match record {
-                Some(record) => batch.insert(&table.keyspace, key.clone(), record.clone()),
-                None if existed => batch.remove(&table.keyspace, key.clone()),
+                Some(record) => batch.insert(&space.keyspace, key.clone(), record.clone()),
+                None if existed => batch.remove(&space.keyspace, key.clone()),
                 None => {}
             }
         }
         let mut bytes = 0;
         for ended in &self.ended {
-            let key = ended_key(ended.table, &ended.key, ended.end);
+            if self.left.contains(&ended.space) {
+                continue;
+            }
+            let key = ended_key(ended.space, &ended.key, ended.end);
             bytes += (key.len() + ended.record.len()) as u64 + HISTORY_OVERHEAD;
             batch.insert(bucket, key, ended.record.clone());
         }
         bytes
     }
 
-    /// The net change of every row that was written and is or was there, and the next free row
-    /// numbers of the tables that took some.
-    pub(crate) fn finish(self) -> (Vec<RowChange>, HashMap<TableId, RowId>) {
-        let written = self.rows.into_iter().filter(|slot| slot.touched.is_some());
-        let changes = written
-            .filter(|slot| slot.before.is_some() || slot.now.is_some())
-            .map(|slot| RowChange {
-                table: slot.table.table.id,
-                old: slot.before,
-                new: slot.now,
-            })
-            .collect();
-        (changes, self.taken)
+    /// What it all comes to.
+    pub(crate) fn finish(self) -> Outcome {
+        let left = self.left;
+        let written = self.rows.into_iter().filter(|slot| {
+            let there = slot.before.is_some() || slot.now.is_some();
+            there && slot.touched.is_some() && !left.contains(&slot.space.number())
+        });
+        let changes = written.map(|slot| RowChange {
+            table: slot.space.table.id,
+            old: slot.before,
+            new: slot.now,
+        });
+        Outcome {
+            changes: changes.collect(),
+            taken: self.taken,
+            grown: self.grown,
+            schema: self.schema,
+        }
     }
 
     fn upsert(&mut self, space: &Arc<TableSpace>, row: &[Value], version: Version) -> Result<()> {
@@ -162,8 +225,8 @@ impl<'a> Overlay<'a> {
             Some(row) => row.id,
             None => self.take_row_id(space.table.id)?,
         };
-        let record = Record::read(encode_row(version, id, row)?.into())?;
-        self.replace(at, Some(Row::new(version, id, record)), version)
+        let row = space.write(version, id, row.iter().map(Value::as_ref))?;
+        self.replace(at, Some(row), version)
     }
 
     fn update(
@@ -195,16 +258,17 @@ impl<'a> Overlay<'a> {
     }
 
     fn truncate(&mut self, space: &Arc<TableSpace>, version: Version) -> Result<()> {
-        let base = self.base.clone();
-        let rows = base
-            .snapshot
-            .prefix(&space.keyspace, space_key(IndexId::PRIMARY));
-        for row in rows {
+        let rows = space_key(IndexId::PRIMARY);
+        for row in self.snapshot.clone().prefix(&space.keyspace, rows) {
             self.load(space, row.key()?)?;
         }
-        let of_table = |slot: &RowSlot| slot.table.table.id == space.table.id;
+        let number = space.number();
         for at in 0..self.rows.len() {
-            if self.rows.get(at).is_some_and(of_table) {
+            if self
+                .rows
+                .get(at)
+                .is_some_and(|slot| slot.space.number() == number)
+            {
                 self.replace(at, None, version)?;
             }
         }
@@ -225,23 +289,23 @@ impl<'a> Overlay<'a> {
 
     /// The place in `rows` of the row under this key.
     fn load(&mut self, space: &Arc<TableSpace>, key: Slice) -> Result<usize> {
-        let id = (space.table.id, key);
-        if let Some(at) = self.row_at.get(&id) {
+        let place = (space.number(), key);
+        if let Some(at) = self.row_at.get(&place) {
             return Ok(*at);
         }
-        let before = match self.base.snapshot.get(&space.keyspace, &id.1)? {
-            Some(bytes) => Some(self.base.decode(space, bytes)?),
+        let before = match self.snapshot.get(&space.keyspace, &place.1)? {
+            Some(bytes) => Some(space.read(bytes, self.loaded_at)?),
             None => None,
         };
         let at = self.rows.len();
         self.rows.push(RowSlot {
-            table: space.clone(),
-            key: id.1.clone(),
+            space: space.clone(),
+            key: place.1.clone(),
             now: before.clone(),
             before,
             touched: None,
         });
-        self.row_at.insert(id, at);
+        self.row_at.insert(place, at);
         Ok(at)
     }
 
@@ -256,12 +320,16 @@ impl<'a> Overlay<'a> {
         if slot.touched.replace(version) != Some(version) {
             self.touched.push(at);
         }
-        let (space, key) = (slot.table.clone(), slot.key.clone());
+        let (space, key) = (slot.space.clone(), slot.key.clone());
+        let growth = i64::from(new.is_some()) - i64::from(old.is_some());
+        if growth != 0 {
+            *self.grown.entry(space.table.id).or_default() += growth;
+        }
         if let Some(old) = &old
             && since(old.record().bytes())? < version
         {
             self.ended.push(Ended {
-                table: space.table.id,
+                space: space.number(),
                 key: key.clone(),
                 end: version,
                 record: old.record().bytes().clone(),
@@ -290,52 +358,69 @@ impl<'a> Overlay<'a> {
             return Ok(());
         }
         if let Some((key, _)) = old {
-            let at = self.load_entry(space, key.into())?;
-            let removed = self.entries.get_mut(at).and_then(|slot| slot.now.take());
-            let Some(record) = removed else {
+            let slot = self.standing_entry(space, key.into())?;
+            let Some(record) = slot.now.take() else {
                 return Err(Error::Corrupt(format!(
                     "index {} of table {:?} lacks the entry of a row",
                     index.id.0, space.table.name
                 )));
             };
-            if since(&record)? < version
-                && let Some(slot) = self.entries.get(at)
-            {
+            if since(&record)? < version {
+                let key = slot.key.clone();
                 self.ended.push(Ended {
-                    table: space.table.id,
-                    key: slot.key.clone(),
+                    space: space.number(),
+                    key,
                     end: version,
                     record,
                 });
             }
         }
         if let Some((key, offset)) = new {
-            let at = self.load_entry(space, key.into())?;
-            if let Some(slot) = self.entries.get_mut(at) {
-                slot.now = Some(encode_entry(version, offset).into());
-            }
+            self.new_entry(space, key.into()).now = Some(encode_entry(version, offset).into());
         }
         Ok(())
     }
 
-    fn load_entry(&mut self, space: &Arc<TableSpace>, key: Slice) -> Result<usize> {
-        let id = (space.table.id, key);
-        if let Some(at) = self.entry_at.get(&id) {
-            return Ok(*at);
-        }
-        let now = self.base.snapshot.get(&space.keyspace, &id.1)?;
+    /// The slot of an entry that should be there.
+    fn standing_entry(&mut self, space: &Arc<TableSpace>, key: Slice) -> Result<&mut EntrySlot> {
+        let place = (space.number(), key);
+        let known = self.entry_at.get(&place).copied();
+        let now = match known {
+            Some(_) => None,
+            None => self.snapshot.get(&space.keyspace, &place.1)?,
+        };
         if let Some(record) = &now {
-            entry_primary(&id.1, record)?;
+            entry_primary(&place.1, record)?;
         }
-        let at = self.entries.len();
-        self.entries.push(EntrySlot {
-            table: space.clone(),
-            key: id.1.clone(),
-            existed: now.is_some(),
-            now,
-        });
-        self.entry_at.insert(id, at);
-        Ok(at)
+        Ok(self.entry_slot(space, place, known, now))
+    }
+
+    /// The slot of an entry that is not there now. Nothing is read for it: an entry belongs to one
+    /// row, and had that row stood in this place before the batch, the batch would know by now.
+    fn new_entry(&mut self, space: &Arc<TableSpace>, key: Slice) -> &mut EntrySlot {
+        let place = (space.number(), key);
+        let known = self.entry_at.get(&place).copied();
+        self.entry_slot(space, place, known, None)
+    }
+
+    fn entry_slot(
+        &mut self,
+        space: &Arc<TableSpace>,
+        place: Place,
+        known: Option<usize>,
+        now: Option<Slice>,
+    ) -> &mut EntrySlot {
+        let at = known.unwrap_or(self.entries.len());
+        if known.is_none() {
+            self.entries.push(EntrySlot {
+                space: space.clone(),
+                key: place.1.clone(),
+                existed: now.is_some(),
+                now,
+            });
+            self.entry_at.insert(place, at);
+        }
+        &mut self.entries[at]
     }
 }
 

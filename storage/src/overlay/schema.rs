@@ -1,0 +1,213 @@
+//! What a transaction does to the schema.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use fjall::Database;
+use kelvin_protocol::Version;
+
+use super::Overlay;
+use crate::era::{Era, Spaces};
+use crate::error::{Error, Result};
+use crate::evolution::StoredTable;
+use crate::meta::{Garbage, MetaWriter};
+use crate::schema::Alteration;
+use crate::sorted_ingest::Scratch;
+use crate::table_space::TableSpace;
+use crate::{IndexId, ReplicaOptions, SchemaChange, Table, TableId, UnsyncedTable};
+
+/// What new and rewritten tables are made with.
+#[derive(Clone, Copy)]
+pub(crate) struct Workshop<'a> {
+    pub(crate) db: &'a Database,
+    pub(crate) options: &'a ReplicaOptions,
+    pub(crate) scratch: &'a Scratch,
+    /// The next number of a space.
+    pub(crate) next_space: u32,
+}
+
+/// The schema as the transaction leaves it.
+pub(crate) struct SchemaDraft {
+    tables: HashMap<TableId, Arc<TableSpace>>,
+    unsynced: Vec<UnsyncedTable>,
+    /// Tables that are new, gone or have another form.
+    pub(crate) altered: BTreeSet<TableId>,
+    /// Indexes that are gone.
+    garbage: Vec<Garbage>,
+    pub(crate) next_space: u32,
+}
+
+impl SchemaDraft {
+    fn of(era: &Era, next_space: u32) -> Self {
+        Self {
+            tables: era.tables.clone(),
+            unsynced: era.catalog.unsynced().to_vec(),
+            altered: BTreeSet::new(),
+            garbage: Vec::new(),
+            next_space,
+        }
+    }
+
+    pub(super) fn table(&self, id: TableId) -> Result<&Arc<TableSpace>> {
+        self.tables
+            .get(&id)
+            .ok_or_else(|| Error::Invalid(format!("there is no table {}", id.0)))
+    }
+
+    /// Whether there is a table of this number.
+    pub(crate) fn has(&self, id: TableId) -> bool {
+        self.tables.contains_key(&id)
+    }
+
+    /// Writes down what changed with `version`.
+    pub(crate) fn record(&self, meta: &mut MetaWriter<'_>, version: Version) -> Result<()> {
+        for id in &self.altered {
+            let stored = self.tables.get(id).map(|space| &*space.stored);
+            meta.table(*id, version, stored)?;
+        }
+        for garbage in &self.garbage {
+            meta.garbage(*garbage)?;
+        }
+        meta.unsynced(&self.unsynced)?;
+        meta.next_space(self.next_space)
+    }
+
+    /// Indexes that are gone.
+    pub(crate) fn garbage(&self) -> &[Garbage] {
+        &self.garbage
+    }
+
+    /// The era that begins with `version`.
+    pub(crate) fn into_era(self, version: Version) -> Era {
+        Era::new(version, self.tables, self.unsynced)
+    }
+
+    pub(super) fn take_space(&mut self) -> Result<u32> {
+        let number = self.next_space;
+        self.next_space = number
+            .checked_add(1)
+            .ok_or_else(|| Error::Invalid("the numbers of spaces are used up".into()))?;
+        Ok(number)
+    }
+
+    pub(super) fn put(&mut self, space: Arc<TableSpace>) {
+        self.altered.insert(space.table.id);
+        self.tables.insert(space.table.id, space);
+    }
+}
+
+impl Overlay<'_> {
+    pub(super) fn change_schema(&mut self, change: &SchemaChange, version: Version) -> Result<()> {
+        if self.schema.is_none() {
+            self.schema = Some(SchemaDraft::of(&self.era, self.workshop.next_space));
+        }
+        match change {
+            SchemaChange::CreateTable(table) => self.create_table(table),
+            SchemaChange::DropTable(table) => self.drop_table(*table),
+            SchemaChange::AlterTable(alteration) => self.alter_table(alteration, version),
+            SchemaChange::DropIndex { table, index } => self.drop_index(*table, *index, version),
+            SchemaChange::SetUnsynced(tables) => {
+                let draft = self.draft()?;
+                draft.unsynced.clone_from(tables);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn draft(&mut self) -> Result<&mut SchemaDraft> {
+        let draft = self.schema.as_mut();
+        draft.ok_or_else(|| Error::Invalid("the schema does not change".into()))
+    }
+
+    /// Opens the keyspace of a table's form.
+    pub(super) fn open(&self, stored: StoredTable) -> Result<Arc<TableSpace>> {
+        let mut spaces = Spaces::new(self.workshop.db, self.workshop.options);
+        Ok(Arc::new(spaces.table(stored)?))
+    }
+
+    fn create_table(&mut self, table: &Table) -> Result<()> {
+        // A number that had rows would give these rows' numbers again.
+        if self.free.contains_key(&table.id) || self.draft()?.has(table.id) {
+            return Err(Error::Invalid(format!(
+                "number {} of the new table {:?} is not new",
+                table.id.0, table.name
+            )));
+        }
+        let number = self.draft()?.take_space()?;
+        let space = self.open(StoredTable::new(table.clone(), number))?;
+        self.taken.insert(table.id, 0);
+        self.draft()?.put(space);
+        Ok(())
+    }
+
+    fn drop_table(&mut self, id: TableId) -> Result<()> {
+        let space = self.space(id)?;
+        self.left.insert(space.number());
+        let draft = self.draft()?;
+        draft.tables.remove(&id);
+        draft.altered.insert(id);
+        Ok(())
+    }
+
+    fn alter_table(&mut self, alteration: &Alteration, version: Version) -> Result<()> {
+        let old = self.space(alteration.table.id)?;
+        let stored = old.stored.altered(alteration)?;
+        let kept = |index: &IndexId| stored.table.indexes.iter().any(|other| other.id == *index);
+        let indexes = old.indexes.iter().map(|index| index.id);
+        let gone: Vec<_> = indexes.filter(|index| !kept(index)).collect();
+        if stored.keys_differ(&old.stored) {
+            let space = self.rewrite(&old, &stored)?;
+            self.draft()?.put(space);
+            return Ok(());
+        }
+        let space = Arc::new(TableSpace::new(stored, old.keyspace.clone())?);
+        self.discard_indexes(&space, gone, version)?;
+        self.read_anew(&space)?;
+        self.draft()?.put(space);
+        Ok(())
+    }
+
+    fn drop_index(&mut self, table: TableId, index: IndexId, version: Version) -> Result<()> {
+        let old = self.space(table)?;
+        old.index(index)?;
+        let mut stored = (*old.stored).clone();
+        stored.table.indexes.retain(|other| other.id != index);
+        let space = Arc::new(TableSpace::new(stored, old.keyspace.clone())?);
+        self.discard_indexes(&space, vec![index], version)?;
+        self.read_anew(&space)?;
+        self.draft()?.put(space);
+        Ok(())
+    }
+
+    /// Notes that the entries of these indexes can be removed when no readable version has them.
+    fn discard_indexes(
+        &mut self,
+        space: &TableSpace,
+        gone: Vec<IndexId>,
+        version: Version,
+    ) -> Result<()> {
+        let number = space.number();
+        let garbage = gone.into_iter().map(|index| Garbage {
+            space: number,
+            index,
+            since: version,
+        });
+        self.draft()?.garbage.extend(garbage);
+        Ok(())
+    }
+
+    /// Lets the rows the transaction has looked at be read by the table's new form.
+    fn read_anew(&mut self, space: &Arc<TableSpace>) -> Result<()> {
+        let number = space.number();
+        for slot in &mut self.rows {
+            if slot.space.number() != number {
+                continue;
+            }
+            slot.space = space.clone();
+            if let Some(row) = &slot.now {
+                slot.now = Some(space.read(row.record().bytes().clone(), self.loaded_at)?);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! Sorting records beside a live replica and adding them to a keyspace.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fjall::Keyspace;
+
+use crate::error::{Error, Result};
+use crate::sorter::{Buffer, Run, RunDirectory};
+
+/// Where runs are spilled, one folder for each use.
+pub(crate) struct Scratch {
+    path: PathBuf,
+    next: AtomicU64,
+}
+
+impl Scratch {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        let next = AtomicU64::new(0);
+        Self { path, next }
+    }
+
+    /// A folder that nobody else uses.
+    fn folder(&self) -> Result<Folder> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.path.join(number.to_string());
+        std::fs::create_dir_all(&path).map_err(|error| Error::io(&path, error))?;
+        Ok(Folder(path))
+    }
+}
+
+/// A folder that goes with its user.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the next opening.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Takes records in any order and ingests them sorted, within a bound of memory.
+pub(crate) struct SortedIngest {
+    runs: RunDirectory,
+    _folder: Folder,
+    sorted: Vec<Run>,
+    buffer: Buffer,
+    limit: usize,
+}
+
+impl SortedIngest {
+    /// One that keeps about `limit` bytes in memory.
+    pub(crate) fn new(scratch: &Scratch, limit: u64) -> Result<Self> {
+        let folder = scratch.folder()?;
+        Ok(Self {
+            runs: RunDirectory::new(folder.0.clone()),
+            _folder: folder,
+            sorted: Vec::new(),
+            buffer: Buffer::default(),
+            limit: usize::try_from(limit).unwrap_or(usize::MAX),
+        })
+    }
+
+    /// Adds a record.
+    pub(crate) fn push(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
+        self.buffer.push(key, value);
+        if self.buffer.bytes() >= self.limit {
+            let run = std::mem::take(&mut self.buffer).into_run();
+            self.sorted.push(self.runs.spill(run)?);
+        }
+        Ok(())
+    }
+
+    /// Adds all records to `keyspace`; `duplicate` is the error for a key that came twice.
+    pub(crate) fn finish(
+        mut self,
+        keyspace: &Keyspace,
+        duplicate: impl Fn() -> Error,
+    ) -> Result<()> {
+        self.sorted.push(self.buffer.into_run());
+        let mut ingestion = keyspace.start_ingestion()?;
+        let mut last: Box<[u8]> = Box::default();
+        for record in self.runs.merge(self.sorted)? {
+            let (key, value) = record?;
+            if key <= last {
+                return Err(duplicate());
+            }
+            ingestion.write(&*key, &*value)?;
+            last = key;
+        }
+        Ok(ingestion.finish()?)
+    }
+}

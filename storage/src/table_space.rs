@@ -1,0 +1,185 @@
+//! One table as it is kept: keys, entries and records.
+
+use std::sync::Arc;
+
+use fjall::{Keyspace, Slice};
+use kelvin_protocol::{Direction, Value, ValueRef, Version};
+
+use crate::archive::{Record, decode_row, encode_row};
+use crate::error::{Error, Result};
+use crate::evolution::{Reading, StoredTable};
+use crate::key::{IndexLimit, MAX_PRIMARY_BYTES, encode, encode_all};
+use crate::layout::{SPACE_BYTES, space_key};
+use crate::{Index, IndexId, Row, RowId, Table};
+
+/// One form of one table and where it is kept.
+pub(crate) struct TableSpace {
+    pub(crate) stored: Arc<StoredTable>,
+    pub(crate) table: Arc<Table>,
+    pub(crate) keyspace: Keyspace,
+    pub(crate) indexes: Vec<IndexSpace>,
+    /// How records of each layout are read.
+    readings: Vec<Reading>,
+    /// The layout records are written with.
+    layout: u16,
+}
+
+/// How entries of one index look.
+#[derive(Clone, Debug)]
+pub(crate) struct IndexSpace {
+    pub(crate) id: IndexId,
+    pub(crate) columns: Vec<(usize, Direction)>,
+    pub(crate) limit: IndexLimit,
+}
+
+impl TableSpace {
+    /// A table in a keyspace.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a table whose key or indexes name columns it does not have.
+    pub(crate) fn new(stored: StoredTable, keyspace: Keyspace) -> Result<Self> {
+        let table = &stored.table;
+        let indexes: Vec<_> = table.indexes.iter().map(IndexSpace::new).collect();
+        let indexed = table.indexes.iter().flat_map(|index| &index.columns);
+        let mut columns = table.key.iter().copied().chain(indexed.map(|(at, _)| *at));
+        let out_of_range = columns.any(|at| at >= table.columns.len());
+        if out_of_range || indexes.iter().any(|index| index.id == IndexId::PRIMARY) {
+            return Err(Error::Invalid(format!(
+                "table {:?} contradicts itself",
+                table.name
+            )));
+        }
+        Ok(Self {
+            readings: stored.readings(),
+            layout: stored.layout()?,
+            table: Arc::new(stored.table.clone()),
+            stored: Arc::new(stored),
+            keyspace,
+            indexes,
+        })
+    }
+
+    /// Names the keyspace and the keys in the history.
+    pub(crate) fn number(&self) -> u32 {
+        self.stored.space
+    }
+
+    /// The row in these bytes; `loaded_at` is the version of rows of the initial copy.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for bytes that are no row of this table.
+    pub(crate) fn read(&self, bytes: Slice, loaded_at: Version) -> Result<Row> {
+        decode_row(bytes, &self.readings, loaded_at)
+    }
+
+    /// The row with these values, as it is stored.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a value that cannot be encoded.
+    pub(crate) fn write<'v>(
+        &self,
+        version: Version,
+        id: RowId,
+        values: impl Iterator<Item = ValueRef<'v>>,
+    ) -> Result<Row> {
+        let bytes = encode_row(version, id, self.layout, values)?;
+        Ok(Row::new(version, id, Record::read(bytes.into())?, None))
+    }
+
+    /// The index with this number.
+    pub(crate) fn index(&self, id: IndexId) -> Result<&IndexSpace> {
+        self.indexes
+            .iter()
+            .find(|index| index.id == id)
+            .ok_or_else(|| {
+                Error::Invalid(format!("table {:?} has no index {}", self.table.name, id.0))
+            })
+    }
+
+    /// Key in the table of the row with these values.
+    pub(crate) fn row_key(&self, values: &[Value]) -> Result<Vec<u8>> {
+        if values.len() != self.table.columns.len() {
+            return Err(Error::Invalid(format!(
+                "a row of table {:?} has {} columns, not {}",
+                self.table.name,
+                self.table.columns.len(),
+                values.len()
+            )));
+        }
+        self.row_key_of(|at| values.get(at).map_or(ValueRef::Null, Value::as_ref))
+    }
+
+    /// Key in the table of the row whose values `value_at` gives.
+    pub(crate) fn row_key_of<'v>(
+        &self,
+        value_at: impl Fn(usize) -> ValueRef<'v>,
+    ) -> Result<Vec<u8>> {
+        let mut key = space_key(IndexId::PRIMARY);
+        encode_all(self.table.key.iter().map(|at| value_at(*at)), &mut key);
+        self.check_length(key)
+    }
+
+    /// Key in the table of the row with these values of the primary key.
+    pub(crate) fn primary_key(&self, values: &[Value]) -> Result<Vec<u8>> {
+        if values.len() != self.table.key.len() {
+            return Err(Error::Invalid(format!(
+                "the key of table {:?} has {} columns, not {}",
+                self.table.name,
+                self.table.key.len(),
+                values.len()
+            )));
+        }
+        let mut key = space_key(IndexId::PRIMARY);
+        encode_all(values, &mut key);
+        self.check_length(key)
+    }
+
+    fn check_length(&self, key: Vec<u8>) -> Result<Vec<u8>> {
+        let bytes = key.len() - SPACE_BYTES;
+        if bytes > MAX_PRIMARY_BYTES {
+            return Err(Error::KeyTooLong {
+                table: self.table.name.clone(),
+                bytes,
+                max: MAX_PRIMARY_BYTES,
+            });
+        }
+        Ok(key)
+    }
+}
+
+impl IndexSpace {
+    /// How entries of `index` look.
+    pub(crate) fn new(index: &Index) -> Self {
+        Self {
+            id: index.id,
+            limit: IndexLimit::of(index.columns.len()),
+            columns: index.columns.clone(),
+        }
+    }
+
+    /// Key of the entry for a row, and the offset of the primary key in it. `value_at` gives the
+    /// row's values, `row_key` is its key in the table.
+    pub(crate) fn entry_key<'v>(
+        &self,
+        value_at: impl Fn(usize) -> ValueRef<'v>,
+        row_key: &[u8],
+    ) -> (Vec<u8>, usize) {
+        let mut key = space_key(self.id);
+        for (at, direction) in &self.columns {
+            self.limit.encode(value_at(*at), *direction, &mut key);
+        }
+        let offset = key.len();
+        key.extend_from_slice(row_key.get(SPACE_BYTES..).unwrap_or_default());
+        (key, offset)
+    }
+
+    /// Appends values for the columns from `first` on: those of the index, then those of the key.
+    pub(crate) fn encode_from(&self, first: usize, values: &[Value], out: &mut Vec<u8>) {
+        for (at, value) in values.iter().enumerate() {
+            match self.columns.get(first + at) {
+                Some((_, direction)) => self.limit.encode(value.as_ref(), *direction, out),
+                None => encode(value.as_ref(), out),
+            }
+        }
+    }
+}
