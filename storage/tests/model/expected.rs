@@ -2,9 +2,12 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use kelvin_protocol::{Direction, Value, Version};
-use kelvin_storage::{Catalog, Datum, IndexId, RowOp, Scan, Table, TableId, Transaction};
+use kelvin_storage::{
+    Alteration, Datum, IndexId, RowOp, Scan, SchemaChange, Table, TableId, Transaction,
+};
 
 /// A row: since when it stands, which birth of its key it belongs to, its values.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,19 +17,37 @@ pub struct Expected {
     pub values: Vec<Value>,
 }
 
-pub type Rows = BTreeMap<Vec<Value>, Expected>;
-pub type Database = BTreeMap<TableId, Rows>;
+pub type Rows = BTreeMap<Vec<Value>, Rc<Expected>>;
 
-/// Every version of the database.
+/// A table with its rows by key.
+#[derive(Clone, Debug)]
+pub struct Contents {
+    /// Its form, but for the indexes.
+    pub table: Table,
+    /// Raised whenever the form changes.
+    pub form: u64,
+    pub rows: Rows,
+}
+
+pub type Database = BTreeMap<TableId, Rc<Contents>>;
+
+/// Every version of the database that can be read.
 pub struct Model {
-    pub versions: BTreeMap<Version, Database>,
+    versions: BTreeMap<Version, Database>,
     births: u64,
+    forms: u64,
 }
 
 impl Model {
-    pub fn new(version: Version, database: Database) -> Self {
+    pub fn new(version: Version, tables: Vec<(Table, Rows)>) -> Self {
+        let contents = |(table, rows): (Table, Rows)| {
+            let form = 0;
+            (table.id, Rc::new(Contents { table, form, rows }))
+        };
+        let database = tables.into_iter().map(contents).collect();
         Self {
             births: 1_000_000,
+            forms: 0,
             versions: BTreeMap::from([(version, database)]),
         }
     }
@@ -40,30 +61,44 @@ impl Model {
         self.versions.range(..=version).next_back().unwrap().1
     }
 
-    pub fn apply(&mut self, catalog: &Catalog, transaction: &Transaction) {
+    /// The newest database.
+    pub fn latest(&self) -> &Database {
+        self.at(Version::MAX)
+    }
+
+    /// Forgets what only versions below `horizon` need.
+    pub fn forget(&mut self, horizon: Version) {
+        let first = self.versions.range(..=horizon).next_back();
+        if let Some((first, _)) = first {
+            self.versions = self.versions.split_off(&first.clone());
+        }
+    }
+
+    pub fn apply(&mut self, transaction: &Transaction) {
         if transaction.version <= self.watermark() {
             return;
         }
-        let mut database = self.at(transaction.version).clone();
+        let mut database = self.latest().clone();
         for op in &transaction.ops {
-            self.apply_op(&mut database, catalog, op, transaction.version);
+            self.apply_op(&mut database, op, transaction.version);
         }
         self.versions.insert(transaction.version, database);
     }
 
-    fn apply_op(&mut self, db: &mut Database, catalog: &Catalog, op: &RowOp, version: Version) {
+    pub fn apply_op(&mut self, db: &mut Database, op: &RowOp, version: Version) {
         match op {
             RowOp::Insert { table, row } => {
-                let key = key_of(catalog.table_by_id(*table).unwrap(), row);
-                self.put(db.entry(*table).or_default(), key, row.clone(), version);
+                let contents = contents(db, *table);
+                let key = key_of(&contents.table, row);
+                self.put(&mut contents.rows, key, row.clone(), version);
             }
             RowOp::Update {
                 table,
                 old_key,
                 row,
             } => {
-                let spec = catalog.table_by_id(*table).unwrap();
-                let rows = db.entry(*table).or_default();
+                let contents = contents(db, *table);
+                let spec = &contents.table;
                 let old_key = old_key.clone().unwrap_or_else(|| {
                     let value = |at: &usize| match &row[*at] {
                         Datum::Value(value) => value.clone(),
@@ -71,6 +106,7 @@ impl Model {
                     };
                     spec.key.iter().map(value).collect()
                 });
+                let rows = &mut contents.rows;
                 let old = rows.get(&old_key).cloned();
                 let value = |(at, datum): (usize, &Datum)| match datum {
                     Datum::Value(value) => value.clone(),
@@ -86,14 +122,14 @@ impl Model {
                 self.put(rows, key, values, version);
             }
             RowOp::Delete { table, key } => {
-                db.entry(*table).or_default().remove(key);
+                contents(db, *table).rows.remove(key);
             }
             RowOp::Truncate { tables } => {
                 for table in tables {
-                    db.entry(*table).or_default().clear();
+                    contents(db, *table).rows.clear();
                 }
             }
-            RowOp::Schema(_) => {}
+            RowOp::Schema(change) => self.change_schema(db, change),
         }
     }
 
@@ -110,20 +146,51 @@ impl Model {
             birth,
             values,
         };
-        rows.insert(key, row);
+        rows.insert(key, Rc::new(row));
     }
 
-    /// Keys whose row differs between two versions, or was written in between and is there.
+    fn change_schema(&mut self, db: &mut Database, change: &SchemaChange) {
+        self.forms += 1;
+        let form = self.forms;
+        match change {
+            SchemaChange::CreateTable(table) => {
+                let rows = Rows::new();
+                let table = table.clone();
+                db.insert(table.id, Rc::new(Contents { table, form, rows }));
+            }
+            SchemaChange::DropTable(table) => {
+                db.remove(table).unwrap();
+            }
+            SchemaChange::AlterTable(alteration) => {
+                let contents = contents(db, alteration.table.id);
+                contents.rows = altered(contents, alteration);
+                contents.table = alteration.table.clone();
+                contents.form = form;
+            }
+            SchemaChange::DropIndex { .. } | SchemaChange::SetUnsynced(_) => {}
+        }
+    }
+
+    /// The tables that one of two versions lacks, or has in another form.
+    pub fn reformed(&self, from: Version, to: Version) -> Vec<TableId> {
+        let (before, after) = (self.at(from), self.at(to));
+        let form = |db: &Database, id: &TableId| db.get(id).map(|contents| contents.form);
+        let mut ids: Vec<_> = before.keys().chain(after.keys()).copied().collect();
+        ids.retain(|id| form(before, id) != form(after, id));
+        ids
+    }
+
+    /// Keys whose row differs between two versions, for tables both have under one form of key.
     pub fn changed(&self, from: Version, to: Version) -> BTreeMap<(TableId, Vec<Value>), Change> {
         let (before, after) = (self.at(from), self.at(to));
         let mut changes: BTreeMap<(TableId, Vec<Value>), Change> = BTreeMap::new();
-        for (table, rows) in before {
-            for (key, row) in rows {
+        for (table, contents) in before {
+            for (key, row) in &contents.rows {
                 changes.entry((*table, key.clone())).or_default().0 = Some(row.clone());
             }
         }
-        for (table, rows) in after {
-            for (key, row) in rows {
+        for (table, contents) in after {
+            for (key, row) in &contents.rows {
                 changes.entry((*table, key.clone())).or_default().1 = Some(row.clone());
             }
         }
@@ -132,8 +199,37 @@ impl Model {
     }
 }
 
+fn contents(db: &mut Database, table: TableId) -> &mut Contents {
+    Rc::make_mut(db.get_mut(&table).unwrap())
+}
+
+/// The rows as the new form has them.
+fn altered(before: &Contents, alteration: &Alteration) -> Rows {
+    let rows = before.rows.values().map(|row| {
+        let value = |column: &kelvin_storage::Column| {
+            let mut fills = alteration.fills.iter();
+            if let Some((_, fill)) = fills.find(|(attnum, _)| *attnum == column.attnum) {
+                return fill.clone();
+            }
+            let mut columns = before.table.columns.iter();
+            match columns.position(|old| old.attnum == column.attnum) {
+                Some(at) => row.values[at].clone(),
+                None => Value::Null,
+            }
+        };
+        let values: Vec<_> = alteration.table.columns.iter().map(value).collect();
+        let key = key_of(&alteration.table, &values);
+        let row = Expected {
+            values,
+            ..(**row).clone()
+        };
+        (key, Rc::new(row))
+    });
+    rows.collect()
+}
+
 /// A row before and after.
-pub type Change = (Option<Expected>, Option<Expected>);
+pub type Change = (Option<Rc<Expected>>, Option<Rc<Expected>>);
 
 pub fn key_of(table: &Table, values: &[Value]) -> Vec<Value> {
     table.key.iter().map(|at| values[*at].clone()).collect()
@@ -157,13 +253,17 @@ pub fn scan<'a>(table: &Table, rows: &'a Rows, scan: &Scan) -> Vec<&'a Expected>
             .find(|order| order.is_ne())
             .unwrap_or(Ordering::Equal)
     };
-    let mut found: Vec<_> = rows
+    let mut found: Vec<&Expected> = rows
         .values()
+        .map(|row| &**row)
         .filter(|row| compare(row, 0, &scan.prefix).is_eq())
         .collect();
     found.sort_by(|a, b| {
-        let values: Vec<_> = order.iter().map(|(at, _)| b.values[*at].clone()).collect();
-        compare(a, 0, &values)
+        let pairs = order.iter();
+        pairs
+            .map(|(at, direction)| directed(&a.values[*at], &b.values[*at], *direction))
+            .find(|order| order.is_ne())
+            .unwrap_or(Ordering::Equal)
     });
     if scan.reverse {
         found.reverse();

@@ -1,16 +1,19 @@
 //! A replica and its model, driven together.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
-use kelvin_protocol::{Direction, Value, ValueType, Version};
+use kelvin_protocol::{Direction, Value, Version};
 use kelvin_storage::{
-    Applied, Catalog, Column, Datum, ErrorKind, Index, IndexId, Replica, ReplicaIdentity,
-    ReplicaOptions, Row, RowChange, RowId, RowOp, Scan, Table, TableId, Transaction, View,
+    Applied, Catalog, ErrorKind, Replica, ReplicaIdentity, ReplicaOptions, Row, RowId, RowOp, Scan,
+    Table, TableId, Transaction, View,
 };
 
-use crate::expected::{self, Database, Expected, Model, key_of};
+use crate::expected::{self, Expected, Model, Rows, key_of};
+use crate::operations::{self, row};
 use crate::random::Random;
 
 /// Birth of a row to its number: one to one as long as both live.
@@ -27,65 +30,27 @@ pub struct World<'d> {
     held: Vec<View>,
     horizon: Version,
     clock: Duration,
-}
-
-fn column(name: &str, attnum: i16) -> Column {
-    Column {
-        name: name.into(),
-        attnum,
-        upstream_type: "text".into(),
-        type_oid: 25,
-        value_type: ValueType::String,
-        not_null: false,
-    }
-}
-
-fn table(id: u32, name: &str, key: &[usize], indexes: &[&[(usize, Direction)]]) -> Table {
-    let indexes = (1..).zip(indexes).map(|(id, columns)| Index {
-        id: IndexId(id),
-        name: format!("{name}_{id}"),
-        columns: columns.to_vec(),
-        unique: false,
-    });
-    Table {
-        id: TableId(id),
-        name: name.into(),
-        schema: "public".into(),
-        upstream_name: name.into(),
-        oid: id,
-        columns: vec![
-            column("w", 1),
-            column("x", 2),
-            column("y", 3),
-            column("z", 4),
-        ],
-        unsynced_columns: vec![],
-        key: key.to_vec(),
-        unique_keys: vec![key.to_vec()],
-        indexes: indexes.collect(),
-    }
+    next_table: u32,
 }
 
 fn catalog() -> Catalog {
     use Direction::{Asc, Desc};
     let tables = vec![
-        table(
-            1,
-            "single",
-            &[0],
-            &[&[(1, Asc)], &[(2, Desc), (1, Asc)], &[(1, Desc), (0, Asc)]],
-        ),
-        table(2, "double", &[2, 0], &[&[(3, Desc)]]),
+        operations::table(1, &[0], &[&[(1, Asc)], &[(2, Desc), (1, Asc)]]),
+        operations::table(2, &[2, 0], &[&[(3, Desc)]]),
     ];
     Catalog::new(tables, vec![])
 }
 
 impl<'d> World<'d> {
-    /// `narrow`: few rows that change often, and a history long enough to keep all of it.
+    /// A replica that was loaded with some rows. With `narrow`, few keys are written again and again
+    /// and the whole history stays.
     pub fn new(dir: &'d Path, seed: u64, narrow: bool) -> Self {
         let options = ReplicaOptions {
+            cache_bytes: 1024 * 1024,
             memtable_bytes: 16 * 1024,
-            history_bytes: if narrow { 1024 * 1024 } else { 48 * 1024 },
+            load_bytes: 1024,
+            history_bytes: if narrow { 64 << 20 } else { 48 * 1024 },
             history_age: Duration::from_secs(40),
             worker_threads: 1,
             ..ReplicaOptions::default()
@@ -93,17 +58,17 @@ impl<'d> World<'d> {
         let mut random = Random::new(seed, narrow);
         let catalog = catalog();
         let loader = Replica::create(dir, &options, catalog.clone()).unwrap();
-        let mut database = Database::new();
+        let mut tables = Vec::new();
         for table in catalog.tables() {
-            let rows: BTreeMap<_, _> = (0..random.below(40))
+            let rows: Rows = (0..random.below(40))
                 .map(|birth| {
-                    let values = row(&mut random);
+                    let values = row(&mut random, table);
                     let row = Expected {
                         version: 100,
                         birth,
                         values,
                     };
-                    (key_of(table, &row.values), row)
+                    (key_of(table, &row.values), Rc::new(row))
                 })
                 .collect();
             let mut parts = [
@@ -117,7 +82,7 @@ impl<'d> World<'d> {
             for part in parts {
                 part.finish().unwrap();
             }
-            database.insert(table.id, rows);
+            tables.push(((**table).clone(), rows));
         }
         let replica = loader.finish(ReplicaIdentity::default(), 100).unwrap();
         Self {
@@ -125,11 +90,12 @@ impl<'d> World<'d> {
             options,
             random,
             replica: Some(replica),
-            model: Model::new(100, database),
+            model: Model::new(100, tables),
             ids: Ids::new(),
             held: Vec::new(),
             horizon: 100,
             clock: Duration::ZERO,
+            next_table: 2,
         }
     }
 
@@ -137,112 +103,99 @@ impl<'d> World<'d> {
         self.replica.as_ref().unwrap()
     }
 
-    /// Something happens; then everything must be as the model says.
+    /// Something happens; then what is looked at must be as the model says.
     pub fn step(&mut self) {
-        match self.random.below(100) {
-            0..70 => self.apply(),
-            70..76 => self.reopen(),
-            76..82 if !self.random.narrow => self.trim(),
-            82..90 if !self.random.narrow => self.maintain(),
-            90..93 => self.add_index(),
-            93..96 => self.advance(),
+        match self.random.below(200) {
+            0..142 => self.apply(),
+            142..146 => self.reopen(),
+            146..154 if !self.random.narrow => self.trim(),
+            154..168 if !self.random.narrow => self.maintain(),
+            168..174 => self.add_index(),
+            174..178 => self.advance(),
+            178..190 => self.change_schema(),
             _ => self.replay(),
         }
-        self.check();
+        self.check_bounds();
+        self.check_somewhere();
     }
 
     fn apply(&mut self) {
-        let catalog = self.replica().catalog();
         let mut version = self.model.watermark();
+        let from = version;
         let mut transactions = Vec::new();
         for _ in 0..=self.random.below(3) {
             version += 1 + self.random.below(3);
-            let ops = (0..self.random.below(9))
-                .map(|_| self.op(&catalog))
-                .collect();
-            transactions.push(Transaction { version, ops });
+            let transaction = self.transaction(version);
+            self.model.apply(&transaction);
+            transactions.push(transaction);
         }
+        self.apply_all(from, &transactions);
+    }
+
+    fn transaction(&mut self, version: Version) -> Transaction {
+        let database = self.model.latest().clone();
+        let mut ops = Vec::new();
+        for _ in 0..self.random.below(9) {
+            ops.extend(operations::on_rows(&mut self.random, &database));
+        }
+        Transaction { version, ops }
+    }
+
+    /// Applies what the model has applied.
+    fn apply_all(&mut self, from: Version, transactions: &[Transaction]) {
+        let version = self.model.watermark();
+        let applied = self.replica().apply(transactions).unwrap();
+        assert_eq!((applied.from, applied.version), (from, version));
+        self.check_changes(&applied);
+        if self.random.chance(10) {
+            let before = self.replica().at(from).unwrap();
+            self.check_view(&before);
+        }
+    }
+
+    /// Rows are written before, between and after changes of the schema, in one transaction.
+    fn change_schema(&mut self) {
         let from = self.model.watermark();
-        for transaction in &transactions {
-            self.model.apply(&catalog, transaction);
-        }
-        let applied = self.replica().apply(&transactions).unwrap();
-        let Applied {
-            from: got_from,
-            version: got_version,
-            changes,
-            ..
-        } = applied;
-        assert_eq!((got_from, got_version), (from, version));
-        let before = self.replica().at(from).unwrap();
-        self.check_view(&before);
-        self.check_changes(from, version, &changes);
-    }
-
-    fn op(&mut self, catalog: &Catalog) -> RowOp {
-        let table = self.random.pick(catalog.tables()).clone();
-        let values = row(&mut self.random);
-        let existing: Vec<_> = self.model.at(Version::MAX)[&table.id]
-            .keys()
-            .cloned()
-            .collect();
-        let known = !existing.is_empty() && self.random.chance(70);
-        let key = if known {
-            self.random.pick(&existing).clone()
-        } else {
-            key_of(&table, &values)
-        };
-        match self.random.below(100) {
-            0..35 => RowOp::Insert {
-                table: table.id,
-                row: values,
-            },
-            35..60 => {
-                let mut values = values;
-                for (at, value) in table.key.iter().zip(&key) {
-                    values[*at] = value.clone();
-                }
-                RowOp::Update {
-                    table: table.id,
-                    old_key: None,
-                    row: self.datums(&table, values),
-                }
-            }
-            60..75 => {
-                let row = self.datums(&table, values);
-                RowOp::Update {
-                    table: table.id,
-                    old_key: Some(key),
-                    row,
-                }
-            }
-            75..98 => RowOp::Delete {
-                table: table.id,
-                key,
-            },
-            _ => {
-                let ids = catalog.tables().iter().map(|table| table.id);
-                let tables = ids.filter(|_| self.random.chance(60)).collect();
-                RowOp::Truncate { tables }
-            }
-        }
-    }
-
-    fn datums(&mut self, table: &Table, values: Vec<Value>) -> Vec<Datum> {
-        let datum = |(at, value)| {
-            if !table.key.contains(&at) && self.random.chance(30) {
-                Datum::Unchanged
+        let version = from + 1 + self.random.below(3);
+        let mut ops: Vec<RowOp> = Vec::new();
+        // A second model goes along, since each operation is made for what those before it left.
+        let mut draft = self.model.latest().clone();
+        let mut sketch = Model::new(0, vec![]);
+        for _ in 0..1 + self.random.below(6) {
+            let op = if self.random.chance(45) {
+                let catalog = self.replica().catalog();
+                let indexes_of = |id| match catalog.table_by_id(id) {
+                    // Those over a column that is gone by now are gone too.
+                    Some(table) if ops.iter().all(|op| !matches!(op, RowOp::Schema(_))) => {
+                        table.indexes.iter().map(|index| index.id).collect()
+                    }
+                    _ => vec![],
+                };
+                let next = &mut self.next_table;
+                operations::on_schema(&mut self.random, &draft, next, indexes_of)
+                    .map(|change| RowOp::Schema(Box::new(change)))
             } else {
-                Datum::Value(value)
+                operations::on_rows(&mut self.random, &draft)
+            };
+            if let Some(op) = op {
+                sketch.apply_op(&mut draft, &op, version);
+                ops.push(op);
             }
-        };
-        values.into_iter().enumerate().map(datum).collect()
+        }
+        let transaction = Transaction { version, ops };
+        self.model.apply(&transaction);
+        self.apply_all(from, &[transaction]);
+        if self.random.chance(20) {
+            self.check_at(from);
+            self.check_at(version);
+        }
     }
 
     fn reopen(&mut self) {
         self.held.clear();
         self.replica = None;
         self.replica = Some(Replica::open(self.dir, &self.options).unwrap());
+        self.check_at(self.model.watermark());
     }
 
     fn trim(&mut self) {
@@ -258,79 +211,136 @@ impl<'d> World<'d> {
         self.replica().maintain(self.clock).unwrap();
     }
 
+    /// Builds an index, while transactions are applied at every pause of the build.
     fn add_index(&mut self) {
         let catalog = self.replica().catalog();
-        let table = self.random.pick(catalog.tables()).id;
+        if catalog.tables().is_empty() {
+            return;
+        }
+        let table = self.random.pick(catalog.tables()).clone();
         let directions = [Direction::Asc, Direction::Desc];
         let columns: Vec<_> = (0..=self.random.below(2))
             .map(|_| {
-                let at = usize::try_from(self.random.below(4)).unwrap();
-                (at, *self.random.pick(&directions))
+                let at = self.random.below(table.columns.len() as u64);
+                (usize::try_from(at).unwrap(), *self.random.pick(&directions))
             })
             .collect();
-        self.replica().add_index(table, &columns, &|| true).unwrap();
+        let replica = self.replica().clone();
+        let stop_at = self.random.below(8);
+        let paused = RefCell::new((0, &mut *self));
+        let go_on = || {
+            let (pauses, world) = &mut *paused.borrow_mut();
+            *pauses += 1;
+            match world.random.below(10) {
+                0..6 => world.apply(),
+                6 => world.change_schema(),
+                7 if !world.random.narrow => world.trim(),
+                8 if !world.random.narrow => world.maintain(),
+                _ => {}
+            }
+            *pauses != stop_at
+        };
+        let built = replica.add_index(table.id, &columns, &go_on);
+        match built {
+            Ok(id) => {
+                let catalog = replica.catalog();
+                let table = catalog.table_by_id(table.id).unwrap();
+                let index = table.indexes.iter().find(|index| index.id == id).unwrap();
+                assert_eq!(index.columns, columns);
+                self.check_at(self.model.watermark());
+                self.check_at(replica.horizon());
+            }
+            Err(error) => assert!(
+                matches!(
+                    error.kind(),
+                    ErrorKind::Cancelled | ErrorKind::BelowHorizon | ErrorKind::Invalid
+                ),
+                "{error}"
+            ),
+        }
+        assert_eq!(replica.index_builds(), []);
     }
 
     fn advance(&mut self) {
         let version = self.model.watermark() + 1;
         self.replica().advance(version).unwrap();
-        let transaction = Transaction {
-            version,
-            ops: vec![],
-        };
-        self.model.apply(&self.replica().catalog(), &transaction);
+        let ops = vec![];
+        self.model.apply(&Transaction { version, ops });
     }
 
     /// What was applied already changes nothing.
     fn replay(&mut self) {
-        let catalog = self.replica().catalog();
-        let ops = (0..5).map(|_| self.op(&catalog)).collect();
         let version = self.model.watermark();
-        let applied = self
-            .replica()
-            .apply(&[Transaction { version, ops }])
-            .unwrap();
+        let transaction = self.transaction(version);
+        let applied = self.replica().apply(&[transaction]).unwrap();
         assert_eq!((applied.from, applied.version), (version, version));
-        assert!(applied.changes.is_empty());
+        assert!(applied.changes.is_empty() && applied.altered.is_empty());
     }
 
-    fn check(&mut self) {
+    fn check_bounds(&mut self) {
         let watermark = self.model.watermark();
         assert_eq!(self.replica().watermark(), watermark);
         // Size and age may raise it at any time.
         let horizon = self.replica().horizon();
         assert!(horizon >= self.horizon && horizon <= watermark);
         self.horizon = horizon;
-        let span = watermark - self.horizon + 1;
-        let mut versions = vec![watermark, self.horizon];
-        versions.extend((0..2).map(|_| self.horizon + self.random.below(span)));
-        for version in versions {
-            let view = self.replica().at(version).unwrap();
-            assert_eq!(view.version(), version);
-            self.check_view(&view);
-            if self.random.chance(10) && self.held.len() < 4 {
-                self.held.push(view);
-            }
+        let beyond = self.replica().at(watermark + 1).unwrap_err();
+        assert_eq!(beyond.kind(), ErrorKind::AheadOfWatermark);
+        for (id, contents) in self.model.latest() {
+            assert_eq!(self.replica().row_count(*id), contents.rows.len() as u64);
         }
-        if self.random.chance(20) && !self.held.is_empty() {
+        if self.random.chance(5) {
+            // Views below the horizon stay readable while somebody holds them, as do a few others.
+            let held = self.held.iter().map(View::version).min();
+            let oldest = self.replica().horizon().saturating_sub(40);
+            self.model.forget(held.unwrap_or(Version::MAX).min(oldest));
+        }
+    }
+
+    /// Looks at one table at one version, and now and then at everything.
+    fn check_somewhere(&mut self) {
+        let (watermark, horizon) = (self.model.watermark(), self.horizon);
+        let span = watermark - horizon + 1;
+        let version = match self.random.below(4) {
+            0 => watermark,
+            1 => horizon,
+            _ => horizon + self.random.below(span),
+        };
+        let view = self.replica().at(version).unwrap();
+        assert_eq!(view.version(), version);
+        if self.random.chance(3) {
+            self.check_view(&view);
+        } else if !view.catalog().tables().is_empty() {
+            let table = self.random.pick(view.catalog().tables()).clone();
+            self.check_table(&view, &table, false);
+        }
+        if self.random.chance(3) && self.held.len() < 4 {
+            self.held.push(view);
+        }
+        if self.random.chance(5) && !self.held.is_empty() {
             let at = usize::try_from(self.random.below(self.held.len() as u64)).unwrap();
             let view = self.held.swap_remove(at);
             self.check_view(&view);
         }
-        let from = self.horizon + self.random.below(span);
-        let to = from + self.random.below(watermark - from + 1);
-        let applied = self.replica().changes(from, to).unwrap();
-        self.check_changes(from, to, &applied.changes);
-        let beyond = self.replica().at(watermark + 1).unwrap_err();
-        assert_eq!(beyond.kind(), ErrorKind::AheadOfWatermark);
-        match self.replica().at(self.horizon - 1) {
-            Ok(view) => self.check_view(&view),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::BelowHorizon),
+        if self.random.chance(15) {
+            let from = horizon + self.random.below(span);
+            let to = from + self.random.below(watermark - from + 1);
+            let applied = self.replica().changes(from, to).unwrap();
+            self.check_changes(&applied);
+        }
+        if self.random.chance(5) {
+            match self.replica().at(horizon - 1) {
+                Ok(view) => assert_eq!(view.version(), horizon - 1),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::BelowHorizon),
+            }
         }
     }
 
-    /// No two rows ever shared a number.
-    pub fn check_ids(&self) {
+    /// Looks at everything there is at the end.
+    pub fn check_all(&mut self) {
+        for version in [self.model.watermark(), self.horizon] {
+            self.check_at(version);
+        }
         let mut seen = std::collections::HashSet::new();
         for ((table, birth), id) in &self.ids {
             assert!(
@@ -340,147 +350,157 @@ impl<'d> World<'d> {
         }
     }
 
+    fn check_at(&mut self, version: Version) {
+        let view = self.replica().at(version).unwrap();
+        self.check_view(&view);
+    }
+
     fn check_view(&mut self, view: &View) {
-        let database = self.model.at(view.version()).clone();
         let catalog = view.catalog().clone();
+        let there: Vec<_> = catalog.tables().iter().map(|table| table.id).collect();
+        let expected: Vec<_> = self.model.at(view.version()).keys().copied().collect();
+        assert_eq!(there, expected, "tables at {}", view.version());
         for table in catalog.tables() {
-            let rows = &database[&table.id];
-            for scan in self.scans(table, rows) {
-                let found = view.scan(table.id, &scan).unwrap();
-                let found: Vec<_> = found.map(|row| row.unwrap()).collect();
-                let expected = expected::scan(table, rows, &scan);
-                let context = format!("{} at {}: {scan:?}", table.name, view.version());
-                assert_eq!(found.len(), expected.len(), "{context}");
-                for (found, expected) in found.iter().zip(expected) {
-                    same(
-                        &mut self.ids,
-                        table.id,
-                        Some(found),
-                        Some(expected),
-                        &context,
-                    );
-                }
-            }
-            for _ in 0..3 {
-                let key = key_of(table, &row(&mut self.random));
-                let found = view.get(table.id, &key).unwrap();
-                let context = format!("{} at {}: {key:?}", table.name, view.version());
-                same(
-                    &mut self.ids,
-                    table.id,
-                    found.as_ref(),
-                    rows.get(&key),
-                    &context,
-                );
-            }
-            for (key, row) in rows {
-                let found = view.get(table.id, key).unwrap();
-                same(
-                    &mut self.ids,
-                    table.id,
-                    found.as_ref(),
-                    Some(row),
-                    "point read",
-                );
-                let columns: Vec<_> = table.key.iter().rev().copied().collect();
-                let values: Vec<_> = key.iter().rev().cloned().collect();
-                let found = view.get_by_unique(table.id, &columns, &values).unwrap();
-                same(
-                    &mut self.ids,
-                    table.id,
-                    found.as_ref(),
-                    Some(row),
-                    "unique read",
-                );
-            }
+            self.check_table(view, table, true);
         }
     }
 
-    /// A full scan each way of every index, and some with prefixes and starts.
-    fn scans(&mut self, table: &Table, rows: &expected::Rows) -> Vec<Scan> {
-        let mut scans = Vec::new();
-        let indexes = table.indexes.iter().map(|index| index.id);
-        for index in indexes.chain([IndexId::PRIMARY]) {
-            let order = expected::order_of(table, index);
-            scans.push(Scan::of(index));
-            scans.push(Scan::of(index).reverse());
-            for _ in 0..2 {
-                let some: Vec<_> = rows.values().map(|row| row.values.clone()).collect();
-                let values = if some.is_empty() || self.random.chance(30) {
-                    row(&mut self.random)
-                } else {
-                    self.random.pick(&some).clone()
-                };
-                let length = order.len() as u64 + 1;
-                let prefix = usize::try_from(self.random.below(length)).unwrap();
-                let start = usize::try_from(self.random.below(length - prefix as u64)).unwrap();
-                let mut columns = order.iter().map(|(at, _)| values[*at].clone());
-                let mut scan = Scan::of(index).prefix(columns.by_ref().take(prefix).collect());
-                if self.random.chance(70) {
-                    let values = columns.take(start).collect();
-                    scan = scan.start(values, self.random.chance(50));
-                }
-                scan.reverse = self.random.chance(50);
-                scans.push(scan);
+    /// Looks at all of a table, or at a part of it.
+    fn check_table(&mut self, view: &View, table: &Table, whole: bool) {
+        let contents = self.model.at(view.version())[&table.id].clone();
+        let form = Table {
+            indexes: vec![],
+            ..table.clone()
+        };
+        let expected = Table {
+            indexes: vec![],
+            ..contents.table.clone()
+        };
+        assert_eq!(form, expected, "at {}", view.version());
+        let rows = &contents.rows;
+        for scan in self.scans(table, rows, whole) {
+            let found = view.scan(table.id, &scan).unwrap();
+            let found: Vec<_> = found.map(|row| row.unwrap()).collect();
+            let expected = expected::scan(table, rows, &scan);
+            let context = || format!("{} at {}: {scan:?}", table.name, view.version());
+            assert_eq!(found.len(), expected.len(), "{}", context());
+            for (found, expected) in found.iter().zip(expected) {
+                self.same(table.id, Some(found), Some(expected), &context);
             }
+        }
+        for (key, row) in rows {
+            if whole || self.random.chance(10) {
+                let context = || format!("{} at {}: {key:?}", table.name, view.version());
+                let found = view.get(table.id, key).unwrap();
+                self.same(table.id, found.as_ref(), Some(row), &context);
+                let columns: Vec<_> = table.key.iter().rev().copied().collect();
+                let values: Vec<_> = key.iter().rev().cloned().collect();
+                let found = view.get_by_unique(table.id, &columns, &values).unwrap();
+                self.same(table.id, found.as_ref(), Some(row), &context);
+            }
+        }
+        let key = key_of(table, &row(&mut self.random, table));
+        let found = view.get(table.id, &key).unwrap();
+        let context = || format!("{} at {}: {key:?}", table.name, view.version());
+        let expected = rows.get(&key).map(|row| &**row);
+        self.same(table.id, found.as_ref(), expected, &context);
+    }
+
+    /// A full scan each way of every index and some with prefixes and starts, or one of these.
+    fn scans(&mut self, table: &Table, rows: &Rows, whole: bool) -> Vec<Scan> {
+        let indexes = table.indexes.iter().map(|index| index.id);
+        let mut indexes: Vec<_> = indexes.chain([kelvin_storage::IndexId::PRIMARY]).collect();
+        if !whole {
+            indexes = vec![*self.random.pick(&indexes)];
+        }
+        let mut scans = Vec::new();
+        for index in indexes {
+            if whole || self.random.chance(40) {
+                scans.push(Scan::of(index));
+            }
+            if whole {
+                scans.push(Scan::of(index).reverse());
+            }
+            let order = expected::order_of(table, index);
+            let known: Vec<_> = rows.values().collect();
+            let values = if known.is_empty() || self.random.chance(30) {
+                row(&mut self.random, table)
+            } else {
+                self.random.pick(&known).values.clone()
+            };
+            let length = order.len() as u64 + 1;
+            let prefix = usize::try_from(self.random.below(length)).unwrap();
+            let start = usize::try_from(self.random.below(length - prefix as u64)).unwrap();
+            let mut columns = order.iter().map(|(at, _)| values[*at].clone());
+            let mut scan = Scan::of(index).prefix(columns.by_ref().take(prefix).collect());
+            if self.random.chance(70) {
+                let values = columns.take(start).collect();
+                scan = scan.start(values, self.random.chance(50));
+            }
+            scan.reverse = self.random.chance(50);
+            scans.push(scan);
         }
         scans
     }
 
-    fn check_changes(&mut self, from: Version, to: Version, changes: &[RowChange]) {
+    fn check_changes(&mut self, applied: &Applied) {
+        let (from, to) = (applied.from, applied.version);
         let mut expected = self.model.changed(from, to);
-        let catalog = self.replica().catalog();
-        for change in changes {
-            let table = catalog.table_by_id(change.table).unwrap();
+        let reformed = self.model.reformed(from, to);
+        for table in &applied.altered {
+            assert!(reformed.contains(table), "{table:?} is as it was");
+        }
+        expected.retain(|(table, _), _| !applied.altered.contains(table));
+        let key_of_table: BTreeMap<_, _> = {
+            let database = self.model.at(to);
+            let keys = database.iter();
+            keys.map(|(id, contents)| (*id, contents.table.key.clone()))
+                .collect()
+        };
+        for change in &applied.changes {
+            if applied.altered.contains(&change.table) {
+                continue;
+            }
             let row = change.old.as_ref().or(change.new.as_ref()).unwrap();
-            let key = (table.id, row.project(&table.key));
+            let key: Vec<Value> = row.project(&key_of_table[&change.table]);
+            let key = (change.table, key);
             let found = expected.remove(&key);
             let (old, new) = found.unwrap_or_else(|| panic!("unexpected change of {key:?}"));
-            let context = format!("change of {key:?} from {from} to {to}");
-            same(
-                &mut self.ids,
-                table.id,
-                change.old.as_ref(),
-                old.as_ref(),
-                &context,
-            );
-            same(
-                &mut self.ids,
-                table.id,
-                change.new.as_ref(),
-                new.as_ref(),
-                &context,
-            );
+            let context = || format!("change of {key:?} from {from} to {to}");
+            self.same(key.0, change.old.as_ref(), old.as_deref(), &context);
+            self.same(key.0, change.new.as_ref(), new.as_deref(), &context);
         }
         assert!(expected.is_empty(), "missing changes {expected:?}");
     }
-}
 
-fn row(random: &mut Random) -> Vec<Value> {
-    let (w, x, y, z) = (
-        random.number(),
-        random.number(),
-        random.text(),
-        random.text(),
-    );
-    vec![w, random.nullable(x), y, random.nullable(z)]
-}
-
-/// The found row is the expected one, and its number belongs to it.
-fn same(
-    ids: &mut Ids,
-    table: TableId,
-    found: Option<&Row>,
-    expected: Option<&Expected>,
-    context: &str,
-) {
-    let (found, expected) = match (found, expected) {
-        (None, None) => return,
-        (Some(found), Some(expected)) => (found, expected),
-        (found, expected) => panic!("{context}: found {found:?}, expected {expected:?}"),
-    };
-    assert_eq!(found.to_values(), expected.values, "{context}");
-    assert_eq!(found.version, expected.version, "{context}");
-    let id = *ids.entry((table, expected.birth)).or_insert(found.id);
-    assert_eq!(id, found.id, "{context}: another number for the same row");
+    /// The found row is the expected one, and its number belongs to it.
+    fn same(
+        &mut self,
+        table: TableId,
+        found: Option<&Row>,
+        expected: Option<&Expected>,
+        context: &dyn Fn() -> String,
+    ) {
+        let (found, expected) = match (found, expected) {
+            (None, None) => return,
+            (Some(found), Some(expected)) => (found, expected),
+            (found, expected) => panic!("{}: found {found:?}, expected {expected:?}", context()),
+        };
+        let mut values = found.values().zip(&expected.values);
+        let equal = found.values().len() == expected.values.len()
+            && values.all(|(found, expected)| found == *expected);
+        assert!(
+            equal,
+            "{}: found {found:?}, expected {expected:?}",
+            context()
+        );
+        assert_eq!(found.version, expected.version, "{}", context());
+        let id = *self.ids.entry((table, expected.birth)).or_insert(found.id);
+        assert_eq!(
+            id,
+            found.id,
+            "{}: another number for the same row",
+            context()
+        );
+    }
 }
