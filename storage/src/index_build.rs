@@ -196,12 +196,7 @@ impl Replica {
     /// own, and upkeep removes it.
     fn reserve(&self, writer: &mut Writer, space: &TableSpace) -> Result<IndexId> {
         let table = space.table.id;
-        let (shape, _) = self.inner.shape();
-        // Entries of an index that was dropped are still there, as long as anything speaks of it.
-        let forms = shape.eras.iter().filter_map(|era| era.tables.get(&table));
-        let known = forms.flat_map(|form| form.indexes.iter().map(|index| index.id));
-        let garbage = writer.garbage.iter().map(|garbage| garbage.index);
-        let highest = known.chain(garbage).map(|index| index.0).max();
+        let highest = space.indexes.iter().map(|index| index.id.0).max();
         let reserved = writer.next_indexes.get(&table).copied().unwrap_or(1);
         let id = reserved.max(highest.unwrap_or(0).saturating_add(1));
         let next = id

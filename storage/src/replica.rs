@@ -260,6 +260,7 @@ impl Replica {
             options: &self.inner.options,
             scratch: &self.inner.scratch,
             next_space: writer.next_space,
+            next_indexes: &writer.next_indexes,
         };
         let mut overlay = Overlay::new(&base, &writer.next_rows, workshop);
         let mut batch = self.inner.db.batch();
@@ -309,6 +310,7 @@ impl Replica {
         let mut altered = Vec::new();
         if let Some(schema) = outcome.schema {
             writer.next_space = schema.next_space;
+            writer.next_indexes.extend(&schema.next_indexes);
             writer.garbage.extend_from_slice(schema.garbage());
             let forms = schema.altered.iter().map(|table| (*table, version));
             writer.forms.extend(forms);

@@ -24,6 +24,8 @@ pub(crate) struct Workshop<'a> {
     pub(crate) scratch: &'a Scratch,
     /// The next number of a space.
     pub(crate) next_space: u32,
+    /// The next number of an index of each table that has lost or been given some.
+    pub(crate) next_indexes: &'a HashMap<TableId, u16>,
 }
 
 /// The schema as the transaction leaves it.
@@ -34,6 +36,8 @@ pub(crate) struct SchemaDraft {
     pub(crate) altered: BTreeSet<TableId>,
     /// Indexes that are gone.
     garbage: Vec<Garbage>,
+    /// The next number for an index of tables that lost one, lest its number be given again.
+    pub(crate) next_indexes: HashMap<TableId, u16>,
     pub(crate) next_space: u32,
 }
 
@@ -44,6 +48,7 @@ impl SchemaDraft {
             unsynced: era.catalog.unsynced().to_vec(),
             altered: BTreeSet::new(),
             garbage: Vec::new(),
+            next_indexes: HashMap::new(),
             next_space,
         }
     }
@@ -67,6 +72,9 @@ impl SchemaDraft {
         }
         for garbage in &self.garbage {
             meta.garbage(*garbage)?;
+        }
+        for (table, next) in &self.next_indexes {
+            meta.next_index(*table, *next)?;
         }
         meta.unsynced(&self.unsynced)?;
         meta.next_space(self.next_space)
@@ -186,13 +194,18 @@ impl Overlay<'_> {
         gone: Vec<IndexId>,
         version: Version,
     ) -> Result<()> {
-        let number = space.number();
-        let garbage = gone.into_iter().map(|index| Garbage {
-            space: number,
-            index,
-            since: version,
-        });
-        self.draft()?.garbage.extend(garbage);
+        let (number, table) = (space.number(), space.table.id);
+        let given = self.workshop.next_indexes.get(&table).copied().unwrap_or(1);
+        let draft = self.draft()?;
+        for index in gone {
+            let next = draft.next_indexes.entry(table).or_insert(given);
+            *next = (*next).max(index.0.saturating_add(1));
+            draft.garbage.push(Garbage {
+                space: number,
+                index,
+                since: version,
+            });
+        }
         Ok(())
     }
 
