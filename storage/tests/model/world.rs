@@ -199,6 +199,8 @@ impl<'d> World<'d> {
     }
 
     fn trim(&mut self) {
+        // Size may have raised it since it was looked at.
+        self.horizon = self.replica().horizon();
         let span = self.model.watermark() - self.horizon;
         let keep_from = self.horizon + self.random.below(span + 2);
         self.replica().trim_history(keep_from).unwrap();
