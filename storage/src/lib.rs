@@ -114,6 +114,7 @@ mod sorted_ingest;
 mod sorter;
 mod table_space;
 mod view;
+mod young_runs;
 
 pub use catalog::{Catalog, Column, Index, IndexId, Table, TableId, UnsyncedTable};
 pub use change::{Applied, Datum, RowChange, RowOp, Transaction};

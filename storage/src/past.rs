@@ -17,6 +17,7 @@ use crate::scan::KeyRange;
 use crate::shape::Bucket;
 use crate::table_space::TableSpace;
 use crate::view::ViewInner;
+use crate::young_runs::{Stretch, YoungRuns};
 
 /// Invisible records of one key that are stepped over before the rest of them is jumped over.
 const STEPS_BEFORE_JUMP: u32 = 8;
@@ -87,8 +88,7 @@ pub(crate) fn step(iter: &mut Option<Iter>, reverse: bool) -> Option<Guard> {
 
 /// An ordered scan at a version below the newest.
 pub(crate) struct PastScan {
-    current: Option<Iter>,
-    current_head: Option<(Slice, Slice)>,
+    current: CurrentScan,
     history: Vec<HistoryScan>,
     reverse: bool,
     started: bool,
@@ -97,20 +97,25 @@ pub(crate) struct PastScan {
 impl PastScan {
     pub(crate) fn new(
         view: &Arc<ViewInner>,
-        space: &TableSpace,
+        space: &Arc<TableSpace>,
         range: KeyRange,
         reverse: bool,
-    ) -> Result<Self> {
+    ) -> Self {
         let history = buckets_after(view)
             .map(|bucket| HistoryScan::new(view, bucket, space.number(), &range, reverse))
             .collect();
-        Ok(Self {
-            current: open_range(&view.snapshot, &space.keyspace, &range),
-            current_head: None,
+        let keys = Keys::new(view, space.keyspace.clone(), range, reverse);
+        Self {
+            current: CurrentScan {
+                stretch: keys.stretch(view),
+                keys,
+                young: space.young.clone(),
+                head: None,
+            },
             history,
             reverse,
             started: false,
-        })
+        }
     }
 
     pub(crate) fn next_record(&mut self, view: &ViewInner) -> Option<Result<(Slice, Slice)>> {
@@ -120,7 +125,7 @@ impl PastScan {
     fn advance(&mut self, view: &ViewInner) -> Result<Option<(Slice, Slice)>> {
         if !self.started {
             self.started = true;
-            self.advance_current(view.version)?;
+            self.current.advance(view)?;
             for source in &mut self.history {
                 source.advance(view)?;
             }
@@ -132,8 +137,8 @@ impl PastScan {
                 Ok(found)
             }
             None => {
-                let found = self.current_head.take();
-                self.advance_current(view.version)?;
+                let found = self.current.head.take();
+                self.current.advance(view)?;
                 Ok(found)
             }
         }
@@ -142,7 +147,7 @@ impl PastScan {
     /// The part of the history whose next record comes before all others; `None` if the current
     /// records are next.
     fn nearest_history(&mut self) -> Option<&mut HistoryScan> {
-        let mut nearest = self.current_head.as_ref().map(|(key, _)| key);
+        let mut nearest = self.current.head.as_ref().map(|(key, _)| key);
         let mut from = None;
         for (at, source) in self.history.iter().enumerate() {
             let Some((key, _)) = &source.head else {
@@ -155,27 +160,92 @@ impl PastScan {
         }
         self.history.get_mut(from?)
     }
+}
 
-    fn advance_current(&mut self, version: Version) -> Result<()> {
-        while let Some(record) = step(&mut self.current, self.reverse) {
-            let (key, value) = record.into_inner()?;
-            if since_visible(&value, version)? {
-                self.current_head = Some((key, value));
-                return Ok(());
+/// The keys of a range, in order, with the means to leave some of them out.
+struct Keys {
+    keyspace: Keyspace,
+    range: KeyRange,
+    reverse: bool,
+    iter: Option<Iter>,
+}
+
+impl Keys {
+    fn new(view: &ViewInner, keyspace: Keyspace, range: KeyRange, reverse: bool) -> Self {
+        Self {
+            iter: open_range(&view.snapshot, &keyspace, &range),
+            keyspace,
+            range,
+            reverse,
+        }
+    }
+
+    fn stretch(&self, view: &ViewInner) -> Stretch {
+        Stretch::new(view.version, view.seen_at, self.reverse)
+    }
+
+    fn step(&mut self) -> Option<Result<(Slice, Slice)>> {
+        step(&mut self.iter, self.reverse).map(|record| Ok(record.into_inner()?))
+    }
+
+    /// Goes on beyond `key`.
+    fn jump(&mut self, view: &ViewInner, key: &[u8]) {
+        self.go_on(view, Bound::Excluded(key.to_vec()));
+    }
+
+    /// Goes on beyond all keys that start with `prefix`.
+    fn jump_over(&mut self, view: &ViewInner, prefix: Vec<u8>) {
+        let bound = if self.reverse {
+            Bound::Excluded(prefix)
+        } else {
+            after_prefix(&prefix).map_or(Bound::Unbounded, Bound::Included)
+        };
+        self.go_on(view, bound);
+    }
+
+    fn go_on(&mut self, view: &ViewInner, bound: Bound<Vec<u8>>) {
+        if self.reverse {
+            self.range.1 = bound;
+        } else {
+            self.range.0 = bound;
+        }
+        self.iter = open_range(&view.snapshot, &self.keyspace, &self.range);
+    }
+}
+
+/// The current records that are old enough, in order.
+struct CurrentScan {
+    keys: Keys,
+    young: Arc<YoungRuns>,
+    stretch: Stretch,
+    head: Option<(Slice, Slice)>,
+}
+
+impl CurrentScan {
+    fn advance(&mut self, view: &ViewInner) -> Result<()> {
+        self.head = None;
+        while let Some(record) = self.keys.step() {
+            let (key, value) = record?;
+            let since = since(&value)?;
+            if since <= view.version {
+                self.head = Some((key, value));
+                break;
+            }
+            if let Some(far) = self.stretch.young(&self.young, &key, since) {
+                self.keys.jump(view, &far);
             }
         }
-        self.current_head = None;
+        self.stretch.end(&self.young);
         Ok(())
     }
 }
 
 /// The visible records of one part of the history, in order of their keys in the table.
 struct HistoryScan {
-    keyspace: Keyspace,
+    keys: Keys,
     space: u32,
-    iter: Option<Iter>,
-    range: KeyRange,
-    reverse: bool,
+    young: Arc<YoungRuns>,
+    stretch: Stretch,
     /// Next visible record, with its key in the table.
     head: Option<(Slice, Slice)>,
 }
@@ -183,27 +253,39 @@ struct HistoryScan {
 impl HistoryScan {
     fn new(view: &ViewInner, bucket: &Bucket, space: u32, range: &KeyRange, reverse: bool) -> Self {
         let range = history_range(space, range);
+        let keys = Keys::new(view, bucket.keyspace.clone(), range, reverse);
         Self {
-            keyspace: bucket.keyspace.clone(),
+            stretch: keys.stretch(view),
+            keys,
             space,
-            iter: open_range(&view.snapshot, &bucket.keyspace, &range),
-            range,
-            reverse,
+            young: bucket.young.clone(),
             head: None,
         }
     }
 
     fn advance(&mut self, view: &ViewInner) -> Result<()> {
-        self.head = None;
+        self.head = self.find(view)?;
+        self.stretch.end(&self.young);
+        Ok(())
+    }
+
+    fn find(&mut self, view: &ViewInner) -> Result<Option<(Slice, Slice)>> {
         let mut stepping: Option<Slice> = None;
         let mut steps = 0;
-        while let Some(record) = step(&mut self.iter, self.reverse) {
-            let (history_key, value) = record.into_inner()?;
+        while let Some(record) = self.keys.step() {
+            let (history_key, value) = record?;
             let (key, end) = split_ended(&history_key)
                 .ok_or_else(|| Error::Corrupt("a history key is cut short".into()))?;
-            if end > view.version && since_visible(&value, view.version)? {
-                self.head = Some((Slice::from(key), value));
-                return Ok(());
+            let since = since(&value)?;
+            if since > view.version {
+                if let Some(far) = self.stretch.young(&self.young, &history_key, since) {
+                    self.keys.jump(view, &far);
+                    continue;
+                }
+            } else if end > view.version {
+                return Ok(Some((Slice::from(key), value)));
+            } else {
+                self.stretch.end(&self.young);
             }
             if stepping.as_deref() != Some(key) {
                 stepping = Some(Slice::from(key));
@@ -212,34 +294,35 @@ impl HistoryScan {
             steps += 1;
             if steps >= STEPS_BEFORE_JUMP {
                 steps = 0;
-                // Whether the visible record, if there is one, is still ahead of us.
-                let ahead = (end <= view.version) != self.reverse;
-                self.jump_over(view, key);
-                if ahead && let Some(found) = self.visible(view, key)? {
-                    self.head = Some((Slice::from(key), found));
-                    return Ok(());
+                if let Some(found) = self.leave(view, key, end)? {
+                    return Ok(Some(found));
                 }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    /// Goes on behind `key`. Keeps the cost of a row that changes all the time at two seeks.
-    fn jump_over(&mut self, view: &ViewInner, key: &[u8]) {
-        let prefix = ended_prefix(self.space, key);
-        if self.reverse {
-            self.range.1 = Bound::Excluded(prefix);
-        } else {
-            self.range.0 = after_prefix(&prefix).map_or(Bound::Unbounded, Bound::Included);
+    /// Leaves a key of which many records were stepped over, not without the visible one. Keeps the
+    /// cost of a row that changes all the time at two seeks.
+    fn leave(
+        &mut self,
+        view: &ViewInner,
+        key: &[u8],
+        end: Version,
+    ) -> Result<Option<(Slice, Slice)>> {
+        // What is left out may be old.
+        self.stretch.end(&self.young);
+        self.keys.jump_over(view, ended_prefix(self.space, key));
+        // Whether the visible record, if there is one, was still ahead.
+        let ahead = (end <= view.version) != self.keys.reverse;
+        if !ahead {
+            return Ok(None);
         }
-        self.iter = open_range(&view.snapshot, &self.keyspace, &self.range);
-    }
-
-    /// The visible record under `key`.
-    fn visible(&self, view: &ViewInner, key: &[u8]) -> Result<Option<Slice>> {
-        let found = ended_in(view, &self.keyspace, self.space, key)?;
+        let found = ended_in(view, &self.keys.keyspace, self.space, key)?;
         match found {
-            Some(found) if since_visible(&found, view.version)? => Ok(Some(found)),
+            Some(found) if since_visible(&found, view.version)? => {
+                Ok(Some((Slice::from(key), found)))
+            }
             _ => Ok(None),
         }
     }

@@ -144,7 +144,12 @@ impl Replica {
         let bucket_bytes = shape.active_bucket()?.keyspace.disk_space();
         let keyspace = open_keyspace(&db, options, META)?;
         let row_counts = RowCounts::open(&db, &keyspace, &shape)?;
-        let latest = View::new(meta.watermark, false, db.snapshot(), Arc::new(shape))?;
+        let latest = View::new(
+            meta.watermark,
+            meta.watermark,
+            db.snapshot(),
+            Arc::new(shape),
+        )?;
         let inner = Inner {
             meta: keyspace,
             row_counts,
@@ -264,7 +269,7 @@ impl Replica {
         };
         let mut overlay = Overlay::new(&base, &writer.next_rows, workshop);
         let mut batch = self.inner.db.batch();
-        let bucket = base.inner().shape.active_bucket()?.keyspace.clone();
+        let bucket = base.inner().shape.active_bucket()?.clone();
         let mut version = from;
         let mut history_bytes = 0;
         for transaction in transactions {
@@ -276,7 +281,8 @@ impl Replica {
                 overlay.apply(op, version)?;
             }
             let touched = overlay.end_transaction();
-            history_bytes += crate::changelog::write(&mut batch, &bucket, version, &touched)?;
+            history_bytes +=
+                crate::changelog::write(&mut batch, &bucket.keyspace, version, &touched)?;
         }
         if version == from {
             return Ok(Applied {
@@ -286,7 +292,7 @@ impl Replica {
                 altered: Vec::new(),
             });
         }
-        history_bytes += overlay.write(&mut batch, &bucket);
+        history_bytes += overlay.write(&mut batch, &bucket)?;
         let outcome = overlay.finish();
         let counts = self.inner.row_counts.after(&outcome.grown);
         let mut meta = self.inner.meta_writer(&mut batch);
@@ -405,7 +411,7 @@ impl Current {
         }
         let latest = self.latest.inner();
         let (snapshot, shape) = (latest.snapshot.clone(), latest.shape.clone());
-        View::new(version, true, snapshot, shape)
+        View::new(version, watermark, snapshot, shape)
     }
 }
 
@@ -437,7 +443,7 @@ impl Inner {
     /// snapshots may otherwise show half of a batch that is being committed while a flush publishes
     /// a later sequence number.
     pub(crate) fn publish(&self, version: Version, shape: Arc<Shape>) -> Result<()> {
-        let view = View::new(version, false, self.db.snapshot(), shape)?;
+        let view = View::new(version, version, self.db.snapshot(), shape)?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let earlier = std::mem::replace(&mut current.latest, view);
         if earlier.version() < version {
@@ -452,7 +458,7 @@ impl Inner {
     /// Raises the horizon and lets readers see a new shape of the same version.
     pub(crate) fn publish_shape(&self, shape: Shape, horizon: Version) -> Result<()> {
         let version = self.current().latest.version();
-        let view = View::new(version, false, self.db.snapshot(), Arc::new(shape))?;
+        let view = View::new(version, version, self.db.snapshot(), Arc::new(shape))?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         // Older views would lack an index that their catalog has now.
         if !Arc::ptr_eq(current.latest.catalog(), view.catalog()) {
@@ -470,7 +476,7 @@ impl Inner {
             let latest = &current.latest;
             (latest.version(), latest.inner().shape.clone())
         };
-        let view = View::new(version, false, self.db.snapshot(), shape)?;
+        let view = View::new(version, version, self.db.snapshot(), shape)?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         current.latest = view;
         current.recent.clear();

@@ -120,7 +120,7 @@ impl RowScan {
             None => Vec::new(),
         };
         let source = if view.past {
-            Source::Past(Box::new(PastScan::new(view, &space, range, scan.reverse)?))
+            Source::Past(Box::new(PastScan::new(view, &space, range, scan.reverse)))
         } else {
             Source::Newest(open_range(&view.snapshot, &space.keyspace, &range))
         };

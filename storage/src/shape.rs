@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::layout::bucket_keyspace;
 use crate::meta::BucketRange;
 use crate::table_space::TableSpace;
+use crate::young_runs::YoungRuns;
 use crate::{Index, ReplicaOptions};
 
 /// Everything a view needs besides a snapshot. Never changes; a new one takes its place.
@@ -29,6 +30,7 @@ pub(crate) struct Shape {
 pub(crate) struct Bucket {
     pub(crate) range: BucketRange,
     pub(crate) keyspace: Keyspace,
+    pub(crate) young: Arc<YoungRuns>,
 }
 
 impl Shape {
@@ -107,6 +109,7 @@ impl Bucket {
         Ok(Self {
             range,
             keyspace: open_keyspace(db, options, &bucket_keyspace(range.number))?,
+            young: Arc::default(),
         })
     }
 }

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::evolution::{Reading, StoredTable};
 use crate::key::{IndexLimit, MAX_PRIMARY_BYTES, encode, encode_all};
 use crate::layout::{SPACE_BYTES, space_key};
+use crate::young_runs::YoungRuns;
 use crate::{Index, IndexId, Row, RowId, Table};
 
 /// One form of one table and where it is kept.
@@ -18,6 +19,7 @@ pub(crate) struct TableSpace {
     pub(crate) table: Arc<Table>,
     pub(crate) keyspace: Keyspace,
     pub(crate) indexes: Vec<IndexSpace>,
+    pub(crate) young: Arc<YoungRuns>,
     /// How records of each layout are read.
     readings: Vec<Reading>,
     /// The layout records are written with.
@@ -56,6 +58,7 @@ impl TableSpace {
             stored: Arc::new(stored),
             keyspace,
             indexes,
+            young: Arc::default(),
         })
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct ViewInner {
     /// Whether newer versions may be in the snapshot, so that history has to be consulted.
     pub(crate) past: bool,
     pub(crate) snapshot: Snapshot,
+    /// The newest version in the snapshot.
+    pub(crate) seen_at: Version,
     pub(crate) shape: Arc<Shape>,
     /// The schema at the version.
     pub(crate) era: Arc<Era>,
@@ -42,18 +44,21 @@ impl std::fmt::Debug for View {
 }
 
 impl View {
+    /// A view at `version` of a snapshot that was taken at the watermark `seen_at`.
+    ///
     /// # Errors
     /// [`Error::Corrupt`] where there is no schema for the version.
     pub(crate) fn new(
         version: Version,
-        past: bool,
+        seen_at: Version,
         snapshot: Snapshot,
         shape: Arc<Shape>,
     ) -> Result<Self> {
         let inner = ViewInner {
             version,
-            past,
+            past: version < seen_at,
             snapshot,
+            seen_at,
             era: shape.era_at(version)?.clone(),
             shape,
         };

@@ -6,13 +6,14 @@ mod schema;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use fjall::{Keyspace, OwnedWriteBatch, Readable, Slice, Snapshot};
+use fjall::{OwnedWriteBatch, Readable, Slice, Snapshot};
 use kelvin_protocol::{Value, Version};
 
 use crate::archive::{encode_entry, entry_primary, since};
 use crate::era::Era;
 use crate::error::{Error, Result};
 use crate::layout::{ended_key, space_key};
+use crate::shape::Bucket;
 use crate::table_space::{IndexSpace, TableSpace};
 use crate::view::View;
 use crate::{Datum, IndexId, Row, RowChange, RowId, RowOp, TableId};
@@ -168,7 +169,7 @@ impl<'a> Overlay<'a> {
 
     /// Writes what changed in the tables, each key once, and what ended into `bucket`. Returns the
     /// bytes of history, roughly.
-    pub(crate) fn write(&self, batch: &mut OwnedWriteBatch, bucket: &Keyspace) -> u64 {
+    pub(crate) fn write(&self, batch: &mut OwnedWriteBatch, bucket: &Bucket) -> Result<u64> {
         let rows = self.rows.iter().filter(|slot| slot.touched.is_some());
         let rows = rows.map(|slot| {
             let record = slot.now.as_ref().map(|row| row.record().bytes());
@@ -187,15 +188,18 @@ impl<'a> Overlay<'a> {
             }
         }
         let mut bytes = 0;
+        let mut added = Vec::with_capacity(self.ended.len());
         for ended in &self.ended {
             if self.left.contains(&ended.space) {
                 continue;
             }
-            let key = ended_key(ended.space, &ended.key, ended.end);
+            let key = Slice::from(ended_key(ended.space, &ended.key, ended.end));
             bytes += (key.len() + ended.record.len()) as u64 + HISTORY_OVERHEAD;
-            batch.insert(bucket, key, ended.record.clone());
+            batch.insert(&bucket.keyspace, key.clone(), ended.record.clone());
+            added.push((ended.end, key, since(&ended.record)?));
         }
-        bytes
+        bucket.young.adds(added);
+        Ok(bytes)
     }
 
     /// What it all comes to.

@@ -1,0 +1,259 @@
+//! Stretches of keys that hold nothing old, remembered so that reads of the past jump over them.
+//!
+//! An index by time of change, newest first, has everything that was written since in front. A scan
+//! of the past would walk over all of that each time. It does so once: what it walked over becomes
+//! runs, each with the oldest `since` in it, and scans at versions before that jump.
+//!
+//! A run stays true as time goes on:
+//! * In a table's current keyspace, what is added later is younger still.
+//! * In the history, a record that ends later may have begun long ago. So the writer says what it
+//!   adds, and a run it falls into is split there.
+//!
+//! All this is memory only, bounded, and lost without harm.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use fjall::Slice;
+use kelvin_protocol::Version;
+
+/// Runs one keyspace remembers; when they are more, all are forgotten.
+const MAX_RUNS: usize = small_or(48, 4096);
+/// Records of one run. More, and a scan at a version between their ages would find few to jump.
+const RUN_RECORDS: u32 = small_or(6, 256) as u32;
+/// Records that are worth a run.
+const MIN_RECORDS: u32 = small_or(3, 16) as u32;
+/// Records a scan walks over before it asks whether it may jump: often there are but few.
+const LOOK_AFTER: u32 = small_or(2, 4) as u32;
+/// Records added to the history that are remembered for scans which are still walking.
+const RECENT: usize = small_or(32, 4096);
+
+/// Bounds are small where assertions are on, so that tests with few rows get to all of them.
+const fn small_or(small: usize, normal: usize) -> usize {
+    if cfg!(debug_assertions) {
+        small
+    } else {
+        normal
+    }
+}
+
+/// The runs of one keyspace.
+#[derive(Default)]
+pub(crate) struct YoungRuns(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// By first key.
+    runs: BTreeMap<Slice, Run>,
+    /// What was added last: version, key, since when it stood.
+    recent: VecDeque<(Version, Slice, Version)>,
+    /// Additions up to this version are no longer in `recent`.
+    forgotten: Version,
+}
+
+/// Every record from the first key to `last`, both included, stands since `oldest` at the earliest.
+struct Run {
+    last: Slice,
+    oldest: Version,
+    /// Version of the snapshot it was seen in: older ones may hold what is gone since.
+    seen_at: Version,
+    /// The last key of the run before, if there is nothing between the two.
+    follows: Option<Slice>,
+}
+
+impl YoungRuns {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The far end of the runs from `key` on in the direction of a scan, if nothing up to there
+    /// stands at `version`. `seen_at` is the version of the scan's snapshot.
+    pub(crate) fn end_of_run(
+        &self,
+        key: &[u8],
+        version: Version,
+        seen_at: Version,
+        reverse: bool,
+    ) -> Option<Slice> {
+        let state = self.state();
+        let holds = |run: &Run| run.oldest > version && run.seen_at <= seen_at;
+        let up_to_key = (Bound::Unbounded, Bound::Included(key));
+        let (first, run) = state.runs.range::<[u8], _>(up_to_key).next_back()?;
+        if !holds(run) || *run.last < *key {
+            return None;
+        }
+        let (mut first, mut run) = (first, run);
+        if reverse {
+            let before = (Bound::Unbounded, Bound::Excluded(&**first));
+            for (earlier, other) in state.runs.range::<[u8], _>(before).rev() {
+                if run.follows.as_ref() != Some(&other.last) || !holds(other) {
+                    break;
+                }
+                (first, run) = (earlier, other);
+            }
+            return Some(first.clone());
+        }
+        let after = (Bound::Excluded(&**first), Bound::Unbounded);
+        for (_, other) in state.runs.range::<[u8], _>(after) {
+            if other.follows.as_ref() != Some(&run.last) || !holds(other) {
+                break;
+            }
+            run = other;
+        }
+        Some(run.last.clone())
+    }
+
+    /// The writer is about to add a record that ends at `end` to the history.
+    ///
+    /// INVARIANT: called before anyone can see the record.
+    pub(crate) fn adds(&self, added: Vec<(Version, Slice, Version)>) {
+        let mut state = self.state();
+        for (end, key, since) in added {
+            state.split(&key, since);
+            if state.recent.len() >= RECENT
+                && let Some((end, _, _)) = state.recent.pop_front()
+            {
+                state.forgotten = state.forgotten.max(end);
+            }
+            state.recent.push_back((end, key, since));
+        }
+    }
+
+    /// Takes a run in. `precedes` is the first key of the run after it, if nothing is between.
+    fn learn(&self, first: Slice, run: Run, precedes: Option<&Slice>) {
+        let mut state = self.state();
+        if state.forgotten > run.seen_at || state.overlaps(&first, &run.last) {
+            return;
+        }
+        // What was added since the snapshot is not in it.
+        let low = run.follows.as_ref().unwrap_or(&first);
+        let high = precedes.unwrap_or(&run.last);
+        let unseen = state.recent.iter().rev();
+        let mut unseen = unseen.take_while(|(end, _, _)| *end > run.seen_at);
+        if unseen.any(|(_, key, since)| *since < run.oldest && (low..=high).contains(&key)) {
+            return;
+        }
+        if state.runs.len() >= MAX_RUNS {
+            state.runs.clear();
+        }
+        if let Some(next) = precedes.and_then(|next| state.runs.get_mut(next)) {
+            next.follows = Some(run.last.clone());
+        }
+        state.runs.insert(first, run);
+    }
+}
+
+impl State {
+    fn overlaps(&self, first: &Slice, last: &Slice) -> bool {
+        let mut before = self.runs.range::<Slice, _>(..=last);
+        before
+            .next_back()
+            .is_some_and(|(_, run)| run.last >= *first)
+    }
+
+    /// Forgets what a record that stands since `since` makes untrue.
+    fn split(&mut self, key: &Slice, since: Version) {
+        let before = self.runs.range::<Slice, _>(..=key).next_back();
+        if let Some((first, run)) = before
+            && run.last >= *key
+        {
+            if since < run.oldest {
+                let first = first.clone();
+                self.runs.remove(&first);
+            }
+            return;
+        }
+        let after = (Bound::Excluded(key), Bound::Unbounded);
+        if let Some((_, run)) = self.runs.range_mut::<Slice, _>(after).next() {
+            // It lies before this run, perhaps between it and the one it follows.
+            run.follows = None;
+        }
+    }
+}
+
+/// What a scan has walked over since it last met something that is not too young.
+pub(crate) struct Stretch {
+    version: Version,
+    seen_at: Version,
+    reverse: bool,
+    /// Where the run before this one ends, if nothing was in between.
+    link: Option<Slice>,
+    walked: Option<Walked>,
+}
+
+struct Walked {
+    begin: Slice,
+    end: Slice,
+    oldest: Version,
+    count: u32,
+}
+
+impl Stretch {
+    /// For a scan at `version` of a snapshot that was taken at `seen_at`.
+    pub(crate) fn new(version: Version, seen_at: Version, reverse: bool) -> Self {
+        Self {
+            version,
+            seen_at,
+            reverse,
+            link: None,
+            walked: None,
+        }
+    }
+
+    /// The scan met a record that is too young. Returns the key beyond which it may go on, where it
+    /// is known that there is nothing before that.
+    pub(crate) fn young(&mut self, runs: &YoungRuns, key: &Slice, since: Version) -> Option<Slice> {
+        let walked = self.walked.get_or_insert_with(|| Walked {
+            begin: key.clone(),
+            end: key.clone(),
+            oldest: since,
+            count: 0,
+        });
+        walked.end = key.clone();
+        walked.oldest = walked.oldest.min(since);
+        walked.count += 1;
+        if walked.count == LOOK_AFTER {
+            let far = runs.end_of_run(key, self.version, self.seen_at, self.reverse)?;
+            self.walked = None;
+            self.link = Some(far.clone());
+            return Some(far);
+        }
+        if walked.count >= RUN_RECORDS {
+            self.close(runs);
+        }
+        None
+    }
+
+    /// The scan met something else, or its end.
+    pub(crate) fn end(&mut self, runs: &YoungRuns) {
+        if self.walked.is_some() {
+            self.close(runs);
+        }
+        self.link = None;
+    }
+
+    /// Remembers what was walked over.
+    fn close(&mut self, runs: &YoungRuns) {
+        let Some(walked) = self.walked.take() else {
+            return;
+        };
+        let link = self.link.replace(walked.end.clone());
+        if walked.count < MIN_RECORDS {
+            self.link = None;
+            return;
+        }
+        let (first, last, follows, precedes) = if self.reverse {
+            (walked.end, walked.begin, None, link)
+        } else {
+            (walked.begin, walked.end, link, None)
+        };
+        let run = Run {
+            last,
+            oldest: walked.oldest,
+            seen_at: self.seen_at,
+            follows,
+        };
+        runs.learn(first, run, precedes.as_ref());
+    }
+}
