@@ -9,6 +9,7 @@ use kelvin_replication::{CopyProgress, Progress};
 use serde_json::{Value, json};
 
 use crate::http::Statz;
+use crate::replica_report::{Figure, replica_figures, replica_json, table_lines};
 use crate::serve::Current;
 use crate::sync::registry::Registry;
 
@@ -56,6 +57,7 @@ impl Reports {
         for (name, kind, help, value) in figures(&registry) {
             line(&mut text, name, kind, help, value);
         }
+        table_lines(&mut text, &registry.services().replica.table_metrics());
         text
     }
 }
@@ -66,8 +68,6 @@ fn line(text: &mut String, name: &str, kind: &str, help: &str, value: f64) {
         "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
     );
 }
-
-type Figure = (&'static str, &'static str, &'static str, f64);
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
 fn copy_figures(copy: CopyProgress) -> [Figure; 3] {
@@ -141,39 +141,7 @@ fn figures(registry: &Registry) -> Vec<Figure> {
             engine.cut_off as f64,
         ),
     ];
-    let storage = services.replica.metrics();
-    figures.extend([
-        (
-            "kelvin_replica_watermark",
-            "gauge",
-            "Newest version",
-            storage.watermark as f64,
-        ),
-        (
-            "kelvin_replica_horizon",
-            "gauge",
-            "Oldest readable version",
-            storage.horizon as f64,
-        ),
-        (
-            "zero_replica_db_size",
-            "gauge",
-            "Bytes on disk",
-            storage.disk_bytes as f64,
-        ),
-        (
-            "zero_replica_wal_size",
-            "gauge",
-            "Bytes of journals",
-            storage.journal_bytes as f64,
-        ),
-        (
-            "kelvin_replica_history_size",
-            "gauge",
-            "History bytes",
-            storage.history_bytes as f64,
-        ),
-    ]);
+    figures.extend(replica_figures(&services.replica.metrics()));
     figures
 }
 
@@ -205,12 +173,7 @@ impl Statz for Reports {
                         "cutOff": engine.cut_off,
                     })
                 }
-                "replica" => json!({
-                    "engine": "fjall",
-                    "watermark": storage.watermark,
-                    "horizon": storage.horizon,
-                    "bytes": storage.disk_bytes,
-                }),
+                "replica" => replica_json(&storage, &services.replica.table_metrics()),
                 "replication" => json!({ "lsn": lsn(storage.watermark) }),
                 _ => json!({
                     "uptime": self.started.elapsed().as_secs_f64(),

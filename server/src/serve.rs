@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kelvin_protocol::{ErrorBody, ErrorKind};
 use kelvin_replication::{ErrorKind as ReplicationErrorKind, Prepared};
-use kelvin_storage::ReplicaOptions;
+use kelvin_storage::{Clock, ReplicaOptions};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -201,12 +201,21 @@ fn replication_options(config: &Config) -> kelvin_replication::Options {
         storage: ReplicaOptions {
             cache_bytes: config.replica.cache_bytes,
             memtable_bytes: config.replica.memtable_bytes,
+            write_buffer_bytes: config.replica.write_buffer_bytes,
+            journal_bytes: config.replica.journal_bytes,
             history_age: config.replica.history_age,
             history_bytes: config.replica.history_bytes,
+            clock: monotonic_clock(),
             ..ReplicaOptions::default()
         },
         ..kelvin_replication::Options::default()
     }
+}
+
+/// Measures how long the replica holds up writers.
+fn monotonic_clock() -> Clock {
+    let started = Instant::now();
+    Clock::new(move || started.elapsed())
 }
 
 fn engine_options(config: &Config) -> EngineOptions {

@@ -1,15 +1,12 @@
-//! Opening the LSM engine, and keeping its journals bounded.
+//! Opening the LSM engine.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use fjall::{AbstractTree, Database, Keyspace};
+use fjall::Database;
 
 use crate::ReplicaOptions;
 use crate::directory::Directory;
 use crate::error::{Error, Result};
-
-/// The engine accepts no smaller limit for its journals.
-const MIN_JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Opens (or creates) the engine's files in a directory of ours.
 pub(crate) fn open(directory: &Directory, options: &ReplicaOptions) -> Result<Database> {
@@ -18,7 +15,9 @@ pub(crate) fn open(directory: &Directory, options: &ReplicaOptions) -> Result<Da
         Database::builder(&store)
             .cache_size(options.cache_bytes)
             .worker_threads(options.worker_threads.max(1))
-            .max_journaling_size(options.journal_bytes.max(MIN_JOURNAL_BYTES))
+            // The engine's own way to bound the journals asks for flushes of all tables at once,
+            // and blocks its threads if they are many. See `pressure`.
+            .max_journaling_size(u64::MAX)
             .open()
     };
     // The engine panics on some kinds of damage to its own files. It holds nothing of ours then.
@@ -35,25 +34,4 @@ pub(crate) fn open(directory: &Directory, options: &ReplicaOptions) -> Result<Da
         Error::Locked(_) => Error::Locked(directory.path().into()),
         other => other,
     })
-}
-
-/// Starts a flush of every keyspace that has something in memory, if the journals are over their
-/// limit. A journal is removed when all it holds is flushed, and a table nobody writes to any more
-/// would never be flushed for its size. Returns how many flushes were started.
-pub(crate) fn bound_journals<'a>(
-    db: &Database,
-    options: &ReplicaOptions,
-    keyspaces: impl Iterator<Item = &'a Keyspace>,
-) -> Result<usize> {
-    // The journal that is written to is allocated ahead and cannot be removed.
-    if db.journal_count() < 2 || db.journal_disk_space()? <= options.journal_bytes {
-        return Ok(0);
-    }
-    let mut started = 0;
-    for keyspace in keyspaces {
-        if keyspace.tree.active_memtable().size() > 0 && keyspace.rotate_memtable()? {
-            started += 1;
-        }
-    }
-    Ok(started)
 }

@@ -75,6 +75,12 @@ pub enum Error {
     /// An earlier write failed half-way; nothing more is written until the replica is opened anew.
     #[error("an earlier write failed, the replica accepts no more: restart to recover")]
     Poisoned,
+    /// The engine neither flushes nor compacts any more, and says nothing.
+    #[error(
+        "the replica has written nothing to its files for minutes: check the disk; \
+         it has to be opened again"
+    )]
+    Stalled,
     /// The caller asked for something that makes no sense for the catalog.
     #[error("invalid request to the replica: {0}")]
     Invalid(String),
@@ -123,6 +129,8 @@ pub enum ErrorKind {
     AheadOfWatermark,
     /// See [`Error::Poisoned`].
     Poisoned,
+    /// See [`Error::Stalled`].
+    Stalled,
     /// See [`Error::Invalid`].
     Invalid,
     /// See [`Error::KeyTooLong`].
@@ -161,6 +169,7 @@ impl Error {
             Self::BelowHorizon { .. } => ErrorKind::BelowHorizon,
             Self::AheadOfWatermark { .. } => ErrorKind::AheadOfWatermark,
             Self::Poisoned => ErrorKind::Poisoned,
+            Self::Stalled => ErrorKind::Stalled,
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::KeyTooLong { .. } => ErrorKind::KeyTooLong,
             Self::Duplicate(_) => ErrorKind::Duplicate,
@@ -183,7 +192,7 @@ impl ErrorKind {
     pub fn remedy(self) -> Remedy {
         match self {
             Self::BelowHorizon | Self::AheadOfWatermark => Remedy::Retry,
-            Self::Poisoned => Remedy::Reopen,
+            Self::Poisoned | Self::Stalled => Remedy::Reopen,
             Self::Missing
             | Self::Corrupt
             | Self::NewerFormat

@@ -49,6 +49,7 @@ impl Groups {
     /// [`Error::Invalid`] for an empty or overlong name, else what writing brings up.
     pub fn put(&self, name: &str, record: &[u8]) -> Result<()> {
         check(name)?;
+        self.replica.gate.admit(self.keyspace())?;
         Ok(self.keyspace().insert(name, record)?)
     }
 
@@ -58,6 +59,7 @@ impl Groups {
     /// As [`Groups::put`].
     pub fn delete(&self, name: &str) -> Result<()> {
         check(name)?;
+        self.replica.gate.admit(self.keyspace())?;
         Ok(self.keyspace().remove(name)?)
     }
 

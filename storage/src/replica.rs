@@ -11,6 +11,7 @@ use kelvin_protocol::Version;
 use crate::directory::Directory;
 use crate::engine;
 use crate::error::{Error, Result};
+use crate::gate::WriteGate;
 use crate::history::Samples;
 use crate::layout::{GROUPS, META};
 use crate::meta::{self, Meta, MetaWriter, ReplicaIdentity};
@@ -37,6 +38,9 @@ pub(crate) struct Inner {
     pub(crate) options: ReplicaOptions,
     pub(crate) identity: RwLock<ReplicaIdentity>,
     pub(crate) row_counts: RowCounts,
+    pub(crate) gate: WriteGate,
+    /// Milliseconds the history spans, for metrics.
+    pub(crate) history_age_ms: AtomicU64,
     current: RwLock<Current>,
     writer: Mutex<Writer>,
     /// Newest version that is known to survive a power loss.
@@ -123,6 +127,8 @@ impl Replica {
         let inner = Inner {
             meta: keyspace,
             row_counts,
+            gate: WriteGate::new(&db, options),
+            history_age_ms: AtomicU64::new(0),
             groups: open_keyspace(&db, options, GROUPS)?,
             options: options.clone(),
             identity: RwLock::new(meta.identity),
@@ -168,7 +174,8 @@ impl Replica {
         let _writer = self.inner.writer()?;
         let mut batch = self.inner.db.batch();
         self.inner.meta_writer(&mut batch).identity(&identity)?;
-        batch.commit()?;
+        let keyspaces = std::slice::from_ref(&self.inner.meta);
+        self.inner.gate.commit(batch, keyspaces)?;
         *self
             .inner
             .identity
@@ -217,6 +224,9 @@ impl Replica {
         let mut writer = self.inner.writer()?;
         self.inner.rotate_if_full(&mut writer)?;
         let base = self.latest()?;
+        let shape = &base.inner().shape;
+        self.inner.gate.make_room(|| self.inner.keyspaces(shape))?;
+        let keyspaces = self.inner.written_by(transactions, shape)?;
         let from = base.version();
         let mut overlay = Overlay::new(&base, &writer.next_rows);
         let mut batch = self.inner.db.batch();
@@ -255,7 +265,9 @@ impl Replica {
         meta.watermark(version)?;
         // INVARIANT: rows, index entries, history, changelog, row counts and watermark are in this
         // one batch.
-        batch.commit()?;
+        self.inner.gate.commit(batch, &keyspaces)?;
+        let new = transactions.iter().filter(|new| new.version > from);
+        self.inner.gate.counters.applied(new.count(), changes.len());
         self.inner.row_counts.install(counts);
         writer.next_rows.extend(taken);
         writer.bucket_bytes += history_bytes;

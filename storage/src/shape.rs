@@ -6,6 +6,7 @@ use std::sync::Arc;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use kelvin_protocol::{Direction, Value, ValueRef, Version};
 
+use crate::counters::ReadCounters;
 use crate::error::{Error, Result};
 use crate::key::{IndexLimit, MAX_PRIMARY_BYTES, encode, encode_all};
 use crate::layout::{SPACE_BYTES, bucket_keyspace, space_key, table_keyspace};
@@ -21,6 +22,8 @@ pub(crate) struct Shape {
     pub(crate) buckets: Vec<Bucket>,
     /// Version of rows that came with the initial copy.
     pub(crate) loaded_at: Version,
+    /// What views read.
+    pub(crate) reads: Arc<ReadCounters>,
 }
 
 /// One part of the history and where it is kept.
@@ -68,6 +71,7 @@ impl Shape {
             tables,
             buckets,
             loaded_at,
+            reads: Arc::default(),
         })
     }
 

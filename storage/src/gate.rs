@@ -1,0 +1,159 @@
+//! The way of every batch into the engine.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fjall::{AbstractTree, Database, Keyspace, OwnedWriteBatch};
+
+use crate::ReplicaOptions;
+use crate::clock::Clock;
+use crate::counters::{WriteCounters, add, get};
+use crate::error::Result;
+use crate::replica::Inner;
+use crate::shape::Shape;
+use crate::{RowOp, Transaction};
+
+/// A commit that took longer was held up by the engine, which lets writers wait while it cannot
+/// keep up with flushes or compactions.
+const HELD_UP: Duration = Duration::from_millis(50);
+
+/// Commits batches, and counts.
+pub(crate) struct WriteGate {
+    pub(crate) db: Database,
+    pub(crate) options: ReplicaOptions,
+    pub(crate) clock: Clock,
+    pub(crate) counters: WriteCounters,
+    /// Bytes in memory at which the next look at all memtables is due.
+    pub(crate) relieve_at: AtomicU64,
+    /// Bytes that were written at the last look at the journals.
+    pub(crate) journals_looked_at: AtomicU64,
+    /// Bytes the engine counts as buffered that went with keyspaces that were dropped.
+    dropped_bytes: AtomicU64,
+    /// Block reads of keyspaces that were dropped.
+    dropped_hits: AtomicU64,
+    dropped_misses: AtomicU64,
+}
+
+impl WriteGate {
+    pub(crate) fn new(db: &Database, options: &ReplicaOptions) -> Self {
+        Self {
+            db: db.clone(),
+            options: options.clone(),
+            clock: options.clock.clone(),
+            relieve_at: AtomicU64::new(options.write_buffer_bytes / 4 * 3),
+            journals_looked_at: AtomicU64::new(0),
+            counters: WriteCounters::default(),
+            dropped_bytes: AtomicU64::new(0),
+            dropped_hits: AtomicU64::new(0),
+            dropped_misses: AtomicU64::new(0),
+        }
+    }
+
+    /// Commits a batch that writes to these keyspaces, once they can take it.
+    ///
+    /// # Errors
+    /// [`Error::Stalled`](crate::Error::Stalled) if the engine makes no progress, else what writing
+    /// brings up.
+    pub(crate) fn commit(&self, batch: OwnedWriteBatch, keyspaces: &[Keyspace]) -> Result<()> {
+        for keyspace in keyspaces {
+            self.admit(keyspace)?;
+        }
+        let before: Vec<_> = keyspaces
+            .iter()
+            .map(|keyspace| {
+                let memtable = keyspace.tree.active_memtable();
+                (keyspace, memtable.size(), memtable)
+            })
+            .collect();
+        let started = self.clock.now();
+        batch.commit()?;
+        let took = self.clock.now().saturating_sub(started);
+        if took >= HELD_UP {
+            self.counters.stalled(took);
+        }
+        for (keyspace, size, memtable) in before {
+            let now = keyspace.tree.active_memtable();
+            // A memtable that was taken away meanwhile may have got a part of the batch.
+            let rest = if now.id() == memtable.id() {
+                0
+            } else {
+                now.size()
+            };
+            let grown = memtable.size().saturating_sub(size);
+            add(&self.counters.bytes, grown + rest);
+        }
+        Ok(())
+    }
+
+    /// Bytes in memory that are not in sorted files yet.
+    pub(crate) fn buffered(&self) -> u64 {
+        self.db
+            .write_buffer_size()
+            .saturating_sub(get(&self.dropped_bytes))
+    }
+
+    /// Takes note that the memtables hold `total` bytes, and none is on its way to a file.
+    pub(crate) fn correct(&self, total: u64) {
+        let dropped = self.db.write_buffer_size().saturating_sub(total);
+        self.dropped_bytes.store(dropped, Ordering::Relaxed);
+    }
+
+    /// Drops a keyspace. Views that still read it keep its files alive.
+    ///
+    /// # Errors
+    /// What writing brings up.
+    pub(crate) fn drop_keyspace(&self, keyspace: Keyspace) -> Result<()> {
+        let (hits, misses) = block_reads(&keyspace);
+        let buffered = keyspace.tree.active_memtable().size();
+        self.db.delete_keyspace(keyspace)?;
+        // The engine never takes these bytes off its own count.
+        add(&self.dropped_bytes, buffered);
+        add(&self.dropped_hits, hits);
+        add(&self.dropped_misses, misses);
+        Ok(())
+    }
+
+    /// Blocks found in the cache and blocks read from files, of these keyspaces and of all that were
+    /// dropped.
+    pub(crate) fn block_reads(&self, keyspaces: &[Keyspace]) -> (u64, u64) {
+        let dropped = (get(&self.dropped_hits), get(&self.dropped_misses));
+        let living = keyspaces.iter().map(block_reads);
+        living.fold(dropped, |sum, of| (sum.0 + of.0, sum.1 + of.1))
+    }
+}
+
+fn block_reads(keyspace: &Keyspace) -> (u64, u64) {
+    let metrics = keyspace.metrics();
+    let (hits, misses) = (
+        metrics.block_load_cached_count(),
+        metrics.block_load_io_count(),
+    );
+    (hits as u64, misses as u64)
+}
+
+impl Inner {
+    /// The keyspaces these transactions write to.
+    pub(crate) fn written_by(
+        &self,
+        transactions: &[Transaction],
+        shape: &Shape,
+    ) -> Result<Vec<Keyspace>> {
+        let mut tables = HashSet::new();
+        for op in transactions.iter().flat_map(|transaction| &transaction.ops) {
+            match op {
+                RowOp::Insert { table, .. }
+                | RowOp::Update { table, .. }
+                | RowOp::Delete { table, .. } => drop(tables.insert(*table)),
+                RowOp::Truncate { tables: several } => tables.extend(several),
+            }
+        }
+        let tables = tables.into_iter().map(|table| shape.table(table));
+        let mut keyspaces = tables
+            .map(|space| Ok(space?.keyspace.clone()))
+            .collect::<Result<Vec<_>>>()?;
+        keyspaces.push(shape.active_bucket()?.keyspace.clone());
+        keyspaces.push(self.meta.clone());
+        Ok(keyspaces)
+    }
+}
