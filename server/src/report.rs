@@ -1,11 +1,13 @@
 //! What the server tells operators over HTTP: `/statz` and `/metrics`.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use kelvin_replication::{CopyProgress, Progress};
+use kelvin_storage::ErrorKind;
 use serde_json::{Value, json};
 
 use crate::http::Statz;
@@ -21,6 +23,18 @@ pub struct Reports {
     current: Arc<Current>,
     started: Instant,
     copy: Mutex<CopyProgress>,
+    faults: ReplicaFaults,
+}
+
+/// What went wrong with the replica since the start.
+#[derive(Default)]
+struct ReplicaFaults {
+    /// Times it, or opening it, failed.
+    failures: AtomicU64,
+    /// Whether it waits for room on its disk.
+    disk_full: AtomicBool,
+    /// What is wrong now, for `/statz`.
+    message: Mutex<Option<String>>,
 }
 
 impl Reports {
@@ -31,7 +45,30 @@ impl Reports {
             current,
             started: Instant::now(),
             copy: Mutex::default(),
+            faults: ReplicaFaults::default(),
         }
+    }
+
+    /// Notes that the replica, or opening it, failed.
+    pub(crate) fn replica_failed(&self, error: &kelvin_replication::Error) {
+        let is_full = matches!(
+            error,
+            kelvin_replication::Error::Storage(error) if error.kind() == ErrorKind::DiskFull
+        );
+        self.faults.failures.fetch_add(1, Ordering::Relaxed);
+        self.faults.disk_full.store(is_full, Ordering::Relaxed);
+        self.set_fault(Some(error.to_string()));
+    }
+
+    /// Notes that the replica is open.
+    pub(crate) fn replica_opened(&self) {
+        self.faults.disk_full.store(false, Ordering::Relaxed);
+        self.set_fault(None);
+    }
+
+    fn set_fault(&self, message: Option<String>) {
+        let mut fault = (self.faults.message.lock()).unwrap_or_else(PoisonError::into_inner);
+        *fault = message;
     }
 
     /// The text of `/metrics`, in the Prometheus format. Names follow those of zero-cache where the
@@ -51,7 +88,11 @@ impl Reports {
         for (name, kind, help, value) in copy_figures(copy) {
             line(&mut text, name, kind, help, value);
         }
-        let Some(registry) = self.current.get() else {
+        let current = self.current.get();
+        for (name, kind, help, value) in self.fault_figures(current.is_some()) {
+            line(&mut text, name, kind, help, value);
+        }
+        let Some(registry) = current else {
             return text;
         };
         for (name, kind, help, value) in figures(&registry) {
@@ -59,6 +100,34 @@ impl Reports {
         }
         table_lines(&mut text, &registry.services().replica.table_metrics());
         text
+    }
+}
+
+impl Reports {
+    /// Figures that are there while the replica is not.
+    #[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
+    fn fault_figures(&self, serving: bool) -> [Figure; 3] {
+        let faults = &self.faults;
+        [
+            (
+                "kelvin_replica_open",
+                "gauge",
+                "1 while the replica is open and served from",
+                f64::from(u8::from(serving)),
+            ),
+            (
+                "kelvin_replica_disk_full",
+                "gauge",
+                "1 while the replica waits for room on its disk",
+                f64::from(u8::from(faults.disk_full.load(Ordering::Relaxed))),
+            ),
+            (
+                "kelvin_replica_failures",
+                "counter",
+                "Times the replica, or opening it, failed",
+                faults.failures.load(Ordering::Relaxed) as f64,
+            ),
+        ]
     }
 }
 
@@ -158,7 +227,11 @@ impl Statz for Reports {
 
     fn collect<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<Value, String>> {
         Box::pin(async move {
-            let registry = self.current.get().ok_or("the database is being copied")?;
+            let Some(registry) = self.current.get() else {
+                let fault = self.faults.message.lock();
+                let fault = fault.unwrap_or_else(PoisonError::into_inner).clone();
+                return Err(fault.unwrap_or_else(|| "the database is being copied".into()));
+            };
             let services = registry.services();
             let storage = services.replica.metrics();
             Ok(match group {

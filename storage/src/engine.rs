@@ -1,16 +1,24 @@
 //! Opening the LSM engine.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use fjall::Database;
 
 use crate::ReplicaOptions;
 use crate::directory::Directory;
 use crate::error::{Error, Result};
+use crate::fault::Faults;
+
+/// A file the engine writes last when it makes its files.
+const VERSION: &str = "version";
 
 /// Opens (or creates) the engine's files in a directory of ours.
 pub(crate) fn open(directory: &Directory, options: &ReplicaOptions) -> Result<Database> {
     let store = directory.store();
+    // Opened on a full disk, it would fail again at the first flush.
+    Faults::new(directory.path(), options).try_disk()?;
+    check_journals(&store)?;
     let open = || {
         Database::builder(&store)
             .cache_size(options.cache_bytes)
@@ -31,7 +39,37 @@ pub(crate) fn open(directory: &Directory, options: &ReplicaOptions) -> Result<Da
             Error::Corrupt(format!("a file of it is unreadable: {source}"))
         }
         Error::Io { source, .. } => Error::io(directory.path(), source),
+        Error::DiskFull { .. } => Error::DiskFull {
+            path: directory.path().into(),
+        },
+        Error::ReadOnly { .. } => Error::ReadOnly {
+            path: directory.path().into(),
+        },
         Error::Locked(_) => Error::Locked(directory.path().into()),
         other => other,
     })
+}
+
+/// Makes sure that no journal is gone: the engine would go on without what was in it, and tables
+/// that were flushed since would be ahead of the others.
+fn check_journals(store: &Path) -> Result<()> {
+    let failed = |error| Error::io(store, error);
+    if !store.join(VERSION).try_exists().map_err(failed)? {
+        // Nothing was written yet.
+        return Ok(());
+    }
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(store).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "jnl") {
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            numbers.extend(stem.and_then(|stem| stem.parse::<u64>().ok()));
+        }
+    }
+    numbers.sort_unstable();
+    let is_gap = |pair: &[u64]| matches!(pair, [one, next] if one + 1 != *next);
+    if numbers.is_empty() || numbers.windows(2).any(is_gap) {
+        return Err(Error::Corrupt("a journal of it is gone".into()));
+    }
+    Ok(())
 }

@@ -4,12 +4,14 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fjall::{AbstractTree, Database, Keyspace, OwnedWriteBatch};
+use fjall::{AbstractTree, Database, Keyspace, OwnedWriteBatch, PersistMode};
 
 use crate::ReplicaOptions;
 use crate::clock::Clock;
 use crate::counters::{WriteCounters, add, get};
-use crate::error::Result;
+use crate::directory::Directory;
+use crate::error::{Error, Result};
+use crate::fault::Faults;
 use crate::replica::Inner;
 use crate::shape::Shape;
 use crate::{RowOp, Transaction};
@@ -23,6 +25,7 @@ pub(crate) struct WriteGate {
     pub(crate) db: Database,
     pub(crate) options: ReplicaOptions,
     pub(crate) clock: Clock,
+    pub(crate) faults: Faults,
     pub(crate) counters: WriteCounters,
     /// Bytes in memory at which the next look at all memtables is due.
     pub(crate) relieve_at: AtomicU64,
@@ -36,11 +39,12 @@ pub(crate) struct WriteGate {
 }
 
 impl WriteGate {
-    pub(crate) fn new(db: &Database, options: &ReplicaOptions) -> Self {
+    pub(crate) fn new(db: &Database, directory: &Directory, options: &ReplicaOptions) -> Self {
         Self {
             db: db.clone(),
             options: options.clone(),
             clock: options.clock.clone(),
+            faults: Faults::new(directory.path(), options),
             relieve_at: AtomicU64::new(options.write_buffer_bytes / 4 * 3),
             journals_looked_at: AtomicU64::new(0),
             counters: WriteCounters::default(),
@@ -67,7 +71,7 @@ impl WriteGate {
             })
             .collect();
         let started = self.clock.now();
-        batch.commit()?;
+        batch.commit().map_err(|error| self.explain(error))?;
         let took = self.clock.now().saturating_sub(started);
         if took >= HELD_UP {
             self.counters.stalled(took);
@@ -93,6 +97,20 @@ impl WriteGate {
             .saturating_sub(get(&self.dropped_bytes))
     }
 
+    /// Makes everything that was committed safe from a power loss.
+    ///
+    /// # Errors
+    /// What writing brings up.
+    pub(crate) fn persist(&self, mode: PersistMode) -> Result<()> {
+        let persisted = self.db.persist(mode);
+        persisted.map_err(|error| self.explain(error))
+    }
+
+    /// What an error of the engine is about.
+    pub(crate) fn explain(&self, error: fjall::Error) -> Error {
+        self.faults.explain(error.into())
+    }
+
     /// Takes note that the memtables hold `total` bytes, and none is on its way to a file.
     pub(crate) fn correct(&self, total: u64) {
         let dropped = self.db.write_buffer_size().saturating_sub(total);
@@ -106,7 +124,8 @@ impl WriteGate {
     pub(crate) fn drop_keyspace(&self, keyspace: Keyspace) -> Result<()> {
         let (hits, misses) = block_reads(&keyspace);
         let buffered = keyspace.tree.active_memtable().size();
-        self.db.delete_keyspace(keyspace)?;
+        let dropped = self.db.delete_keyspace(keyspace);
+        dropped.map_err(|error| self.explain(error))?;
         // The engine never takes these bytes off its own count.
         add(&self.dropped_bytes, buffered);
         add(&self.dropped_hits, hits);

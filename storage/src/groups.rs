@@ -50,7 +50,8 @@ impl Groups {
     pub fn put(&self, name: &str, record: &[u8]) -> Result<()> {
         check(name)?;
         self.replica.gate.admit(self.keyspace())?;
-        Ok(self.keyspace().insert(name, record)?)
+        let put = self.keyspace().insert(name, record);
+        put.map_err(|error| self.replica.gate.explain(error))
     }
 
     /// Removes the record called `name`, if it is there.
@@ -60,7 +61,8 @@ impl Groups {
     pub fn delete(&self, name: &str) -> Result<()> {
         check(name)?;
         self.replica.gate.admit(self.keyspace())?;
-        Ok(self.keyspace().remove(name)?)
+        let removed = self.keyspace().remove(name);
+        removed.map_err(|error| self.replica.gate.explain(error))
     }
 
     /// All records, in the order of their names.

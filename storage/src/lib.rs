@@ -91,6 +91,7 @@ mod counters;
 mod directory;
 mod engine;
 mod error;
+mod fault;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;

@@ -111,7 +111,9 @@ impl WriteGate {
         let limit = self.options.journal_bytes;
         // The journal that is written to is allocated ahead and cannot be removed.
         let exceeds = |limit| -> Result<bool> {
-            Ok(self.db.journal_count() > 1 && self.db.journal_disk_space()? > limit)
+            let bytes = self.db.journal_disk_space();
+            let bytes = bytes.map_err(|error| self.explain(error))?;
+            Ok(self.db.journal_count() > 1 && bytes > limit)
         };
         if !exceeds(limit)? {
             return Ok(0);
@@ -143,7 +145,8 @@ impl WriteGate {
     fn start_flush(&self, keyspace: &Keyspace) -> Result<()> {
         let full = || self.db.outstanding_flushes() >= FLUSHES;
         self.wait_while(|| full() || keyspace.tree.sealed_memtable_count() > SEALED)?;
-        keyspace.rotate_memtable()?;
+        let sealed = keyspace.rotate_memtable();
+        sealed.map_err(|error| self.explain(error))?;
         Ok(())
     }
 
@@ -189,8 +192,8 @@ impl WriteGate {
     /// Finds out whether a thread of the engine has failed. Such a failure makes no sound of its own.
     ///
     /// # Errors
-    /// [`Error::Poisoned`] if one has.
+    /// [`Error::Poisoned`] if one has, or what it has failed of.
     pub(crate) fn check(&self) -> Result<()> {
-        Ok(self.db.persist(PersistMode::Buffer)?)
+        self.persist(PersistMode::Buffer)
     }
 }

@@ -81,11 +81,12 @@ impl Replica {
     ///
     /// # Errors
     /// [`Error::Missing`] where there is none or its load never finished; [`Error::Foreign`],
-    /// [`Error::Corrupt`], [`Error::NewerFormat`], [`Error::OlderFormat`], [`Error::Locked`] and
-    /// [`Error::Io`] as their names say.
+    /// [`Error::Corrupt`], [`Error::NewerFormat`], [`Error::OlderFormat`], [`Error::Locked`],
+    /// [`Error::DiskFull`], [`Error::ReadOnly`] and [`Error::Io`] as their names say. A replica is
+    /// opened only where it can be written.
     pub fn open(dir: &Path, options: &ReplicaOptions) -> Result<Self> {
         let directory = Directory::open(dir)?;
-        if !directory.store().exists() {
+        if !directory.has_store()? {
             return Err(Error::Missing(dir.into()));
         }
         let db = engine::open(&directory, options)?;
@@ -127,7 +128,7 @@ impl Replica {
         let inner = Inner {
             meta: keyspace,
             row_counts,
-            gate: WriteGate::new(&db, options),
+            gate: WriteGate::new(&db, &directory, options),
             history_age_ms: AtomicU64::new(0),
             groups: open_keyspace(&db, options, GROUPS)?,
             options: options.clone(),
@@ -315,7 +316,7 @@ impl Replica {
         // INVARIANT: the version is read before the journal is synced, so it never runs ahead.
         let version = self.watermark();
         if self.inner.durable.load(Ordering::Acquire) < version {
-            self.inner.db.persist(PersistMode::SyncData)?;
+            self.inner.gate.persist(PersistMode::SyncData)?;
             self.inner.durable.fetch_max(version, Ordering::AcqRel);
         }
         Ok(version)

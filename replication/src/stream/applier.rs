@@ -35,7 +35,8 @@ pub(crate) struct Applier {
     queue: QueueSender,
     commands: mpsc::Sender<Command>,
     stop: CancellationToken,
-    outcome: oneshot::Receiver<Result<()>>,
+    /// How the thread ended; taken once that is known.
+    outcome: Option<oneshot::Receiver<Result<()>>>,
 }
 
 impl Applier {
@@ -71,7 +72,7 @@ impl Applier {
             queue,
             commands,
             stop,
-            outcome,
+            outcome: Some(outcome),
         })
     }
 
@@ -83,9 +84,14 @@ impl Applier {
         self.commands.clone()
     }
 
-    /// Waits until the thread fails. Cancel-safe.
+    /// Waits until the thread fails. Cancel-safe; to be called no more once it has.
     pub(crate) async fn failed(&mut self) -> Error {
-        match (&mut self.outcome).await {
+        let ended = match &mut self.outcome {
+            Some(outcome) => outcome.await,
+            None => Ok(Ok(())),
+        };
+        self.outcome = None;
+        match ended {
             Ok(Err(error)) => error,
             Ok(Ok(())) | Err(_) => Error::Protocol("the thread that applies ended".into()),
         }
@@ -95,9 +101,8 @@ impl Applier {
     /// again.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        if tokio::time::timeout(STOP_TIMEOUT, self.outcome)
-            .await
-            .is_err()
+        if let Some(outcome) = self.outcome
+            && tokio::time::timeout(STOP_TIMEOUT, outcome).await.is_err()
         {
             tracing::warn!("the thread that applies does not end: its listener blocks");
         }
