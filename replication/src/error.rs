@@ -15,8 +15,8 @@ pub enum ErrorKind {
     Resync,
     /// Only the operator can mend it; the message says how.
     Config,
-    /// The replica on the local disk failed: end the process, or wipe the replica where it is
-    /// corrupt.
+    /// The replica on the local disk failed: see [`Error::reopens`]; else end the process, or wipe
+    /// the replica where it is corrupt.
     Storage,
 }
 
@@ -74,6 +74,21 @@ impl Error {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable(_)) || self.kind() == ErrorKind::Retry
+    }
+
+    /// Whether opening the replica again, after a while, is what helps: the disk was full, or writing
+    /// failed. Every handle on it has to be dropped before.
+    #[must_use]
+    pub fn reopens(&self) -> bool {
+        use kelvin_storage::{ErrorKind, Remedy};
+        match self {
+            Self::Storage(error) => match error.kind() {
+                // A handle that is still held, and a disk that may come back.
+                ErrorKind::Locked | ErrorKind::Io => true,
+                kind => kind.remedy() == Remedy::Reopen,
+            },
+            _ => false,
+        }
     }
 
     /// The SQLSTATE, where PostgreSQL gave one.
@@ -148,6 +163,15 @@ mod tests {
             code: code.into(),
             ..ServerError::default()
         })
+    }
+
+    #[test]
+    fn a_full_disk_is_a_reason_to_open_the_replica_again_and_a_corrupt_one_is_not() {
+        let full = kelvin_storage::Error::DiskFull { path: "/r".into() };
+        assert!(Error::from(full).reopens());
+        assert!(Error::from(kelvin_storage::Error::Poisoned).reopens());
+        assert!(!Error::from(kelvin_storage::Error::Corrupt("x".into())).reopens());
+        assert!(!Error::Config("x".into()).reopens());
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub mod http;
 pub mod log;
 pub mod mutation;
 pub mod permissions;
+mod replica_report;
 pub mod report;
 pub mod serve;
 pub mod sync;

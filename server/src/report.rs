@@ -1,14 +1,17 @@
 //! What the server tells operators over HTTP: `/statz` and `/metrics`.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use kelvin_replication::{CopyProgress, Progress};
+use kelvin_storage::ErrorKind;
 use serde_json::{Value, json};
 
 use crate::http::Statz;
+use crate::replica_report::{Figure, replica_figures, replica_json, table_lines};
 use crate::serve::Current;
 use crate::sync::registry::Registry;
 
@@ -20,6 +23,18 @@ pub struct Reports {
     current: Arc<Current>,
     started: Instant,
     copy: Mutex<CopyProgress>,
+    faults: ReplicaFaults,
+}
+
+/// What went wrong with the replica since the start.
+#[derive(Default)]
+struct ReplicaFaults {
+    /// Times it, or opening it, failed.
+    failures: AtomicU64,
+    /// Whether it waits for room on its disk.
+    disk_full: AtomicBool,
+    /// What is wrong now, for `/statz`.
+    message: Mutex<Option<String>>,
 }
 
 impl Reports {
@@ -30,7 +45,30 @@ impl Reports {
             current,
             started: Instant::now(),
             copy: Mutex::default(),
+            faults: ReplicaFaults::default(),
         }
+    }
+
+    /// Notes that the replica, or opening it, failed.
+    pub(crate) fn replica_failed(&self, error: &kelvin_replication::Error) {
+        let is_full = matches!(
+            error,
+            kelvin_replication::Error::Storage(error) if error.kind() == ErrorKind::DiskFull
+        );
+        self.faults.failures.fetch_add(1, Ordering::Relaxed);
+        self.faults.disk_full.store(is_full, Ordering::Relaxed);
+        self.set_fault(Some(error.to_string()));
+    }
+
+    /// Notes that the replica is open.
+    pub(crate) fn replica_opened(&self) {
+        self.faults.disk_full.store(false, Ordering::Relaxed);
+        self.set_fault(None);
+    }
+
+    fn set_fault(&self, message: Option<String>) {
+        let mut fault = (self.faults.message.lock()).unwrap_or_else(PoisonError::into_inner);
+        *fault = message;
     }
 
     /// The text of `/metrics`, in the Prometheus format. Names follow those of zero-cache where the
@@ -50,13 +88,46 @@ impl Reports {
         for (name, kind, help, value) in copy_figures(copy) {
             line(&mut text, name, kind, help, value);
         }
-        let Some(registry) = self.current.get() else {
+        let current = self.current.get();
+        for (name, kind, help, value) in self.fault_figures(current.is_some()) {
+            line(&mut text, name, kind, help, value);
+        }
+        let Some(registry) = current else {
             return text;
         };
         for (name, kind, help, value) in figures(&registry) {
             line(&mut text, name, kind, help, value);
         }
+        table_lines(&mut text, &registry.services().replica.table_metrics());
         text
+    }
+}
+
+impl Reports {
+    /// Figures that are there while the replica is not.
+    #[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
+    fn fault_figures(&self, serving: bool) -> [Figure; 3] {
+        let faults = &self.faults;
+        [
+            (
+                "kelvin_replica_open",
+                "gauge",
+                "1 while the replica is open and served from",
+                f64::from(u8::from(serving)),
+            ),
+            (
+                "kelvin_replica_disk_full",
+                "gauge",
+                "1 while the replica waits for room on its disk",
+                f64::from(u8::from(faults.disk_full.load(Ordering::Relaxed))),
+            ),
+            (
+                "kelvin_replica_failures",
+                "counter",
+                "Times the replica, or opening it, failed",
+                faults.failures.load(Ordering::Relaxed) as f64,
+            ),
+        ]
     }
 }
 
@@ -66,8 +137,6 @@ fn line(text: &mut String, name: &str, kind: &str, help: &str, value: f64) {
         "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
     );
 }
-
-type Figure = (&'static str, &'static str, &'static str, f64);
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
 fn copy_figures(copy: CopyProgress) -> [Figure; 3] {
@@ -141,39 +210,7 @@ fn figures(registry: &Registry) -> Vec<Figure> {
             engine.cut_off as f64,
         ),
     ];
-    let storage = services.replica.metrics();
-    figures.extend([
-        (
-            "kelvin_replica_watermark",
-            "gauge",
-            "Newest version",
-            storage.watermark as f64,
-        ),
-        (
-            "kelvin_replica_horizon",
-            "gauge",
-            "Oldest readable version",
-            storage.horizon as f64,
-        ),
-        (
-            "zero_replica_db_size",
-            "gauge",
-            "Bytes on disk",
-            storage.disk_bytes as f64,
-        ),
-        (
-            "zero_replica_wal_size",
-            "gauge",
-            "Bytes of journals",
-            storage.journal_bytes as f64,
-        ),
-        (
-            "kelvin_replica_history_size",
-            "gauge",
-            "History bytes",
-            storage.history_bytes as f64,
-        ),
-    ]);
+    figures.extend(replica_figures(&services.replica.metrics()));
     figures
 }
 
@@ -190,7 +227,11 @@ impl Statz for Reports {
 
     fn collect<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<Value, String>> {
         Box::pin(async move {
-            let registry = self.current.get().ok_or("the database is being copied")?;
+            let Some(registry) = self.current.get() else {
+                let fault = self.faults.message.lock();
+                let fault = fault.unwrap_or_else(PoisonError::into_inner).clone();
+                return Err(fault.unwrap_or_else(|| "the database is being copied".into()));
+            };
             let services = registry.services();
             let storage = services.replica.metrics();
             Ok(match group {
@@ -205,12 +246,7 @@ impl Statz for Reports {
                         "cutOff": engine.cut_off,
                     })
                 }
-                "replica" => json!({
-                    "engine": "fjall",
-                    "watermark": storage.watermark,
-                    "horizon": storage.horizon,
-                    "bytes": storage.disk_bytes,
-                }),
+                "replica" => replica_json(&storage, &services.replica.table_metrics()),
                 "replication" => json!({ "lsn": lsn(storage.watermark) }),
                 _ => json!({
                     "uptime": self.started.elapsed().as_secs_f64(),

@@ -3,7 +3,8 @@
 //! ```text
 //! prepare (check upstream, open or copy the replica)
 //!   └► generation: engine, groups, replication stream ── lost slot, changed schema ──┐
-//!         ▲                                                                          │
+//!         ▲  ▲                                    └─ full or failing disk ─┐         │
+//!         │  └──── open again, all clients reconnect ◄─────────────────────┘         │
 //!         └───────────── copy anew, all clients reconnect ◄──────────────────────────┘
 //! ```
 
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kelvin_protocol::{ErrorBody, ErrorKind};
 use kelvin_replication::{ErrorKind as ReplicationErrorKind, Prepared};
-use kelvin_storage::ReplicaOptions;
+use kelvin_storage::{Clock, ReplicaOptions};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +34,7 @@ use crate::sync::registry::{Registry, Services};
 use crate::sync::session::error_frames;
 use crate::sync::store::LocalGroups;
 
-/// How long clients stay away while the database is copied anew.
+/// How long clients stay away while there is no generation.
 const RESYNC_BACKOFF_MS: u64 = 2_000;
 /// How long groups may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -47,6 +48,8 @@ const RELEASE: Duration = Duration::from_secs(120);
 const RELEASE_POLL: Duration = Duration::from_millis(50);
 /// Pause before a resync that follows another one too soon.
 const RESYNC_PAUSE: Duration = Duration::from_secs(5);
+/// A generation that lasted this long does not make the pause before the next one longer.
+const LASTING: Duration = Duration::from_secs(60);
 
 /// Why the server ended.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +92,7 @@ pub async fn run(
     let mut listener = Some(listener);
     let mut http = None;
     let reports = Arc::new(Reports::new(Arc::clone(&current)));
+    let mut reopening = RETRY_FIRST;
     let result = loop {
         let prepared = tokio::select! {
             () = shutdown.cancelled() => break Ok(()),
@@ -96,6 +100,7 @@ pub async fn run(
         };
         let (registry, engine) = start_generation(&config, &prepared)?;
         current.set(Some(Arc::clone(&registry)));
+        reports.replica_opened();
         if let Some(listener) = listener.take() {
             let port = listener.port();
             let site = site(&config, &current, &reports);
@@ -130,6 +135,18 @@ pub async fn run(
                 }
                 discard(&options).await?;
             }
+            Err(error) if error.reopens() => {
+                if generation.elapsed() >= LASTING {
+                    reopening = RETRY_FIRST;
+                }
+                tracing::error!(%error, "the replica failed; it is opened again in {reopening:?}");
+                reports.replica_failed(&error);
+                tokio::select! {
+                    () = shutdown.cancelled() => break Ok(()),
+                    () = tokio::time::sleep(reopening) => {}
+                }
+                reopening = (reopening * 2).min(RETRY_LONGEST);
+            }
             Err(error) => break Err(error.into()),
         }
     };
@@ -141,8 +158,8 @@ pub async fn run(
     result
 }
 
-/// Prepares replication. At the first start a database that cannot be reached is the operator's to
-/// mend; of a server that has `served` before, it is waited for.
+/// Prepares replication. At the first start a database that cannot be reached, or a disk that cannot
+/// be written, is the operator's to mend; of a server that has `served` before, it is waited for.
 async fn prepare(
     options: &kelvin_replication::Options,
     reports: &Arc<Reports>,
@@ -152,6 +169,12 @@ async fn prepare(
     loop {
         match kelvin_replication::prepare(options, Arc::clone(reports) as _).await {
             Ok(prepared) => return Ok(prepared),
+            Err(error) if served && error.reopens() => {
+                tracing::error!(%error, "the replica cannot be opened; trying again in {pause:?}");
+                reports.replica_failed(&error);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RETRY_LONGEST);
+            }
             Err(error) if served && error.may_pass() => {
                 tracing::warn!(%error, "the database cannot be copied now; trying again in {pause:?}");
                 tokio::time::sleep(pause).await;
@@ -201,12 +224,21 @@ fn replication_options(config: &Config) -> kelvin_replication::Options {
         storage: ReplicaOptions {
             cache_bytes: config.replica.cache_bytes,
             memtable_bytes: config.replica.memtable_bytes,
+            write_buffer_bytes: config.replica.write_buffer_bytes,
+            journal_bytes: config.replica.journal_bytes,
             history_age: config.replica.history_age,
             history_bytes: config.replica.history_bytes,
+            clock: monotonic_clock(),
             ..ReplicaOptions::default()
         },
         ..kelvin_replication::Options::default()
     }
+}
+
+/// Measures how long the replica holds up writers.
+fn monotonic_clock() -> Clock {
+    let started = Instant::now();
+    Clock::new(move || started.elapsed())
 }
 
 fn engine_options(config: &Config) -> EngineOptions {
@@ -289,7 +321,8 @@ fn drain_when_abandoned(heartbeat: Heartbeat, timeout: Duration, shutdown: Cance
     });
 }
 
-/// The generation that serves connections; none while the database is copied anew.
+/// The generation that serves connections; none while the database is copied anew or the replica
+/// opened again.
 #[derive(Default)]
 pub struct Current(RwLock<Option<Arc<Registry>>>);
 
@@ -312,7 +345,7 @@ impl ConnectionHandler for Current {
         if let Some(registry) = self.get() {
             return Box::pin(connection::serve(registry, connect, socket)).await;
         }
-        let mut body = ErrorBody::new(ErrorKind::Rehome, "The server is copying its database.");
+        let mut body = ErrorBody::new(ErrorKind::Rehome, "The server is preparing its database.");
         body.min_backoff_ms = Some(RESYNC_BACKOFF_MS);
         let _ = socket
             .writer

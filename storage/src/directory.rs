@@ -35,7 +35,7 @@ impl Directory {
         let mut file = match OpenOptions::new().read(true).write(true).open(&marker) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(if has_parts(path) {
+                return Err(if has_parts(path)? {
                     Error::Foreign(path.into())
                 } else {
                     Error::Missing(path.into())
@@ -64,7 +64,7 @@ impl Directory {
         let io_error = |error| Error::io(path, error);
         fs::create_dir_all(path).map_err(io_error)?;
         let marker = path.join(MARKER);
-        if !marker.exists() && has_parts(path) {
+        if !exists(&marker)? && has_parts(path)? {
             return Err(Error::Foreign(path.into()));
         }
         let mut file = OpenOptions::new()
@@ -96,7 +96,7 @@ impl Directory {
         let file = match OpenOptions::new().read(true).write(true).open(&marker) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return if has_parts(path) {
+                return if has_parts(path)? {
                     Err(Error::Foreign(path.into()))
                 } else {
                     Ok(())
@@ -124,14 +124,24 @@ impl Directory {
         remove_folder(self.runs())
     }
 
+    /// Whether the engine has any files.
+    pub(crate) fn has_store(&self) -> Result<bool> {
+        exists(&self.store())
+    }
+
     /// Where sorted runs are spilled.
     pub(crate) fn runs(&self) -> PathBuf {
         self.path.join(RUNS)
     }
 }
 
-fn has_parts(path: &Path) -> bool {
-    path.join(STORE).exists() || path.join(RUNS).exists()
+fn has_parts(path: &Path) -> Result<bool> {
+    Ok(exists(&path.join(STORE))? || exists(&path.join(RUNS))?)
+}
+
+/// Whether a file is there. A folder that may not be looked into does not count as empty.
+fn exists(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(|error| Error::io(path, error))
 }
 
 fn remove_parts(path: &Path) -> Result<()> {

@@ -1,24 +1,31 @@
-//! Opening the LSM engine, and keeping its journals bounded.
+//! Opening the LSM engine.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
-use fjall::{AbstractTree, Database, Keyspace};
+use fjall::Database;
 
 use crate::ReplicaOptions;
 use crate::directory::Directory;
 use crate::error::{Error, Result};
+use crate::fault::Faults;
 
-/// The engine accepts no smaller limit for its journals.
-const MIN_JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
+/// A file the engine writes last when it makes its files.
+const VERSION: &str = "version";
 
 /// Opens (or creates) the engine's files in a directory of ours.
 pub(crate) fn open(directory: &Directory, options: &ReplicaOptions) -> Result<Database> {
     let store = directory.store();
+    // Opened on a full disk, it would fail again at the first flush.
+    Faults::new(directory.path(), options).try_disk()?;
+    check_journals(&store)?;
     let open = || {
         Database::builder(&store)
             .cache_size(options.cache_bytes)
             .worker_threads(options.worker_threads.max(1))
-            .max_journaling_size(options.journal_bytes.max(MIN_JOURNAL_BYTES))
+            // The engine's own way to bound the journals asks for flushes of all tables at once,
+            // and blocks its threads if they are many. See `pressure`.
+            .max_journaling_size(u64::MAX)
             .open()
     };
     // The engine panics on some kinds of damage to its own files. It holds nothing of ours then.
@@ -32,28 +39,37 @@ pub(crate) fn open(directory: &Directory, options: &ReplicaOptions) -> Result<Da
             Error::Corrupt(format!("a file of it is unreadable: {source}"))
         }
         Error::Io { source, .. } => Error::io(directory.path(), source),
+        Error::DiskFull { .. } => Error::DiskFull {
+            path: directory.path().into(),
+        },
+        Error::ReadOnly { .. } => Error::ReadOnly {
+            path: directory.path().into(),
+        },
         Error::Locked(_) => Error::Locked(directory.path().into()),
         other => other,
     })
 }
 
-/// Starts a flush of every keyspace that has something in memory, if the journals are over their
-/// limit. A journal is removed when all it holds is flushed, and a table nobody writes to any more
-/// would never be flushed for its size. Returns how many flushes were started.
-pub(crate) fn bound_journals<'a>(
-    db: &Database,
-    options: &ReplicaOptions,
-    keyspaces: impl Iterator<Item = &'a Keyspace>,
-) -> Result<usize> {
-    // The journal that is written to is allocated ahead and cannot be removed.
-    if db.journal_count() < 2 || db.journal_disk_space()? <= options.journal_bytes {
-        return Ok(0);
+/// Makes sure that no journal is gone: the engine would go on without what was in it, and tables
+/// that were flushed since would be ahead of the others.
+fn check_journals(store: &Path) -> Result<()> {
+    let failed = |error| Error::io(store, error);
+    if !store.join(VERSION).try_exists().map_err(failed)? {
+        // Nothing was written yet.
+        return Ok(());
     }
-    let mut started = 0;
-    for keyspace in keyspaces {
-        if keyspace.tree.active_memtable().size() > 0 && keyspace.rotate_memtable()? {
-            started += 1;
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(store).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "jnl") {
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            numbers.extend(stem.and_then(|stem| stem.parse::<u64>().ok()));
         }
     }
-    Ok(started)
+    numbers.sort_unstable();
+    let is_gap = |pair: &[u64]| matches!(pair, [one, next] if one + 1 != *next);
+    if numbers.is_empty() || numbers.windows(2).any(is_gap) {
+        return Err(Error::Corrupt("a journal of it is gone".into()));
+    }
+    Ok(())
 }

@@ -48,8 +48,20 @@ pub enum Error {
     /// Another process has it open.
     #[error("{0} is in use by another process: stop that one or choose another directory")]
     Locked(PathBuf),
-    /// The operating system failed us: no space, no permission, a broken disk.
-    #[error("cannot read or write {path}: {source}: check free space, permissions and the disk")]
+    /// There is no room for what has to be written, or a quota is used up.
+    #[error("the disk that holds {path} is full: make room; nothing is lost")]
+    DiskFull {
+        /// Directory of the replica.
+        path: PathBuf,
+    },
+    /// The file system takes no writes.
+    #[error("the file system that holds {path} is read-only: check the disk and mount it writable")]
+    ReadOnly {
+        /// Directory of the replica.
+        path: PathBuf,
+    },
+    /// The operating system failed us: no permission, a broken disk.
+    #[error("cannot read or write {path}: {source}: check permissions and the disk")]
     Io {
         /// Directory of the replica.
         path: PathBuf,
@@ -73,8 +85,17 @@ pub enum Error {
         watermark: Version,
     },
     /// An earlier write failed half-way; nothing more is written until the replica is opened anew.
-    #[error("an earlier write failed, the replica accepts no more: restart to recover")]
+    #[error(
+        "an earlier write of the replica failed, as the log says: check the disk; \
+         the replica accepts no more until it is opened again"
+    )]
     Poisoned,
+    /// The engine neither flushes nor compacts any more, and says nothing.
+    #[error(
+        "the replica has written nothing to its files for minutes: check the disk; \
+         it has to be opened again"
+    )]
+    Stalled,
     /// The caller asked for something that makes no sense for the catalog.
     #[error("invalid request to the replica: {0}")]
     Invalid(String),
@@ -121,6 +142,10 @@ pub enum ErrorKind {
     OlderFormat,
     /// See [`Error::Locked`].
     Locked,
+    /// See [`Error::DiskFull`].
+    DiskFull,
+    /// See [`Error::ReadOnly`].
+    ReadOnly,
     /// See [`Error::Io`].
     Io,
     /// See [`Error::BelowHorizon`].
@@ -129,6 +154,8 @@ pub enum ErrorKind {
     AheadOfWatermark,
     /// See [`Error::Poisoned`].
     Poisoned,
+    /// See [`Error::Stalled`].
+    Stalled,
     /// See [`Error::Invalid`].
     Invalid,
     /// See [`Error::KeyTooLong`].
@@ -148,7 +175,7 @@ pub enum ErrorKind {
 pub enum Remedy {
     /// The same call may succeed later, or with another version.
     Retry,
-    /// Open the replica again; it recovers to the last whole transaction.
+    /// Open the replica again, until that works; it recovers to the last whole transaction.
     Reopen,
     /// Wipe the replica and copy the database from upstream.
     Resync,
@@ -167,10 +194,13 @@ impl Error {
             Self::NewerFormat { .. } => ErrorKind::NewerFormat,
             Self::OlderFormat { .. } => ErrorKind::OlderFormat,
             Self::Locked(_) => ErrorKind::Locked,
+            Self::DiskFull { .. } => ErrorKind::DiskFull,
+            Self::ReadOnly { .. } => ErrorKind::ReadOnly,
             Self::Io { .. } => ErrorKind::Io,
             Self::BelowHorizon { .. } => ErrorKind::BelowHorizon,
             Self::AheadOfWatermark { .. } => ErrorKind::AheadOfWatermark,
             Self::Poisoned => ErrorKind::Poisoned,
+            Self::Stalled => ErrorKind::Stalled,
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::KeyTooLong { .. } => ErrorKind::KeyTooLong,
             Self::Duplicate(_) => ErrorKind::Duplicate,
@@ -182,9 +212,11 @@ impl Error {
 
     /// An I/O error of the file system at `path`.
     pub(crate) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self::Io {
-            path: path.into(),
-            source,
+        let path = path.into();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path },
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path },
+            _ => Self::Io { path, source },
         }
     }
 }
@@ -197,7 +229,7 @@ impl ErrorKind {
             Self::BelowHorizon | Self::AheadOfWatermark | Self::Building | Self::Cancelled => {
                 Remedy::Retry
             }
-            Self::Poisoned => Remedy::Reopen,
+            Self::Poisoned | Self::Stalled | Self::DiskFull | Self::ReadOnly => Remedy::Reopen,
             Self::Missing
             | Self::Corrupt
             | Self::NewerFormat
@@ -213,10 +245,7 @@ impl ErrorKind {
 
 impl From<fjall::Error> for Error {
     fn from(error: fjall::Error) -> Self {
-        let io = |source: io::Error| Self::Io {
-            path: PathBuf::from("the replica"),
-            source,
-        };
+        let io = |source| Self::io("the replica", source);
         match error {
             fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => {
                 io(source)

@@ -49,7 +49,9 @@ impl Groups {
     /// [`Error::Invalid`] for an empty or overlong name, else what writing brings up.
     pub fn put(&self, name: &str, record: &[u8]) -> Result<()> {
         check(name)?;
-        Ok(self.keyspace().insert(name, record)?)
+        self.replica.gate.admit(self.keyspace())?;
+        let put = self.keyspace().insert(name, record);
+        put.map_err(|error| self.replica.gate.explain(error))
     }
 
     /// Removes the record called `name`, if it is there.
@@ -58,7 +60,9 @@ impl Groups {
     /// As [`Groups::put`].
     pub fn delete(&self, name: &str) -> Result<()> {
         check(name)?;
-        Ok(self.keyspace().remove(name)?)
+        self.replica.gate.admit(self.keyspace())?;
+        let removed = self.keyspace().remove(name);
+        removed.map_err(|error| self.replica.gate.explain(error))
     }
 
     /// All records, in the order of their names.

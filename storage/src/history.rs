@@ -7,19 +7,19 @@
 //! table that is consumed in key order, such as a queue.)
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fjall::Database;
+use fjall::{Database, Keyspace};
 use kelvin_protocol::Version;
 
-use crate::engine;
+use crate::Replica;
 use crate::error::Result;
 use crate::layout::{bucket_keyspace, is_bucket_keyspace};
 use crate::meta::BucketRange;
 use crate::replica::{Inner, Writer};
 use crate::retire::Retired;
 use crate::shape::{Bucket, Shape};
-use crate::{Replica, StorageMetrics};
 
 /// Full buckets that make up the whole history.
 const BUCKETS: u64 = 8;
@@ -35,6 +35,13 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
+    /// How far back from `now` the oldest point lies from which on everything is kept.
+    fn span(&self, now: Duration, horizon: Version) -> Duration {
+        let mut points = self.points.iter();
+        let oldest = points.find(|(_, version)| *version >= horizon);
+        oldest.map_or(Duration::ZERO, |(at, _)| now.saturating_sub(*at))
+    }
+
     /// Notes the watermark at `now`; returns the newest version that is at least `age` old.
     fn note(&mut self, now: Duration, version: Version, age: Duration) -> Option<Version> {
         let due = self
@@ -90,56 +97,21 @@ impl Replica {
             inner.release_recent()?;
         }
         writer.maintained_at = watermark;
-        let latest = self.latest()?;
-        let shape = &latest.inner().shape;
-        let spaces = shape.spaces();
-        let tables = spaces.values().map(|space| &space.keyspace);
-        let buckets = shape.buckets.iter().map(|bucket| &bucket.keyspace);
-        let others = [&inner.meta, &inner.groups];
-        let keyspaces = tables.chain(buckets).chain(others);
-        let started = engine::bound_journals(&inner.db, &inner.options, keyspaces)?;
+        let span = writer.samples.span(now, self.horizon()).as_millis();
+        let span = u64::try_from(span).unwrap_or(u64::MAX);
+        inner.history_age_ms.store(span, Ordering::Relaxed);
+        inner.gate.check()?;
+        let keyspaces = inner.keyspaces(&self.latest()?.inner().shape);
+        let started = inner.gate.bound_journals(&keyspaces)?;
         if started > 0 {
             tracing::debug!(started, "flushed tables that held back the journal");
         }
         Ok(())
     }
-
-    /// Sizes and versions; cheap enough to be asked for every second. Sizes the engine cannot tell
-    /// after a failed write are zero.
-    #[must_use]
-    pub fn metrics(&self) -> StorageMetrics {
-        let (latest, horizon) = {
-            let current = self.inner.current();
-            (current.latest.clone(), current.horizon)
-        };
-        let shape = &latest.inner().shape;
-        let spaces = shape.spaces();
-        let tables = spaces.values().map(|space| &space.keyspace);
-        let db = &self.inner.db;
-        StorageMetrics {
-            watermark: latest.version(),
-            horizon,
-            tables: latest.catalog().tables().len(),
-            buckets: shape.buckets.len(),
-            disk_bytes: db.disk_space().unwrap_or_default(),
-            table_bytes: tables.map(fjall::Keyspace::disk_space).sum(),
-            history_bytes: history_bytes(shape),
-            journal_bytes: db.journal_disk_space().unwrap_or_default(),
-            journals: db.journal_count(),
-            outstanding_flushes: db.outstanding_flushes(),
-            active_compactions: db.active_compactions(),
-            memtable_bytes: db.write_buffer_size(),
-        }
-    }
-
-    /// Bytes of history and changelog in sorted files.
-    #[must_use]
-    pub fn history_bytes(&self) -> u64 {
-        history_bytes(&self.inner.current().latest.inner().shape)
-    }
 }
 
-fn history_bytes(shape: &Shape) -> u64 {
+/// Bytes of history and changelog in sorted files.
+pub(crate) fn history_bytes(shape: &Shape) -> u64 {
     let buckets = shape.buckets.iter();
     buckets.map(|bucket| bucket.keyspace.disk_space()).sum()
 }
@@ -196,6 +168,15 @@ impl Inner {
         }
     }
 
+    /// Every keyspace of ours.
+    pub(crate) fn keyspaces(&self, shape: &Shape) -> Vec<Keyspace> {
+        let spaces = shape.spaces();
+        let tables = spaces.values().map(|space| &space.keyspace);
+        let buckets = shape.buckets.iter().map(|bucket| &bucket.keyspace);
+        let others = [&self.meta, &self.groups];
+        tables.chain(buckets).chain(others).cloned().collect()
+    }
+
     /// A copy of the shape, and the horizon.
     pub(crate) fn shape(&self) -> (Shape, Version) {
         let current = self.current();
@@ -234,14 +215,14 @@ impl Inner {
         meta.buckets(&shape.ranges())?;
         meta.horizon(horizon)?;
         retired.forget(&mut meta);
-        batch.commit()?;
+        self.gate.commit(batch, std::slice::from_ref(&self.meta))?;
         self.publish_shape(shape, horizon)?;
         // INVARIANT: dropped only once nothing on disk speaks of it. A crash in between leaves an
         // orphan, which the next opening removes. Views that still read it keep its files alive.
         for bucket in dropped {
-            self.db.delete_keyspace(bucket.keyspace)?;
+            self.gate.drop_keyspace(bucket.keyspace)?;
         }
-        retired.drop_all(&self.db, writer)
+        retired.drop_all(&self.gate, writer)
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use fjall::{OwnedWriteBatch, Readable};
+use fjall::{Keyspace, OwnedWriteBatch, Readable};
 use kelvin_protocol::Direction;
 
 use crate::archive::{encode_entry, since};
@@ -211,7 +211,9 @@ impl Replica {
         let mut meta = self.inner.meta_writer(&mut batch);
         meta.next_index(table, next)?;
         meta.garbage(garbage)?;
-        batch.commit()?;
+        self.inner
+            .gate
+            .commit(batch, std::slice::from_ref(&self.inner.meta))?;
         writer.next_indexes.insert(table, next);
         writer.garbage.push(garbage);
         Ok(IndexId(id))
@@ -268,7 +270,9 @@ impl Replica {
         for (key, value) in entries {
             batch.insert(&bucket.keyspace, key, value);
         }
-        Ok(batch.commit()?)
+        self.inner
+            .gate
+            .commit(batch, std::slice::from_ref(&bucket.keyspace))
     }
 
     /// Goes after the commits since the build began, then lets the index be seen.
@@ -283,8 +287,9 @@ impl Replica {
             for keys in keys.chunks(BATCH) {
                 let writer = self.inner.writer()?;
                 let mut batch = self.inner.db.batch();
-                work.bring_up(&after, &self.latest()?, keys, &mut batch)?;
-                batch.commit()?;
+                let latest = self.latest()?;
+                work.bring_up(&after, &latest, keys, &mut batch)?;
+                self.inner.gate.commit(batch, &work.written(&latest)?)?;
                 drop(writer);
                 pause()?;
             }
@@ -331,7 +336,9 @@ impl Replica {
         if let Some(at) = writer.garbage.iter().position(garbage) {
             meta.forget_garbage(writer.garbage.swap_remove(at));
         }
-        batch.commit()?;
+        let mut keyspaces = work.written(&work.view)?;
+        keyspaces.push(self.inner.meta.clone());
+        self.inner.gate.commit(batch, &keyspaces)?;
         self.inner.publish_shape(shape, horizon)
     }
 }
@@ -368,6 +375,12 @@ impl Work {
         }
         self.space = now.clone();
         Ok(())
+    }
+
+    /// The keyspaces a batch of entries is written to.
+    fn written(&self, latest: &View) -> Result<Vec<Keyspace>> {
+        let bucket = latest.inner().shape.active_bucket()?;
+        Ok(vec![self.space.keyspace.clone(), bucket.keyspace.clone()])
     }
 
     fn entry(&self, row: &Row, key: &[u8]) -> (Vec<u8>, usize) {

@@ -7,7 +7,8 @@
 //!
 //! It is **not** a query engine, it knows nothing of PostgreSQL's protocol, and it is not the source
 //! of truth: whatever happens to its files, wiping it and copying the upstream again loses time only.
-//! It reads no clock; where time matters, the caller says what time it is.
+//! It reads no clock; where time matters, the caller says what time it is, and a [`Clock`] is for metrics
+//! only.
 //!
 //! # Invariants
 //! * One writer. A batch of transactions becomes visible, and survives a crash of the process, as a
@@ -80,17 +81,22 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod apply;
 mod archive;
 mod catalog;
 mod change;
 mod changelog;
+mod clock;
+mod counters;
 mod directory;
 mod engine;
 mod era;
 mod error;
 mod evolution;
+mod fault;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gate;
 mod groups;
 mod history;
 mod index_build;
@@ -103,6 +109,7 @@ mod metrics;
 mod options;
 mod overlay;
 mod past;
+mod pressure;
 mod replica;
 mod retire;
 mod row;
@@ -118,13 +125,14 @@ mod young_runs;
 
 pub use catalog::{Catalog, Column, Index, IndexId, Table, TableId, UnsyncedTable};
 pub use change::{Applied, Datum, RowChange, RowOp, Transaction};
+pub use clock::Clock;
 pub use error::{Error, ErrorKind, Remedy, Result};
 pub use groups::Groups;
 pub use index_build::IndexBuild;
 pub use index_builder::IndexBuilder;
 pub use loader::{Loader, TableLoader};
 pub use meta::ReplicaIdentity;
-pub use metrics::StorageMetrics;
+pub use metrics::{StorageMetrics, TableMetrics};
 pub use options::ReplicaOptions;
 pub use replica::Replica;
 pub use row::{Row, RowId};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Clock;
+
 const MIB: u64 = 1024 * 1024;
 
 /// Tuning of a replica.
@@ -9,9 +11,11 @@ const MIB: u64 = 1024 * 1024;
 pub struct ReplicaOptions {
     /// Bytes of the block cache, shared by all tables.
     pub cache_bytes: u64,
-    /// Bytes a table may buffer in memory before it is written to a sorted file. There is one such
-    /// buffer for each table, so keep it small where there are many tables.
+    /// Bytes a table may buffer in memory before it is written to a sorted file.
     pub memtable_bytes: u64,
+    /// Bytes all tables together may buffer in memory, the history included. Above, the largest
+    /// buffers are written to sorted files, and writers wait for that. One batch may exceed it.
+    pub write_buffer_bytes: u64,
     /// How long a version stays readable. Time is what the caller of
     /// [`Replica::maintain`](crate::Replica::maintain) says it is.
     pub history_age: Duration,
@@ -20,10 +24,13 @@ pub struct ReplicaOptions {
     pub history_bytes: u64,
     /// Bytes of rows all loaders together sort in memory before they spill to disk.
     pub load_bytes: u64,
-    /// Bytes of journal above which tables that hold it back are flushed.
+    /// Bytes of journal above which tables that hold it back are flushed; above twice of it, writers
+    /// wait for that.
     pub journal_bytes: u64,
     /// Background threads for flushes and compactions.
     pub worker_threads: usize,
+    /// Measures how long writers are held up; without it, only how often.
+    pub clock: Clock,
 }
 
 impl Default for ReplicaOptions {
@@ -31,11 +38,13 @@ impl Default for ReplicaOptions {
         Self {
             cache_bytes: 256 * MIB,
             memtable_bytes: 8 * MIB,
+            write_buffer_bytes: 256 * MIB,
             history_age: Duration::from_secs(3600),
             history_bytes: 2048 * MIB,
             load_bytes: 256 * MIB,
             journal_bytes: 256 * MIB,
             worker_threads: 2,
+            clock: Clock::default(),
         }
     }
 }

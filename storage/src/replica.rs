@@ -12,16 +12,16 @@ use crate::directory::Directory;
 use crate::engine;
 use crate::era::Spaces;
 use crate::error::{Error, Result};
+use crate::gate::WriteGate;
 use crate::history::Samples;
 use crate::index_build::Builds;
 use crate::layout::{GROUPS, META};
 use crate::meta::{self, Garbage, Meta, MetaWriter, ReplicaIdentity};
-use crate::overlay::{Overlay, Workshop};
 use crate::row_counts::RowCounts;
 use crate::shape::{Bucket, Shape, open_keyspace};
 use crate::sorted_ingest::Scratch;
 use crate::view::View;
-use crate::{Applied, Catalog, Groups, ReplicaOptions, RowId, RowOp, TableId, Transaction};
+use crate::{Applied, Catalog, Groups, ReplicaOptions, RowId, TableId};
 
 /// Views at the last so many watermarks that are kept, so that the state before a commit can be read
 /// without consulting the history. Each pins what the batches since have overwritten.
@@ -42,6 +42,9 @@ pub(crate) struct Inner {
     pub(crate) row_counts: RowCounts,
     pub(crate) builds: Builds,
     pub(crate) scratch: Scratch,
+    pub(crate) gate: WriteGate,
+    /// Milliseconds the history spans, for metrics.
+    pub(crate) history_age_ms: AtomicU64,
     current: RwLock<Current>,
     writer: Mutex<Writer>,
     /// Newest version that is known to survive a power loss.
@@ -60,7 +63,7 @@ pub(crate) struct Current {
 
 /// What only the writer sees.
 pub(crate) struct Writer {
-    next_rows: HashMap<TableId, RowId>,
+    pub(crate) next_rows: HashMap<TableId, RowId>,
     pub(crate) next_indexes: HashMap<TableId, u16>,
     /// Bytes written to the newest part of the history.
     pub(crate) bucket_bytes: u64,
@@ -96,11 +99,12 @@ impl Replica {
     ///
     /// # Errors
     /// [`Error::Missing`] where there is none or its load never finished; [`Error::Foreign`],
-    /// [`Error::Corrupt`], [`Error::NewerFormat`], [`Error::OlderFormat`], [`Error::Locked`] and
-    /// [`Error::Io`] as their names say.
+    /// [`Error::Corrupt`], [`Error::NewerFormat`], [`Error::OlderFormat`], [`Error::Locked`],
+    /// [`Error::DiskFull`], [`Error::ReadOnly`] and [`Error::Io`] as their names say. A replica is
+    /// opened only where it can be written.
     pub fn open(dir: &Path, options: &ReplicaOptions) -> Result<Self> {
         let directory = Directory::open(dir)?;
-        if !directory.store().exists() {
+        if !directory.has_store()? {
             return Err(Error::Missing(dir.into()));
         }
         directory.remove_runs()?;
@@ -138,6 +142,7 @@ impl Replica {
                 .map(|range| Bucket::open(&db, options, *range))
                 .collect::<Result<_>>()?,
             loaded_at: meta.loaded_at,
+            reads: Arc::default(),
         };
         crate::history::remove_orphans(&db, &meta.buckets)?;
         crate::retire::remove_orphans(&db, &shape)?;
@@ -153,6 +158,8 @@ impl Replica {
         let inner = Inner {
             meta: keyspace,
             row_counts,
+            gate: WriteGate::new(&db, &directory, options),
+            history_age_ms: AtomicU64::new(0),
             groups: open_keyspace(&db, options, GROUPS)?,
             options: options.clone(),
             identity: RwLock::new(meta.identity),
@@ -203,7 +210,8 @@ impl Replica {
         let _writer = self.inner.writer()?;
         let mut batch = self.inner.db.batch();
         self.inner.meta_writer(&mut batch).identity(&identity)?;
-        batch.commit()?;
+        let keyspaces = std::slice::from_ref(&self.inner.meta);
+        self.inner.gate.commit(batch, keyspaces)?;
         *self
             .inner
             .identity
@@ -241,111 +249,6 @@ impl Replica {
         self.inner.current().at(version)
     }
 
-    /// Applies transactions in one atomic batch: after a crash either all of them are there or none.
-    /// Transactions at or below the watermark are skipped, so that replays are harmless. One thread
-    /// applies; it may be held up by flushes, so never call this from an asynchronous task.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for operations the catalog does not know, and for a change of the schema in
-    /// one of several transactions; [`Error::Poisoned`] and [`Error::Io`] from writing. Nothing is
-    /// applied then.
-    pub fn apply(&self, transactions: &[Transaction]) -> Result<Applied> {
-        let is_schema = |op: &RowOp| matches!(op, RowOp::Schema(_));
-        if transactions.len() > 1 && transactions.iter().any(|t| t.ops.iter().any(is_schema)) {
-            return Err(Error::Invalid(
-                "a transaction that changes the schema is applied by itself".into(),
-            ));
-        }
-        let mut writer = self.inner.writer()?;
-        self.inner.rotate_if_full(&mut writer)?;
-        let base = self.latest()?;
-        let from = base.version();
-        let workshop = Workshop {
-            db: &self.inner.db,
-            options: &self.inner.options,
-            scratch: &self.inner.scratch,
-            next_space: writer.next_space,
-            next_indexes: &writer.next_indexes,
-        };
-        let mut overlay = Overlay::new(&base, &writer.next_rows, workshop);
-        let mut batch = self.inner.db.batch();
-        let bucket = base.inner().shape.active_bucket()?.clone();
-        let mut version = from;
-        let mut history_bytes = 0;
-        for transaction in transactions {
-            if transaction.version <= version {
-                continue;
-            }
-            version = transaction.version;
-            for op in &transaction.ops {
-                overlay.apply(op, version)?;
-            }
-            let touched = overlay.end_transaction();
-            history_bytes +=
-                crate::changelog::write(&mut batch, &bucket.keyspace, version, &touched)?;
-        }
-        if version == from {
-            return Ok(Applied {
-                from,
-                version,
-                changes: Vec::new(),
-                altered: Vec::new(),
-            });
-        }
-        history_bytes += overlay.write(&mut batch, &bucket)?;
-        let outcome = overlay.finish();
-        let counts = self.inner.row_counts.after(&outcome.grown);
-        let mut meta = self.inner.meta_writer(&mut batch);
-        for (table, next) in &outcome.taken {
-            meta.next_row(*table, *next)?;
-        }
-        for (table, rows) in &counts {
-            meta.row_count(*table, *rows)?;
-        }
-        if let Some(schema) = &outcome.schema {
-            schema.record(&mut meta, version)?;
-        }
-        meta.watermark(version)?;
-        // INVARIANT: rows, index entries, history, changelog, row counts and watermark are in this
-        // one batch, and so is a change of the schema.
-        batch.commit()?;
-        self.inner.row_counts.install(counts);
-        writer.next_rows.extend(outcome.taken);
-        writer.bucket_bytes += history_bytes;
-        let mut shape = base.inner().shape.clone();
-        let mut altered = Vec::new();
-        if let Some(schema) = outcome.schema {
-            writer.next_space = schema.next_space;
-            writer.next_indexes.extend(&schema.next_indexes);
-            writer.garbage.extend_from_slice(schema.garbage());
-            let forms = schema.altered.iter().map(|table| (*table, version));
-            writer.forms.extend(forms);
-            let era = Arc::new(schema.into_era(version));
-            altered = era.altered_since(&base.inner().era);
-            Arc::make_mut(&mut shape).eras.push(era);
-        }
-        self.inner.publish(version, shape)?;
-        Ok(Applied {
-            from,
-            version,
-            changes: outcome.changes,
-            altered,
-        })
-    }
-
-    /// Moves the watermark alone, for upstream progress that touches no table of ours. No-op when
-    /// `version` is not ahead.
-    ///
-    /// # Errors
-    /// As [`Replica::apply`].
-    pub fn advance(&self, version: Version) -> Result<()> {
-        self.apply(&[Transaction {
-            version,
-            ops: Vec::new(),
-        }])?;
-        Ok(())
-    }
-
     /// What happened in `(from, to]`: the net change of each row that was written in between, and the
     /// tables whose schema changed.
     ///
@@ -375,7 +278,7 @@ impl Replica {
         // INVARIANT: the version is read before the journal is synced, so it never runs ahead.
         let version = self.watermark();
         if self.inner.durable.load(Ordering::Acquire) < version {
-            self.inner.db.persist(PersistMode::SyncData)?;
+            self.inner.gate.persist(PersistMode::SyncData)?;
             self.inner.durable.fetch_max(version, Ordering::AcqRel);
         }
         Ok(version)

@@ -8,6 +8,7 @@ use kelvin_protocol::Version;
 
 use crate::TableId;
 use crate::error::Result;
+use crate::gate::WriteGate;
 use crate::layout::{space_key, space_of_keyspace};
 use crate::meta::{Garbage, MetaWriter};
 use crate::replica::{Inner, Writer};
@@ -83,13 +84,13 @@ impl Retired {
     }
 
     /// Drops the keyspaces, once nothing on disk speaks of them.
-    pub(crate) fn drop_all(self, db: &Database, writer: &mut Writer) -> Result<()> {
+    pub(crate) fn drop_all(self, gate: &WriteGate, writer: &mut Writer) -> Result<()> {
         writer.forms.retain(|form| !self.forms.contains(form));
         writer
             .garbage
             .retain(|garbage| !self.garbage.contains(garbage));
         for (_, keyspace) in self.spaces {
-            db.delete_keyspace(keyspace)?;
+            gate.drop_keyspace(keyspace)?;
         }
         Ok(())
     }
@@ -112,7 +113,9 @@ impl Inner {
             return Ok(());
         };
         let mut batch = self.db.batch();
+        let mut keyspaces = vec![self.meta.clone()];
         if let Some(space) = spaces.get(&garbage.space) {
+            keyspaces.push(space.keyspace.clone());
             let snapshot = self.db.snapshot();
             let entries = snapshot.prefix(&space.keyspace, space_key(garbage.index));
             for entry in entries.take(SWEEP) {
@@ -123,7 +126,7 @@ impl Inner {
         if done {
             self.meta_writer(&mut batch).forget_garbage(garbage);
         }
-        batch.commit()?;
+        self.gate.commit(batch, &keyspaces)?;
         if done {
             writer.garbage.swap_remove(at);
         }

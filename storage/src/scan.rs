@@ -93,6 +93,8 @@ pub struct RowScan {
     by_index: bool,
     reverse: bool,
     source: Source,
+    /// Records read so far.
+    read: u64,
 }
 
 enum Source {
@@ -131,6 +133,7 @@ impl RowScan {
             by_index: index.is_some(),
             reverse: scan.reverse,
             source,
+            read: 0,
         })
     }
 
@@ -161,7 +164,9 @@ impl Iterator for RowScan {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let row = match self.next_record()? {
+            let record = self.next_record()?;
+            self.read += 1;
+            let row = match record {
                 Ok((key, value)) => self.row(&key, value),
                 Err(error) => Err(error),
             };
@@ -174,6 +179,12 @@ impl Iterator for RowScan {
                 other => return Some(other),
             }
         }
+    }
+}
+
+impl Drop for RowScan {
+    fn drop(&mut self) {
+        self.view.shape.reads.scan(self.read);
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use kelvin_protocol::Version;
 
+use crate::counters::ReadCounters;
 use crate::era::Era;
 use crate::error::{Error, Result};
 use crate::layout::bucket_keyspace;
@@ -23,6 +24,8 @@ pub(crate) struct Shape {
     pub(crate) buckets: Vec<Bucket>,
     /// Version of rows that came with the initial copy.
     pub(crate) loaded_at: Version,
+    /// What views read.
+    pub(crate) reads: Arc<ReadCounters>,
 }
 
 /// One part of the history and where it is kept.

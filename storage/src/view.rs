@@ -172,6 +172,7 @@ impl ViewInner {
 
     /// The record under a key of the table.
     pub(crate) fn record(&self, space: &TableSpace, key: &[u8]) -> Result<Option<Slice>> {
+        self.shape.reads.point();
         let current = self.snapshot.get(&space.keyspace, key)?;
         if !self.past {
             return Ok(current);

@@ -18,6 +18,10 @@ use sample::{BY_NAME, ITEMS, delete, insert, load, options, transaction};
 const DIR: &str = "KELVIN_CRASH_DIR";
 const ITEM_COUNT: u32 = 40;
 const ROUNDS: u64 = 5;
+/// Rounds in which memory is full of memtables that wait to be flushed when the process dies.
+const FULL_ROUNDS: u64 = 6;
+/// Set for a process that fills them.
+const FULL: &str = "KELVIN_CRASH_FULL";
 
 /// The transaction at `version`: renames some items, drops some, and counts.
 fn ops(version: Version) -> Vec<RowOp> {
@@ -30,6 +34,21 @@ fn ops(version: Version) -> Vec<RowOp> {
     ops
 }
 
+/// Items with more in them than a memtable of these tests may hold.
+fn large_ops(version: Version) -> Vec<RowOp> {
+    let mut state = version;
+    let mut noise = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        format!("{state:016x}")
+    };
+    let text: String = (0..6000).map(|_| noise()).collect();
+    (0..2)
+        .map(|i| insert(u32::try_from(version % 7 + i).unwrap(), &text))
+        .collect()
+}
+
 /// Run by the test below in a process of its own; does nothing otherwise.
 #[test]
 fn applies_until_it_is_killed() {
@@ -38,6 +57,13 @@ fn applies_until_it_is_killed() {
     };
     let replica = Replica::open(Path::new(&dir), &options()).unwrap();
     let mut version = replica.watermark();
+    while std::env::var(FULL).is_ok() {
+        version += 1;
+        replica
+            .apply(&[transaction(version, large_ops(version))])
+            .unwrap();
+        println!("applied {version}");
+    }
     loop {
         let batch: Vec<_> = (version + 1..version + 1 + version % 4)
             .map(|version| transaction(version, ops(version)))
@@ -60,7 +86,7 @@ fn a_killed_replica_reopens_at_a_transaction_boundary() {
     let dir = tempfile::tempdir().unwrap();
     drop(load(dir.path(), 0..ITEM_COUNT));
     for round in 0..ROUNDS {
-        let printed = run_and_kill(dir.path(), 20 + round * 137);
+        let printed = run_and_kill(dir.path(), 20 + round * 137, false);
         let replica = Replica::open(dir.path(), &options()).unwrap();
         let watermark = replica.watermark();
         assert!(
@@ -80,10 +106,40 @@ fn a_killed_replica_reopens_at_a_transaction_boundary() {
     }
 }
 
+#[test]
+fn memtables_that_waited_when_the_process_died_do_not_block_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(load(dir.path(), 0..ITEM_COUNT));
+    let mut last = 100;
+    for round in 0..FULL_ROUNDS {
+        // The process has to open the replica, and to write, before it says anything.
+        let printed = run_and_kill(dir.path(), 3 + round * 29, true);
+        assert!(printed > last, "nothing was applied after {last}");
+        last = printed;
+    }
+    let replica = Replica::open(dir.path(), &options()).unwrap();
+    let version = replica.watermark() + 1;
+    assert!(version > last);
+    let ops = large_ops(version);
+    replica.apply(&[transaction(version, ops.clone())]).unwrap();
+    let view = replica.latest().unwrap();
+    for op in ops {
+        let RowOp::Insert { row, .. } = op else {
+            unreachable!()
+        };
+        let found = view.get(ITEMS, &row[..1]).unwrap().unwrap();
+        assert_eq!(found.to_values(), row);
+    }
+}
+
 /// Lets a process apply until it has said so `lines` times, then kills it. Returns the last version
 /// it spoke of.
-fn run_and_kill(dir: &Path, lines: u64) -> Version {
-    let mut child = Command::new(std::env::current_exe().unwrap())
+fn run_and_kill(dir: &Path, lines: u64, full: bool) -> Version {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    if full {
+        command.env(FULL, "1");
+    }
+    let mut child = command
         .args(["--exact", "applies_until_it_is_killed", "--nocapture"])
         .env(DIR, dir)
         .stdout(Stdio::piped())

@@ -25,7 +25,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct Applier {
     queue: QueueSender,
     stop: CancellationToken,
-    outcome: oneshot::Receiver<Result<()>>,
+    /// How the thread ended; taken once that is known.
+    outcome: Option<oneshot::Receiver<Result<()>>>,
 }
 
 impl Applier {
@@ -58,7 +59,7 @@ impl Applier {
         Ok(Self {
             queue,
             stop,
-            outcome,
+            outcome: Some(outcome),
         })
     }
 
@@ -66,9 +67,14 @@ impl Applier {
         self.queue.clone()
     }
 
-    /// Waits until the thread fails. Cancel-safe.
+    /// Waits until the thread fails. Cancel-safe; to be called no more once it has.
     pub(crate) async fn failed(&mut self) -> Error {
-        match (&mut self.outcome).await {
+        let ended = match &mut self.outcome {
+            Some(outcome) => outcome.await,
+            None => Ok(Ok(())),
+        };
+        self.outcome = None;
+        match ended {
             Ok(Err(error)) => error,
             Ok(Ok(())) | Err(_) => Error::Protocol("the thread that applies ended".into()),
         }
@@ -78,9 +84,8 @@ impl Applier {
     /// again.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        if tokio::time::timeout(STOP_TIMEOUT, self.outcome)
-            .await
-            .is_err()
+        if let Some(outcome) = self.outcome
+            && tokio::time::timeout(STOP_TIMEOUT, outcome).await.is_err()
         {
             tracing::warn!("the thread that applies does not end: its listener blocks");
         }

@@ -233,6 +233,8 @@ fn replica(reader: &Reader<'_>) -> Result<Replica, ConfigError> {
         dir: PathBuf::from(format!("{file}.kelvin")),
         cache_bytes: reader.bytes("kelvin-cache-bytes", 1 << 20)?,
         memtable_bytes: reader.bytes("kelvin-memtable-bytes", 1 << 16)?,
+        write_buffer_bytes: reader.bytes("kelvin-write-buffer-bytes", 1 << 20)?,
+        journal_bytes: reader.bytes("kelvin-journal-bytes", 1 << 26)?,
         history_age: reader.seconds("kelvin-history-age-seconds")?,
         history_bytes: reader.bytes("kelvin-history-bytes", 0)?,
     })

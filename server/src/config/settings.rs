@@ -120,6 +120,10 @@ pub struct Replica {
     pub cache_bytes: u64,
     /// Memory per table for fresh writes.
     pub memtable_bytes: u64,
+    /// Memory of all tables together for fresh writes.
+    pub write_buffer_bytes: u64,
+    /// Bytes of journals beyond which tables that hold them back are written to files.
+    pub journal_bytes: u64,
     /// Age of the oldest state a client is brought up from.
     pub history_age: Duration,
     /// Bytes of history kept.

@@ -6,7 +6,7 @@ mod schema;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use fjall::{OwnedWriteBatch, Readable, Slice, Snapshot};
+use fjall::{Keyspace, OwnedWriteBatch, Readable, Slice, Snapshot};
 use kelvin_protocol::{Value, Version};
 
 use crate::archive::{encode_entry, entry_primary, since};
@@ -200,6 +200,14 @@ impl<'a> Overlay<'a> {
         }
         bucket.young.adds(added);
         Ok(bytes)
+    }
+
+    /// The keyspaces of tables that the batch writes to.
+    pub(crate) fn keyspaces(&self) -> Vec<Keyspace> {
+        let rows = self.rows.iter().filter(|slot| slot.touched.is_some());
+        let mut seen = self.left.clone();
+        let new = rows.filter(|slot| seen.insert(slot.space.number()));
+        new.map(|slot| slot.space.keyspace.clone()).collect()
     }
 
     /// What it all comes to.

@@ -9,7 +9,12 @@ pub const OWN: &[Setting] = &[
     number("kelvin-history-bytes", "8589934592")
         .help("Most bytes of history kept on disk; the oldest goes first"),
     number("kelvin-cache-bytes", "268435456").help("Memory for blocks of the replica"),
-    number("kelvin-memtable-bytes", "16777216").help("Memory per table for fresh writes"),
+    number("kelvin-memtable-bytes", "16777216")
+        .help("Most memory a table may take for fresh writes"),
+    number("kelvin-write-buffer-bytes", "268435456")
+        .help("Most memory all tables together may take for fresh writes"),
+    number("kelvin-journal-bytes", "268435456")
+        .help("Bytes of journals beyond which tables that hold them back are written to files"),
     number("kelvin-hydration-threads", "0")
         .help("Threads that hydrate queries; 0 follows ZERO_NUM_SYNC_WORKERS"),
     number("kelvin-hydration-timeout-ms", "60000")

@@ -1,0 +1,137 @@
+//! Applying transactions.
+
+use std::sync::Arc;
+
+use kelvin_protocol::Version;
+
+use crate::error::{Error, Result};
+use crate::overlay::{Outcome, Overlay, Workshop};
+use crate::replica::Writer;
+use crate::view::View;
+use crate::{Applied, Replica, RowOp, TableId, Transaction};
+
+impl Replica {
+    /// Applies transactions in one atomic batch: after a crash either all of them are there or none.
+    /// Transactions at or below the watermark are skipped, so that replays are harmless. One thread
+    /// applies; it may be held up by flushes, so never call this from an asynchronous task.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for operations the catalog does not know, and for a change of the schema in
+    /// one of several transactions; [`Error::Poisoned`], [`Error::Stalled`], [`Error::DiskFull`] and
+    /// [`Error::Io`] from writing. Nothing is applied then.
+    pub fn apply(&self, transactions: &[Transaction]) -> Result<Applied> {
+        let is_schema = |op: &RowOp| matches!(op, RowOp::Schema(_));
+        if transactions.len() > 1 && transactions.iter().any(|t| t.ops.iter().any(is_schema)) {
+            return Err(Error::Invalid(
+                "a transaction that changes the schema is applied by itself".into(),
+            ));
+        }
+        let mut writer = self.inner.writer()?;
+        self.inner.rotate_if_full(&mut writer)?;
+        let base = self.latest()?;
+        let from = base.version();
+        let new = transactions.iter().filter(|new| new.version > from);
+        let Some(version) = new.map(|new| new.version).max() else {
+            return Ok(Applied {
+                from,
+                version: from,
+                changes: Vec::new(),
+                altered: Vec::new(),
+            });
+        };
+        let shape = &base.inner().shape;
+        self.inner.gate.make_room(|| self.inner.keyspaces(shape))?;
+        let outcome = self.commit(&mut writer, &base, transactions, version)?;
+        let (changes, schema) = (outcome.changes, outcome.schema);
+        let mut shape = shape.clone();
+        let mut altered: Vec<TableId> = Vec::new();
+        if let Some(schema) = schema {
+            writer.next_space = schema.next_space;
+            writer.next_indexes.extend(&schema.next_indexes);
+            writer.garbage.extend_from_slice(schema.garbage());
+            let forms = schema.altered.iter().map(|table| (*table, version));
+            writer.forms.extend(forms);
+            let era = Arc::new(schema.into_era(version));
+            altered = era.altered_since(&base.inner().era);
+            Arc::make_mut(&mut shape).eras.push(era);
+        }
+        self.inner.publish(version, shape)?;
+        Ok(Applied {
+            from,
+            version,
+            changes,
+            altered,
+        })
+    }
+
+    /// Moves the watermark alone, for upstream progress that touches no table of ours. No-op when
+    /// `version` is not ahead.
+    ///
+    /// # Errors
+    /// As [`Replica::apply`].
+    pub fn advance(&self, version: Version) -> Result<()> {
+        self.apply(&[Transaction {
+            version,
+            ops: Vec::new(),
+        }])?;
+        Ok(())
+    }
+
+    /// Commits what takes the replica from `base` to `version`.
+    fn commit(
+        &self,
+        writer: &mut Writer,
+        base: &View,
+        transactions: &[Transaction],
+        version: Version,
+    ) -> Result<Outcome> {
+        let inner = &self.inner;
+        let workshop = Workshop {
+            db: &inner.db,
+            options: &inner.options,
+            scratch: &inner.scratch,
+            next_space: writer.next_space,
+            next_indexes: &writer.next_indexes,
+        };
+        let mut overlay = Overlay::new(base, &writer.next_rows, workshop);
+        let mut batch = inner.db.batch();
+        let bucket = base.inner().shape.active_bucket()?;
+        let (mut last, mut history_bytes, mut count) = (base.version(), 0, 0);
+        for transaction in transactions {
+            if transaction.version <= last {
+                continue;
+            }
+            last = transaction.version;
+            count += 1;
+            for op in &transaction.ops {
+                overlay.apply(op, last)?;
+            }
+            let touched = overlay.end_transaction();
+            history_bytes += crate::changelog::write(&mut batch, &bucket.keyspace, last, &touched)?;
+        }
+        history_bytes += overlay.write(&mut batch, bucket)?;
+        let mut keyspaces = overlay.keyspaces();
+        keyspaces.extend([bucket.keyspace.clone(), inner.meta.clone()]);
+        let mut outcome = overlay.finish();
+        let counts = inner.row_counts.after(&outcome.grown);
+        let mut meta = inner.meta_writer(&mut batch);
+        for (table, next) in &outcome.taken {
+            meta.next_row(*table, *next)?;
+        }
+        for (table, rows) in &counts {
+            meta.row_count(*table, *rows)?;
+        }
+        if let Some(schema) = &outcome.schema {
+            schema.record(&mut meta, version)?;
+        }
+        meta.watermark(version)?;
+        // INVARIANT: rows, index entries, history, changelog, row counts and watermark are in this
+        // one batch, and so is a change of the schema.
+        inner.gate.commit(batch, &keyspaces)?;
+        inner.gate.counters.applied(count, outcome.changes.len());
+        inner.row_counts.install(counts);
+        writer.next_rows.extend(std::mem::take(&mut outcome.taken));
+        writer.bucket_bytes += history_bytes;
+        Ok(outcome)
+    }
+}
