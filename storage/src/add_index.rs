@@ -8,13 +8,15 @@ use kelvin_protocol::Direction;
 use crate::archive::{encode_entry, since};
 use crate::error::{Error, Result};
 use crate::layout::{ended_key, ended_prefix, space_key, split_ended};
+use crate::load::{Buffer, Run, RunDirectory};
 use crate::shape::{IndexSpace, TableSpace};
-use crate::sorter::{Buffer, RunDirectory};
 use crate::view::View;
 use crate::{Catalog, Index, IndexId, Replica, TableId};
 
 /// Entries of the history written in one batch.
 const BATCH: usize = 4096;
+/// Bytes held of each run on disk while they are merged.
+const READ_BYTES: usize = 64 * 1024;
 
 impl Replica {
     /// Adds a secondary index over `columns`, built from the rows there are and kept up from then
@@ -75,7 +77,7 @@ impl Replica {
     fn build_current(&self, view: &View, space: &TableSpace, index: &IndexSpace) -> Result<()> {
         let path = self.inner.directory.runs();
         std::fs::create_dir_all(&path).map_err(|error| Error::io(&path, error))?;
-        let runs = RunDirectory::new(path);
+        let runs = RunDirectory::new(path, READ_BYTES);
         let limit = usize::try_from(self.inner.options.load_bytes).unwrap_or(usize::MAX);
         let mut sorted = Vec::new();
         let mut buffer = Buffer::default();
@@ -87,23 +89,24 @@ impl Replica {
             let (key, value) = record.into_inner()?;
             let row = view.inner().decode(space, &value)?;
             let (entry, offset) = index.entry_key(&row.values, &key);
-            buffer.push(entry, encode_entry(since(&value)?, offset));
+            buffer.push(&entry, &encode_entry(since(&value)?, offset))?;
             if buffer.bytes() >= limit {
-                sorted.push(runs.spill(std::mem::take(&mut buffer).into_run())?);
+                sorted.push(runs.spill(&mut buffer)?);
             }
         }
-        sorted.push(buffer.into_run());
+        sorted.push(Run::Memory(buffer));
         let mut ingestion = space.keyspace.start_ingestion()?;
-        let mut last: Box<[u8]> = Box::default();
-        for record in runs.merge(sorted)? {
-            let (key, value) = record?;
-            if key <= last {
+        let mut last = Vec::new();
+        let mut merge = runs.merge(sorted)?;
+        while let Some((key, value)) = merge.next()? {
+            if key <= last.as_slice() {
                 return Err(Error::Corrupt(
                     "an index has two entries for one row".into(),
                 ));
             }
-            ingestion.write(&*key, &*value)?;
-            last = key;
+            ingestion.write(key, value)?;
+            last.clear();
+            last.extend_from_slice(key);
         }
         Ok(ingestion.finish()?)
     }

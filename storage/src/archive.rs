@@ -69,7 +69,18 @@ impl From<&ArchivedValueArchive<'_>> for Value {
 
 /// Bytes of a row.
 pub(crate) fn encode_row(version: Version, id: RowId, values: &[Value]) -> Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(ROW_HEADER + 16 * values.len() + 64);
+    let out = Vec::with_capacity(ROW_HEADER + 16 * values.len() + 64);
+    encode_row_in(version, id, values, out)
+}
+
+/// Bytes of a row, in the memory of `out`.
+pub(crate) fn encode_row_in(
+    version: Version,
+    id: RowId,
+    values: &[Value],
+    mut out: Vec<u8>,
+) -> Result<Vec<u8>> {
+    out.clear();
     out.push(FORMAT);
     out.extend_from_slice(&version.to_be_bytes());
     out.extend_from_slice(&id.to_be_bytes());

@@ -58,8 +58,8 @@
 //! // The initial copy, as of version 100.
 //! let loader = Replica::create(dir.path(), &ReplicaOptions::default(), catalog)?;
 //! let mut issues = loader.table(TableId(1))?;
-//! issues.insert(row("b", 7.0))?;
-//! issues.insert(row("a", 3.0))?;
+//! issues.insert(&row("b", 7.0))?;
+//! issues.insert(&row("a", 3.0))?;
 //! issues.finish()?;
 //! let replica = loader.finish(ReplicaIdentity::default(), 100)?;
 //!
@@ -94,7 +94,7 @@ mod groups;
 mod history;
 mod key;
 mod layout;
-mod loader;
+mod load;
 mod meta;
 mod metrics;
 mod options;
@@ -104,14 +104,13 @@ mod replica;
 mod row;
 mod scan;
 mod shape;
-mod sorter;
 mod view;
 
 pub use catalog::{Catalog, Column, Index, IndexId, Table, TableId, UnsyncedTable};
 pub use change::{Applied, Datum, RowChange, RowOp, Transaction};
 pub use error::{Error, ErrorKind, Remedy, Result};
 pub use groups::Groups;
-pub use loader::{Loader, TableLoader};
+pub use load::{Loader, TableLoader};
 pub use meta::ReplicaIdentity;
 pub use metrics::StorageMetrics;
 pub use options::ReplicaOptions;

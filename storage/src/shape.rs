@@ -8,7 +8,7 @@ use kelvin_protocol::{Direction, Value, Version};
 
 use crate::error::{Error, Result};
 use crate::key::{IndexLimit, MAX_PRIMARY_BYTES, encode, encode_all};
-use crate::layout::{SPACE_BYTES, bucket_keyspace, space_key, table_keyspace};
+use crate::layout::{SPACE_BYTES, bucket_keyspace, put_space, space_key, table_keyspace};
 use crate::meta::BucketRange;
 use crate::{Catalog, Index, IndexId, ReplicaOptions, Table, TableId};
 
@@ -149,6 +149,13 @@ impl TableSpace {
 
     /// Key in the table of the row with these values.
     pub(crate) fn row_key(&self, values: &[Value]) -> Result<Vec<u8>> {
+        let mut key = Vec::with_capacity(48);
+        self.put_row_key(values, &mut key)?;
+        Ok(key)
+    }
+
+    /// Puts the key in the table of the row with these values into an empty vector.
+    pub(crate) fn put_row_key(&self, values: &[Value], key: &mut Vec<u8>) -> Result<()> {
         if values.len() != self.table.columns.len() {
             return Err(Error::Invalid(format!(
                 "a row of table {:?} has {} columns, not {}",
@@ -157,11 +164,8 @@ impl TableSpace {
                 values.len()
             )));
         }
-        let mut key = space_key(IndexId::PRIMARY);
-        encode_all(
-            self.table.key.iter().filter_map(|at| values.get(*at)),
-            &mut key,
-        );
+        put_space(IndexId::PRIMARY, key);
+        encode_all(self.table.key.iter().filter_map(|at| values.get(*at)), key);
         self.check_length(key)
     }
 
@@ -177,10 +181,11 @@ impl TableSpace {
         }
         let mut key = space_key(IndexId::PRIMARY);
         encode_all(values, &mut key);
-        self.check_length(key)
+        self.check_length(&key)?;
+        Ok(key)
     }
 
-    fn check_length(&self, key: Vec<u8>) -> Result<Vec<u8>> {
+    fn check_length(&self, key: &[u8]) -> Result<()> {
         let bytes = key.len() - SPACE_BYTES;
         if bytes > MAX_PRIMARY_BYTES {
             return Err(Error::KeyTooLong {
@@ -189,7 +194,7 @@ impl TableSpace {
                 max: MAX_PRIMARY_BYTES,
             });
         }
-        Ok(key)
+        Ok(())
     }
 }
 
@@ -206,14 +211,22 @@ impl IndexSpace {
     /// Key of the entry for a row, and the offset of the primary key in it. `row_key` is the row's
     /// key in the table.
     pub(crate) fn entry_key(&self, row: &[Value], row_key: &[u8]) -> (Vec<u8>, usize) {
-        let mut key = space_key(self.id);
+        let mut key = Vec::with_capacity(48);
+        let offset = self.put_entry_key(row, row_key, &mut key);
+        (key, offset)
+    }
+
+    /// Puts the key of the entry for a row into an empty vector. Returns the offset of the primary
+    /// key in it.
+    pub(crate) fn put_entry_key(&self, row: &[Value], row_key: &[u8], key: &mut Vec<u8>) -> usize {
+        put_space(self.id, key);
         for (at, direction) in &self.columns {
             let value = row.get(*at).unwrap_or(&Value::Null);
-            self.limit.encode(value, *direction, &mut key);
+            self.limit.encode(value, *direction, key);
         }
         let offset = key.len();
         key.extend_from_slice(row_key.get(SPACE_BYTES..).unwrap_or_default());
-        (key, offset)
+        offset
     }
 
     /// Appends values for the columns from `first` on: those of the index, then those of the key.
