@@ -116,10 +116,10 @@ pub fn member(name: &str, active: bool) -> Vec<Value> {
 }
 
 /// A fresh replica with these rows.
-pub fn load(dir: &Path, catalog: Catalog, tables: Vec<(TableId, Vec<Vec<Value>>)>) -> Replica {
+pub fn load(dir: &Path, catalog: Catalog, tables: &[(TableId, Vec<Vec<Value>>)]) -> Replica {
     let loader = Replica::create(dir, &ReplicaOptions::default(), catalog).unwrap();
     for (table, rows) in tables {
-        let mut table = loader.table(table).unwrap();
+        let mut table = loader.table(*table).unwrap();
         for row in rows {
             table.insert(row).unwrap();
         }

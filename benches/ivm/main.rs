@@ -51,12 +51,12 @@ impl World {
             .map(|n| world::member(&format!("member {n}"), true))
             .collect();
         members.push(world::member(OWNER, true));
-        let tables = vec![
+        let tables = [
             (ISSUE, (0..issues).map(issue).collect()),
             (COMMENT, (0..issues * COMMENTS).map(comment).collect()),
             (MEMBER, members),
         ];
-        let replica = world::load(dir.path(), world::catalog(true), tables);
+        let replica = world::load(dir.path(), world::catalog(true), &tables);
         Self {
             _dir: dir,
             replica,

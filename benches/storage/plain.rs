@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use kelvin_protocol::{Direction, Value};
 use kelvin_storage::fuzzing::{encode_row, index_key};
 
@@ -69,6 +69,11 @@ impl Plain {
             ingestion.write(&key[..], &value[..]).unwrap();
         }
         ingestion.finish().unwrap();
+    }
+
+    /// Makes sure that everything survives a power loss.
+    pub fn sync(&self) {
+        self.database.persist(PersistMode::SyncAll).unwrap();
     }
 
     /// Writes issues in one batch, each with its new index entry in place of the old one.

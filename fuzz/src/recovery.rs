@@ -174,7 +174,7 @@ fn sound() -> &'static Files {
         let loader = Replica::create(dir.path(), &options(), catalog()).expect("a replica");
         let mut table = loader.table(TABLE).expect("a table");
         for member in 0..MEMBERS {
-            table.insert(row(member, 1)).expect("a row");
+            table.insert(&row(member, 1)).expect("a row");
         }
         table.finish().expect("a loaded table");
         let replica = loader

@@ -167,7 +167,7 @@ pub(crate) fn world() -> &'static (Arc<Catalog>, View) {
         for id in [ISSUE, COMMENT, MEMBER] {
             let mut table = loader.table(id).expect("a table");
             for row in rows(id) {
-                table.insert(row).expect("a row");
+                table.insert(&row).expect("a row");
             }
             table.finish().expect("a loaded table");
         }

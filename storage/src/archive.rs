@@ -117,10 +117,21 @@ pub(crate) fn encode_row<'v>(
     layout: u16,
     values: impl Iterator<Item = ValueRef<'v>>,
 ) -> Result<Vec<u8>> {
+    encode_row_in(version, id, layout, values, Vec::with_capacity(320))
+}
+
+/// Bytes of a row, in the memory of `out`.
+pub(crate) fn encode_row_in<'v>(
+    version: Version,
+    id: RowId,
+    layout: u16,
+    values: impl Iterator<Item = ValueRef<'v>>,
+    mut out: Vec<u8>,
+) -> Result<Vec<u8>> {
     let row = RowArchive {
         values: values.map(ValueArchive::from).collect(),
     };
-    let mut out = Vec::with_capacity(ROW_HEADER + 16 * row.values.len() + 64);
+    out.clear();
     out.push(FORMAT);
     out.extend_from_slice(&version.to_be_bytes());
     out.extend_from_slice(&id.to_be_bytes());

@@ -230,7 +230,7 @@ impl Replica {
             let since = since(&value)?;
             let row = work.space.read(value, view.shape.loaded_at)?;
             let (entry, offset) = work.entry(&row, &key);
-            ingest.push(entry, encode_entry(since, offset))?;
+            ingest.push(&entry, &encode_entry(since, offset))?;
             if count % PATIENCE == 0 {
                 work.build.rows_done.store(count, Ordering::Relaxed);
                 pause()?;

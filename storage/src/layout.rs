@@ -50,8 +50,13 @@ pub(crate) fn is_bucket_keyspace(name: &str) -> bool {
 /// Key in a table: the space, then room for what follows.
 pub(crate) fn space_key(space: IndexId) -> Vec<u8> {
     let mut key = Vec::with_capacity(48);
-    key.extend_from_slice(&space.0.to_be_bytes());
+    put_space(space, &mut key);
     key
+}
+
+/// Puts the space at the start of a key.
+pub(crate) fn put_space(space: IndexId, key: &mut Vec<u8>) {
+    key.extend_from_slice(&space.0.to_be_bytes());
 }
 
 /// Start of the history keys of `key` (or of all keys it is a prefix of).

@@ -59,8 +59,8 @@
 //! // The initial copy, as of version 100.
 //! let loader = Replica::create(dir.path(), &ReplicaOptions::default(), catalog)?;
 //! let mut issues = loader.table(TableId(1))?;
-//! issues.insert(row("b", 7.0))?;
-//! issues.insert(row("a", 3.0))?;
+//! issues.insert(&row("b", 7.0))?;
+//! issues.insert(&row("a", 3.0))?;
 //! issues.finish()?;
 //! let replica = loader.finish(ReplicaIdentity::default(), 100)?;
 //!
@@ -103,7 +103,7 @@ mod index_build;
 mod index_builder;
 mod key;
 mod layout;
-mod loader;
+mod load;
 mod meta;
 mod metrics;
 mod options;
@@ -118,7 +118,6 @@ mod scan;
 mod schema;
 mod shape;
 mod sorted_ingest;
-mod sorter;
 mod table_space;
 mod view;
 mod young_runs;
@@ -130,7 +129,7 @@ pub use error::{Error, ErrorKind, Remedy, Result};
 pub use groups::Groups;
 pub use index_build::IndexBuild;
 pub use index_builder::IndexBuilder;
-pub use loader::{Loader, TableLoader};
+pub use load::{Loader, TableLoader};
 pub use meta::ReplicaIdentity;
 pub use metrics::{StorageMetrics, TableMetrics};
 pub use options::ReplicaOptions;

@@ -22,7 +22,9 @@ pub struct ReplicaOptions {
     /// Bytes of history and changelog above which the oldest part is dropped before its age is
     /// reached. It may be exceeded by an eighth, and by what is in compaction.
     pub history_bytes: u64,
-    /// Bytes of rows all loaders together sort in memory before they spill to disk.
+    /// Bytes of memory all parts of a load take together, for rows and index entries that they
+    /// collect, that are on their way to the disk and that wait for the merge. However little it
+    /// is, each part collects 256 KiB.
     pub load_bytes: u64,
     /// Bytes of journal above which tables that hold it back are flushed; above twice of it, writers
     /// wait for that.

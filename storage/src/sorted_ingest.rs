@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fjall::Keyspace;
 
 use crate::error::{Error, Result};
-use crate::sorter::{Buffer, Run, RunDirectory};
+use crate::load::{Buffer, Run, RunDirectory};
+
+/// Bytes held of each run on disk while they are merged.
+const READ_BYTES: usize = 64 * 1024;
 
 /// Where runs are spilled, one folder for each use.
 pub(crate) struct Scratch {
@@ -53,7 +56,7 @@ impl SortedIngest {
     pub(crate) fn new(scratch: &Scratch, limit: u64) -> Result<Self> {
         let folder = scratch.folder()?;
         Ok(Self {
-            runs: RunDirectory::new(folder.0.clone()),
+            runs: RunDirectory::new(folder.0.clone(), READ_BYTES),
             _folder: folder,
             sorted: Vec::new(),
             buffer: Buffer::default(),
@@ -62,11 +65,10 @@ impl SortedIngest {
     }
 
     /// Adds a record.
-    pub(crate) fn push(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
-        self.buffer.push(key, value);
+    pub(crate) fn push(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.buffer.push(key, value)?;
         if self.buffer.bytes() >= self.limit {
-            let run = std::mem::take(&mut self.buffer).into_run();
-            self.sorted.push(self.runs.spill(run)?);
+            self.sorted.push(self.runs.spill(&mut self.buffer)?);
         }
         Ok(())
     }
@@ -77,16 +79,17 @@ impl SortedIngest {
         keyspace: &Keyspace,
         duplicate: impl Fn() -> Error,
     ) -> Result<()> {
-        self.sorted.push(self.buffer.into_run());
+        self.sorted.push(Run::Memory(self.buffer));
         let mut ingestion = keyspace.start_ingestion()?;
-        let mut last: Box<[u8]> = Box::default();
-        for record in self.runs.merge(self.sorted)? {
-            let (key, value) = record?;
-            if key <= last {
+        let mut last = Vec::new();
+        let mut merge = self.runs.merge(self.sorted)?;
+        while let Some((key, value)) = merge.next()? {
+            if key <= last.as_slice() {
                 return Err(duplicate());
             }
-            ingestion.write(&*key, &*value)?;
-            last = key;
+            ingestion.write(key, value)?;
+            last.clear();
+            last.extend_from_slice(key);
         }
         Ok(ingestion.finish()?)
     }

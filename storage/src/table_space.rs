@@ -9,7 +9,7 @@ use crate::archive::{Record, decode_row, encode_row};
 use crate::error::{Error, Result};
 use crate::evolution::{Reading, StoredTable};
 use crate::key::{IndexLimit, MAX_PRIMARY_BYTES, encode, encode_all};
-use crate::layout::{SPACE_BYTES, space_key};
+use crate::layout::{SPACE_BYTES, put_space, space_key};
 use crate::young_runs::YoungRuns;
 use crate::{Index, IndexId, Row, RowId, Table};
 
@@ -101,6 +101,13 @@ impl TableSpace {
 
     /// Key in the table of the row with these values.
     pub(crate) fn row_key(&self, values: &[Value]) -> Result<Vec<u8>> {
+        let mut key = Vec::with_capacity(48);
+        self.put_row_key(values, &mut key)?;
+        Ok(key)
+    }
+
+    /// Puts the key in the table of the row with these values into an empty vector.
+    pub(crate) fn put_row_key(&self, values: &[Value], key: &mut Vec<u8>) -> Result<()> {
         if values.len() != self.table.columns.len() {
             return Err(Error::Invalid(format!(
                 "a row of table {:?} has {} columns, not {}",
@@ -109,7 +116,9 @@ impl TableSpace {
                 values.len()
             )));
         }
-        self.row_key_of(|at| values.get(at).map_or(ValueRef::Null, Value::as_ref))
+        put_space(IndexId::PRIMARY, key);
+        encode_all(self.table.key.iter().filter_map(|at| values.get(*at)), key);
+        self.check_length(key)
     }
 
     /// Key in the table of the row whose values `value_at` gives.
@@ -119,7 +128,8 @@ impl TableSpace {
     ) -> Result<Vec<u8>> {
         let mut key = space_key(IndexId::PRIMARY);
         encode_all(self.table.key.iter().map(|at| value_at(*at)), &mut key);
-        self.check_length(key)
+        self.check_length(&key)?;
+        Ok(key)
     }
 
     /// Key in the table of the row with these values of the primary key.
@@ -134,10 +144,11 @@ impl TableSpace {
         }
         let mut key = space_key(IndexId::PRIMARY);
         encode_all(values, &mut key);
-        self.check_length(key)
+        self.check_length(&key)?;
+        Ok(key)
     }
 
-    fn check_length(&self, key: Vec<u8>) -> Result<Vec<u8>> {
+    fn check_length(&self, key: &[u8]) -> Result<()> {
         let bytes = key.len() - SPACE_BYTES;
         if bytes > MAX_PRIMARY_BYTES {
             return Err(Error::KeyTooLong {
@@ -146,7 +157,7 @@ impl TableSpace {
                 max: MAX_PRIMARY_BYTES,
             });
         }
-        Ok(key)
+        Ok(())
     }
 }
 
@@ -167,13 +178,26 @@ impl IndexSpace {
         value_at: impl Fn(usize) -> ValueRef<'v>,
         row_key: &[u8],
     ) -> (Vec<u8>, usize) {
-        let mut key = space_key(self.id);
+        let mut key = Vec::with_capacity(48);
+        let offset = self.put_entry_key(value_at, row_key, &mut key);
+        (key, offset)
+    }
+
+    /// Puts the key of the entry for a row into an empty vector. Returns the offset of the primary
+    /// key in it.
+    pub(crate) fn put_entry_key<'v>(
+        &self,
+        value_at: impl Fn(usize) -> ValueRef<'v>,
+        row_key: &[u8],
+        key: &mut Vec<u8>,
+    ) -> usize {
+        put_space(self.id, key);
         for (at, direction) in &self.columns {
-            self.limit.encode(value_at(*at), *direction, &mut key);
+            self.limit.encode(value_at(*at), *direction, key);
         }
         let offset = key.len();
         key.extend_from_slice(row_key.get(SPACE_BYTES..).unwrap_or_default());
-        (key, offset)
+        offset
     }
 
     /// Appends values for the columns from `first` on: those of the index, then those of the key.

@@ -220,7 +220,7 @@ fn a_load_onto_a_full_disk_fails_as_such_and_can_be_done_again() {
             let loader = Replica::create(&dir, &options, catalog())?;
             let mut part = loader.table(ITEMS)?;
             for id in 0..400 {
-                part.insert(item(id, &noise(id.into(), 9_000)))?;
+                part.insert(&item(id, &noise(id.into(), 9_000)))?;
             }
             part.finish()?;
             loader.finish(ReplicaIdentity::default(), 100)

@@ -28,7 +28,7 @@ fn a_load_that_never_finished_is_missing_and_can_be_started_again() {
     let dir = tempfile::tempdir().unwrap();
     let loader = Replica::create(dir.path(), &options(), catalog()).unwrap();
     let mut part = loader.table(ITEMS).unwrap();
-    part.insert(item(1, "one")).unwrap();
+    part.insert(&item(1, "one")).unwrap();
     part.finish().unwrap();
     drop(loader);
     let error = Replica::open(dir.path(), &options()).unwrap_err();

@@ -67,7 +67,7 @@ async fn copy_chunk(copy: &Copy, client: &Client, chunk: &Chunk) -> Result<()> {
         rows.push(&bytes);
         let mut count = 0;
         while let Some(row) = rows.next()? {
-            loader.insert(row)?;
+            loader.insert(&row)?;
             count += 1;
         }
         copy.counters.rows.fetch_add(count, Ordering::Relaxed);

@@ -34,10 +34,10 @@ impl Overlay<'_> {
             let key = target.row_key_of(|at| row.value(at))?;
             for index in &target.indexes {
                 let (entry, offset) = index.entry_key(|at| row.value(at), &key);
-                ingest.push(entry, encode_entry(row.version, offset))?;
+                ingest.push(&entry, &encode_entry(row.version, offset))?;
             }
             let row = target.write(row.version, row.id, row.values())?;
-            ingest.push(key, row.record().bytes().to_vec())
+            ingest.push(&key, row.record().bytes())
         };
         let rows = space_key(IndexId::PRIMARY);
         for record in self.snapshot.prefix(&old.keyspace, rows) {

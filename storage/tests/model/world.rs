@@ -77,7 +77,7 @@ impl<'d> World<'d> {
             ];
             for row in rows.values() {
                 let part = usize::try_from(random.below(2)).unwrap();
-                parts[part].insert(row.values.clone()).unwrap();
+                parts[part].insert(&row.values).unwrap();
             }
             for part in parts {
                 part.finish().unwrap();

@@ -93,7 +93,7 @@ pub fn load(dir: &Path, ids: Range<u32>) -> Replica {
     let loader = Replica::create(dir, &options(), catalog()).unwrap();
     let mut part = loader.table(ITEMS).unwrap();
     for id in ids {
-        part.insert(item(id, &format!("item {id}"))).unwrap();
+        part.insert(&item(id, &format!("item {id}"))).unwrap();
     }
     part.finish().unwrap();
     loader.finish(ReplicaIdentity::default(), 100).unwrap()

@@ -1,0 +1,408 @@
+//! Records that are collected in memory, and their order.
+//!
+//! A record lies in one piece as it lies in a file of a [`Run`](super::run::Run): the length of its
+//! key, the length of its value, the key, the value. Pieces fill chunks that never move, so that a
+//! record costs no allocation of its own, and what is sorted is places, not records.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+
+/// Bytes of both lengths before a record.
+pub(super) const LENGTHS: usize = 8;
+/// Longest key and longest value. What is read back longer is damage.
+pub(super) const MAX_PART: usize = 1 << 31;
+
+/// Chunks grow with the buffer between these bounds, by an eighth of it.
+const MIN_CHUNK: usize = 4 * 1024;
+const MAX_CHUNK: usize = 1024 * 1024;
+/// Records looked up at once.
+const LOOK_AHEAD: usize = 32;
+
+/// Records in memory that are not sorted yet.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    chunks: Vec<Vec<u8>>,
+    /// Chunks of records that are gone, to be filled again.
+    spare: Vec<Vec<u8>>,
+    /// Bytes of all chunks that are filled.
+    capacity: usize,
+    records: usize,
+    last: Place,
+    /// Whether each record came after those with smaller keys.
+    ordered: bool,
+    /// Bytes that all keys start with.
+    shared: usize,
+}
+
+/// Where a record is, and the bytes of its key behind those that all keys share.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    prefix: u64,
+    chunk: u32,
+    at: u32,
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self {
+            chunks: Vec::new(),
+            spare: Vec::new(),
+            capacity: 0,
+            records: 0,
+            last: Place::default(),
+            ordered: true,
+            shared: usize::MAX,
+        }
+    }
+}
+
+impl Buffer {
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for one that is too long.
+    pub(crate) fn push(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        if key.len() > MAX_PART || value.len() > MAX_PART {
+            return Err(Error::Invalid(format!(
+                "a record of {} bytes is too long",
+                key.len().max(value.len())
+            )));
+        }
+        if self.records > 0 {
+            let last = self.key(self.last);
+            let same = common_prefix(last, key);
+            self.ordered &= last.get(same) < key.get(same);
+            self.shared = self.shared.min(same);
+        }
+        let length = LENGTHS + key.len() + value.len();
+        let chunk = self.chunk_for(length)?;
+        let (records, last) = (&mut self.records, &mut self.last);
+        if let Some(bytes) = self.chunks.last_mut() {
+            *last = Place {
+                prefix: 0,
+                chunk,
+                at: to_u32(bytes.len())?,
+            };
+            put_record(bytes, key, value)?;
+            *records += 1;
+        }
+        Ok(())
+    }
+
+    /// Bytes it takes, with what sorting it will take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.capacity + self.records * size_of::<Place>()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Makes the last chunk one that takes `length` more bytes. Returns its number.
+    fn chunk_for(&mut self, length: usize) -> Result<u32> {
+        let fits = |chunk: &Vec<u8>| chunk.capacity() - chunk.len() >= length;
+        if !self.chunks.last().is_some_and(fits) {
+            let bytes = (self.capacity / 8).clamp(MIN_CHUNK, MAX_CHUNK).max(length);
+            let spare = self.spare.pop().filter(|chunk| chunk.capacity() >= bytes);
+            let chunk = spare.unwrap_or_else(|| Vec::with_capacity(bytes));
+            self.capacity += chunk.capacity();
+            self.chunks.push(chunk);
+        }
+        to_u32(self.chunks.len() - 1)
+    }
+
+    fn key(&self, place: Place) -> &[u8] {
+        key_at(&self.chunks, place)
+    }
+
+    /// The records in order of their keys; equal keys follow one another.
+    pub(super) fn into_sorted(self) -> Sorted {
+        let mut order = None;
+        if !self.ordered {
+            let mut places = self.places();
+            places.sort_unstable_by(|a, b| {
+                a.prefix
+                    .cmp(&b.prefix)
+                    .then_with(|| compare_keys(&self.chunks, *a, *b))
+            });
+            order = Some(places);
+        }
+        Sorted {
+            chunks: self.chunks,
+            order,
+            next: 0,
+            ahead: Vec::with_capacity(LOOK_AHEAD),
+            here: Record::default(),
+        }
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let mut places = Vec::with_capacity(self.records);
+        let mut next = Some(Place::default());
+        while let Some(place) = next.and_then(|place| settle(&self.chunks, place)) {
+            let Some(record) = record_at(&self.chunks, place) else {
+                break;
+            };
+            let unlike = record.key.start + self.shared..record.key.end;
+            places.push(Place {
+                prefix: prefix(bytes_at(&self.chunks, place.chunk, unlike)),
+                ..place
+            });
+            next = record.end();
+        }
+        places
+    }
+}
+
+/// Sorted records in memory, and the place of one of them.
+#[derive(Debug)]
+pub(super) struct Sorted {
+    chunks: Vec<Vec<u8>>,
+    /// Where the records are, or `None` where that is one after the other.
+    order: Option<Vec<Place>>,
+    /// How many of `order` have been looked up.
+    next: usize,
+    /// The next records, last first.
+    ahead: Vec<Record>,
+    here: Record,
+}
+
+/// Where the key and the value of a record are in its chunk.
+#[derive(Clone, Debug, Default)]
+struct Record {
+    chunk: u32,
+    key: Range<usize>,
+    value: Range<usize>,
+}
+
+impl Sorted {
+    /// Goes to the next record. `false` at the end.
+    pub(super) fn advance(&mut self) -> bool {
+        if self.ahead.is_empty() {
+            self.look_ahead();
+        }
+        match self.ahead.pop() {
+            Some(record) => {
+                self.here = record;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Looks up records some at a time. They are anywhere in memory: the processor fetches several
+    /// at once if none of them is needed to find the next.
+    fn look_ahead(&mut self) {
+        let chunks = &self.chunks;
+        if let Some(order) = &self.order {
+            let places = order.iter().skip(self.next).take(LOOK_AHEAD);
+            self.ahead
+                .extend(places.map_while(|place| record_at(chunks, *place)));
+            self.next += self.ahead.len();
+            self.ahead.reverse();
+        } else {
+            let place = if self.here.value.end == 0 {
+                Some(Place::default())
+            } else {
+                self.here.end()
+            };
+            let place = place.and_then(|place| settle(chunks, place));
+            self.ahead
+                .extend(place.and_then(|place| record_at(chunks, place)));
+        }
+    }
+
+    pub(super) fn key(&self) -> &[u8] {
+        bytes_at(&self.chunks, self.here.chunk, self.here.key.clone())
+    }
+
+    /// The record that was gone to.
+    pub(super) fn record(&self) -> (&[u8], &[u8]) {
+        let value = bytes_at(&self.chunks, self.here.chunk, self.here.value.clone());
+        (self.key(), value)
+    }
+
+    /// An empty buffer in the same memory.
+    pub(super) fn into_empty(mut self) -> Buffer {
+        self.chunks.iter_mut().for_each(Vec::clear);
+        Buffer {
+            spare: self.chunks,
+            ..Buffer::default()
+        }
+    }
+
+    /// All records as they go into a file.
+    pub(super) fn write_to(&mut self, out: &mut impl std::io::Write) -> std::io::Result<()> {
+        if self.order.is_none() {
+            return self
+                .chunks
+                .iter()
+                .try_for_each(|chunk| out.write_all(chunk));
+        }
+        while self.advance() {
+            let Record { chunk, key, value } = self.here.clone();
+            let record = key.start - LENGTHS..value.end;
+            out.write_all(bytes_at(&self.chunks, chunk, record))?;
+        }
+        Ok(())
+    }
+}
+
+impl Record {
+    /// Where the record after this one is, or the end of the chunk.
+    fn end(&self) -> Option<Place> {
+        let at = u32::try_from(self.value.end).ok()?;
+        Some(Place {
+            prefix: 0,
+            chunk: self.chunk,
+            at,
+        })
+    }
+}
+
+/// Appends a record. Returns where its value starts.
+pub(super) fn put_record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) -> Result<usize> {
+    out.extend_from_slice(&to_u32(key.len())?.to_le_bytes());
+    out.extend_from_slice(&to_u32(value.len())?.to_le_bytes());
+    out.extend_from_slice(key);
+    let start = out.len();
+    out.extend_from_slice(value);
+    Ok(start)
+}
+
+/// The first of these records, and the others.
+pub(super) fn take_record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let (key, value) = lengths(records)?;
+    let (key, rest) = records.get(LENGTHS..)?.split_at_checked(key)?;
+    let (value, rest) = rest.split_at_checked(value)?;
+    Some((key, value, rest))
+}
+
+/// The lengths of a key and a value at the start of a record.
+pub(super) fn lengths(record: &[u8]) -> Option<(usize, usize)> {
+    let (key, rest) = record.split_first_chunk()?;
+    let (value, _) = rest.split_first_chunk()?;
+    let length = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes) as usize;
+    Some((length(key), length(value)))
+}
+
+fn record_at(chunks: &[Vec<u8>], place: Place) -> Option<Record> {
+    let bytes = chunks.get(place.chunk as usize)?;
+    let (key, value) = lengths(bytes.get(place.at as usize..)?)?;
+    let start = place.at as usize + LENGTHS;
+    let middle = start + key;
+    Some(Record {
+        chunk: place.chunk,
+        key: start..middle,
+        value: middle..middle + value,
+    })
+}
+
+fn bytes_at(chunks: &[Vec<u8>], chunk: u32, range: Range<usize>) -> &[u8] {
+    let chunk = chunks.get(chunk as usize);
+    chunk.and_then(|bytes| bytes.get(range)).unwrap_or_default()
+}
+
+fn key_at(chunks: &[Vec<u8>], place: Place) -> &[u8] {
+    record_at(chunks, place)
+        .map(|record| bytes_at(chunks, record.chunk, record.key))
+        .unwrap_or_default()
+}
+
+fn compare_keys(chunks: &[Vec<u8>], a: Place, b: Place) -> Ordering {
+    key_at(chunks, a).cmp(key_at(chunks, b))
+}
+
+/// This place, or the start of the next chunk if it is the end of one.
+fn settle(chunks: &[Vec<u8>], place: Place) -> Option<Place> {
+    if place.at as usize >= chunks.get(place.chunk as usize)?.len() {
+        let chunk = place.chunk + 1;
+        return (chunks.len() > chunk as usize).then(|| Place {
+            chunk,
+            ..Place::default()
+        });
+    }
+    Some(place)
+}
+
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    let unlike = a.iter().zip(b).position(|(a, b)| a != b);
+    unlike.unwrap_or_else(|| a.len().min(b.len()))
+}
+
+/// Bytes that sort as a number. A short key sorts before the longer ones it starts, or equals them
+/// here and is told apart by all of it.
+fn prefix(bytes: &[u8]) -> u64 {
+    if let Some(bytes) = bytes.first_chunk() {
+        return u64::from_be_bytes(*bytes);
+    }
+    let mut padded = [0; 8];
+    for (to, from) in padded.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    u64::from_be_bytes(padded)
+}
+
+fn to_u32(length: usize) -> Result<u32> {
+    u32::try_from(length).map_err(|_| Error::Invalid(format!("{length} bytes are too many")))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn records(buffer: Buffer) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut sorted = buffer.into_sorted();
+        let mut records = Vec::new();
+        while sorted.advance() {
+            let (key, value) = sorted.record();
+            records.push((key.to_vec(), value.to_vec()));
+        }
+        records
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_out_in_the_order_of_their_keys(
+            start in prop::collection::vec(any::<u8>(), 0..12),
+            keys in prop::collection::vec(prop::collection::vec(0u8..3, 0..12), 0..200),
+            ordered in any::<bool>(),
+        ) {
+            let mut expected: Vec<_> = keys
+                .iter()
+                .enumerate()
+                .map(|(at, key)| ([&start[..], key].concat(), vec![7; at * 97 % 5000]))
+                .collect();
+            if ordered {
+                expected.sort();
+            }
+            let mut buffer = Buffer::default();
+            for (key, value) in &expected {
+                buffer.push(key, value).unwrap();
+            }
+            let held: usize = expected.iter().map(|(key, value)| key.len() + value.len()).sum();
+            prop_assert!(buffer.bytes() >= held);
+            let mut found = records(buffer);
+            prop_assert!(found.is_sorted_by_key(|(key, _)| key.clone()));
+            found.sort();
+            expected.sort();
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn records_larger_than_a_chunk_are_held() {
+        let mut buffer = Buffer::default();
+        for key in [3u8, 1, 2] {
+            buffer.push(&[key], &vec![key; 3 * MAX_CHUNK]).unwrap();
+        }
+        let found = records(buffer);
+        assert!(found.iter().all(|(key, value)| value[0] == key[0]));
+        assert_eq!(found.len(), 3);
+        assert!(found.is_sorted());
+    }
+}

@@ -1,0 +1,231 @@
+//! Bulk load of a fresh replica: an external sort into the engine.
+//!
+//! Parts ([`TableLoader`]) encode rows and index entries into buffers. A full one is sorted and
+//! written to a run on disk by a thread of its own, while the part goes on. At the end all runs of
+//! the rows of a table, and those of each of its indexes, are merged and ingested, several at once.
+
+mod budget;
+mod buffer;
+mod ingest;
+mod merge;
+mod part;
+mod run;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fjall::{Database, PersistMode};
+use kelvin_protocol::Version;
+
+use budget::{Budget, Reservation};
+pub(crate) use buffer::Buffer;
+use ingest::{Range, ingest_all};
+pub use part::TableLoader;
+pub(crate) use run::{Run, RunDirectory};
+
+use crate::directory::Directory;
+use crate::engine;
+use crate::era::{Spaces, TableRecord};
+use crate::error::{Error, Result};
+use crate::evolution::StoredTable;
+use crate::layout::META;
+use crate::meta::{BucketRange, Meta, MetaWriter, ReplicaIdentity};
+use crate::shape::open_keyspace;
+use crate::table_space::TableSpace;
+use crate::{Catalog, Replica, ReplicaOptions, TableId};
+
+/// A replica being loaded. Dropping it without [`Loader::finish`] leaves a directory that counts as
+/// [`Error::Missing`].
+pub struct Loader {
+    shared: Arc<Shared>,
+    directory: Directory,
+    db: Database,
+    options: ReplicaOptions,
+    catalog: Catalog,
+}
+
+struct Shared {
+    tables: HashMap<TableId, Arc<TableSpace>>,
+    runs: RunDirectory,
+    budget: Arc<Budget>,
+    sorted: Mutex<Sorted>,
+    /// Whether a part was dropped before it was finished.
+    given_up: AtomicBool,
+}
+
+/// What waits for the merge.
+#[derive(Default)]
+struct Sorted {
+    /// Runs of the rows of each table, and of each of its indexes.
+    tables: HashMap<TableId, Vec<Vec<Run>>>,
+    /// Memory of those that are not on disk.
+    memory: Vec<Reservation>,
+}
+
+impl std::fmt::Debug for Loader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loader").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn table(&self, id: TableId) -> Result<&Arc<TableSpace>> {
+        let table = self.tables.get(&id);
+        table.ok_or_else(|| Error::Invalid(format!("there is no table {}", id.0)))
+    }
+
+    fn sorted(&self) -> std::sync::MutexGuard<'_, Sorted> {
+        self.sorted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the runs of the rows and the indexes of a table, and what they reserve in memory.
+    fn hand_over(&self, space: &TableSpace, runs: Vec<Vec<Run>>, memory: Option<Reservation>) {
+        let mut sorted = self.sorted();
+        let all = sorted.tables.entry(space.table.id).or_default();
+        all.resize_with(runs.len(), Vec::new);
+        for (all, runs) in all.iter_mut().zip(runs) {
+            all.extend(runs);
+        }
+        sorted.memory.extend(memory);
+    }
+
+    fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    /// Takes everything that waits, rows and indexes apart.
+    fn take_ranges(&self) -> Vec<Range> {
+        let tables = std::mem::take(&mut self.sorted().tables);
+        let ranges = tables.into_iter().flat_map(|(table, all)| {
+            let range = move |(at, runs)| Range {
+                table,
+                rows: at == 0,
+                runs,
+            };
+            all.into_iter().enumerate().map(range)
+        });
+        ranges.collect()
+    }
+}
+
+impl Replica {
+    /// Starts a fresh replica of these tables in `dir`, removing an earlier one.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] while the earlier one is open, [`Error::Foreign`] for files that are not
+    /// ours, [`Error::Io`] for a directory that cannot be written.
+    pub fn create(dir: &Path, options: &ReplicaOptions, catalog: Catalog) -> Result<Loader> {
+        let directory = Directory::create(dir)?;
+        let db = engine::open(&directory, options)?;
+        let mut spaces = Spaces::new(&db, options);
+        let mut tables = HashMap::new();
+        for table in catalog.tables() {
+            let stored = StoredTable::new((**table).clone(), table.id.0);
+            tables.insert(table.id, Arc::new(spaces.table(stored)?));
+        }
+        let read_bytes = Budget::read_bytes(options.load_bytes, options.worker_threads);
+        let shared = Shared {
+            tables,
+            runs: RunDirectory::new(directory.runs(), read_bytes),
+            budget: Arc::new(Budget::new(options.load_bytes)),
+            sorted: Mutex::default(),
+            given_up: AtomicBool::new(false),
+        };
+        Ok(Loader {
+            shared: Arc::new(shared),
+            directory,
+            db,
+            options: options.clone(),
+            catalog,
+        })
+    }
+}
+
+impl Loader {
+    /// A loader for one table, or for a part of it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a table the catalog does not have.
+    pub fn table(&self, id: TableId) -> Result<TableLoader> {
+        let space = self.shared.table(id)?.clone();
+        Ok(TableLoader::new(self.shared.clone(), space))
+    }
+
+    /// Merges what was loaded into the tables, and makes it a complete replica at `version`.
+    ///
+    /// # Errors
+    /// [`Error::Duplicate`] if two rows of a table have one key; [`Error::Invalid`] while a
+    /// [`TableLoader`] is not finished, or when one was dropped before it was.
+    pub fn finish(self, identity: ReplicaIdentity, version: Version) -> Result<Replica> {
+        if self.shared.budget.parts() > 0 {
+            return Err(Error::Invalid("a part of the load is not finished".into()));
+        }
+        // INVARIANT: a part that failed or was forgotten must not become a replica without its rows.
+        if self.shared.given_up.load(Ordering::Acquire) {
+            return Err(Error::Invalid("a part of the load was given up".into()));
+        }
+        let ranges = self.shared.take_ranges();
+        let next_rows = ingest_all(&self.shared, ranges, self.options.worker_threads)?;
+        let range = BucketRange {
+            number: 0,
+            from: version,
+            to: None,
+        };
+        let keyspace = open_keyspace(&self.db, &self.options, META)?;
+        let mut batch = self.db.batch();
+        let mut meta = MetaWriter {
+            meta: &keyspace,
+            batch: &mut batch,
+        };
+        let stored = self.shared.tables.values().map(|space| &space.stored);
+        let stored: Vec<_> = stored.map(|stored| (**stored).clone()).collect();
+        for table in &stored {
+            meta.table(table.table.id, version, Some(table))?;
+        }
+        meta.unsynced(self.catalog.unsynced())?;
+        let highest = stored.iter().map(|table| table.space).max();
+        let next_space = highest.unwrap_or(0).saturating_add(1);
+        meta.next_space(next_space)?;
+        meta.identity(&identity)?;
+        meta.horizon(version)?;
+        meta.loaded_at(version)?;
+        meta.buckets(&[range])?;
+        for (table, next) in &next_rows {
+            meta.next_row(*table, *next)?;
+        }
+        for table in self.catalog.tables() {
+            // Rows are numbered from zero without a gap.
+            let rows = next_rows.get(&table.id).copied().unwrap_or_default();
+            meta.row_count(table.id, rows.into())?;
+        }
+        // INVARIANT: the watermark makes the replica complete, so it is written when everything
+        // else is on disk; the ingestions have synced their files.
+        meta.watermark(version)?;
+        batch.durability(Some(PersistMode::SyncAll)).commit()?;
+        let runs = self.shared.runs.path();
+        std::fs::remove_dir_all(runs).map_err(|error| Error::io(runs, error))?;
+        let meta = Meta {
+            watermark: version,
+            horizon: version,
+            loaded_at: version,
+            tables: stored
+                .into_iter()
+                .map(|table| TableRecord {
+                    since: version,
+                    id: table.table.id,
+                    table: Some(table),
+                })
+                .collect(),
+            unsynced: self.catalog.unsynced().to_vec(),
+            next_space,
+            garbage: Vec::new(),
+            identity,
+            buckets: vec![range],
+            next_rows,
+            next_indexes: HashMap::new(),
+        };
+        Replica::assemble(self.directory, self.db, &self.options, meta)
+    }
+}
