@@ -18,6 +18,7 @@ struct Thing {
 pub struct Measure {
     criterion: Criterion,
     things: Vec<Thing>,
+    notes: Vec<String>,
 }
 
 impl Measure {
@@ -31,6 +32,7 @@ impl Measure {
         Self {
             criterion,
             things: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -71,6 +73,13 @@ impl Measure {
         });
     }
 
+    /// Takes note of two figures that were measured once.
+    pub fn note(&mut self, group: &str, subject: &str, a: f64, other: &str, b: f64) {
+        let ratio = a / b;
+        self.notes
+            .push(format!("  {group}: {subject} / {other} = {ratio:.2}"));
+    }
+
     /// Prints the ratios.
     pub fn finish(self) {
         self.criterion.final_summary();
@@ -88,6 +97,9 @@ impl Measure {
                 let (group, subject, other) = (&thing.group, &subject.name, &thing.name);
                 println!("  {group}: {subject} / {other} = {:.2}", a / b);
             }
+        }
+        for note in self.notes {
+            println!("{note}");
         }
     }
 }

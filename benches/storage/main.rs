@@ -15,8 +15,8 @@ mod world;
 
 use std::time::{Duration, Instant};
 
-use kelvin_protocol::{Value, Version};
-use kelvin_storage::{Catalog, Replica, Scan, View};
+use kelvin_protocol::{Value, ValueRef, Version};
+use kelvin_storage::{Catalog, Replica, Row, Scan, StorageMetrics, View};
 use measure::{Measure, size};
 use plain::Plain;
 use tempfile::TempDir;
@@ -55,15 +55,16 @@ impl Stores {
         }
     }
 
-    /// Issues to write next, each once, and when they were modified before.
-    fn next(&mut self, count: usize) -> (Vec<Vec<Value>>, Vec<Value>) {
+    /// Issues to write next, each once, and as they were before.
+    fn next(&mut self, count: usize) -> (Vec<Vec<Value>>, Vec<Vec<Value>>) {
         let first = fastrand::usize(0..self.issues);
         (0..count)
             .map(|n| {
                 let id = (first + n * 977) % self.issues;
                 self.clock += 1;
                 let old = std::mem::replace(&mut self.modified[id], self.clock);
-                (world::issue(id, self.clock, "ann"), Value::from(old as f64))
+                let issue = |modified| world::issue(id, modified, "ann");
+                (issue(self.clock), issue(old))
             })
             .unzip()
     }
@@ -71,10 +72,11 @@ impl Stores {
     /// Writes both; the time of the one that is asked for.
     fn write(&mut self, count: usize) -> [Duration; 2] {
         let (rows, old) = self.next(count);
+        let transaction = world::write(&self.replica, ISSUE, rows.clone());
+        let writes = plain::writes(transaction.version, &rows, &old);
         let start = Instant::now();
-        self.plain.write(&rows, &old);
+        self.plain.write(writes);
         let plain = start.elapsed();
-        let transaction = world::write(&self.replica, ISSUE, rows);
         let start = Instant::now();
         self.replica.apply(&[transaction]).unwrap();
         [start.elapsed(), plain]
@@ -99,18 +101,25 @@ fn sorted(rows: &[Vec<Value>]) -> Vec<(Vec<u8>, Vec<u8>)> {
     records
 }
 
+/// Looks at every value.
+fn read(row: &Row) -> usize {
+    let length = |value: ValueRef<'_>| value.as_str().map_or(1, str::len);
+    row.values().map(length).sum()
+}
+
 fn get(view: &View, id: Value) -> usize {
-    view.get(ISSUE, &[id]).unwrap().unwrap().values().len()
+    read(&view.get(ISSUE, &[id]).unwrap().unwrap())
 }
 
 fn scan(view: &View, scan: &Scan) -> usize {
     let rows = view.scan(ISSUE, scan).unwrap().take(PAGE);
-    rows.map(|row| row.unwrap().values().len()).sum()
+    rows.map(|row| read(&row.unwrap())).sum()
 }
 
 fn apply(measure: &mut Measure, stores: &mut Stores) {
     for (at, name) in ["kelvin", "fjall"].into_iter().enumerate() {
-        measure.run_timed("apply 100 rows with an index", name, BATCH, |iterations| {
+        let group = format!("apply {BATCH} rows with an index, the same bytes");
+        measure.run_timed(&group, name, BATCH, |iterations| {
             (0..iterations).map(|_| stores.write(BATCH)[at]).sum()
         });
     }
@@ -143,6 +152,10 @@ fn past(measure: &mut Measure, stores: &mut Stores, versions: usize) {
     }
     let past = stores.replica.at(then).unwrap();
     let now = stores.replica.latest().unwrap();
+    let first = timed(|| scan(&past, &Scan::of(BY_MODIFIED)));
+    let again = timed(|| scan(&past, &Scan::of(BY_MODIFIED)));
+    let group = format!("first scan of 50 by an index {versions} versions back");
+    measure.note(&group, "first", first, "the second", again);
     let group = format!("point read {versions} versions back");
     measure.run(&group, "then", 1, || get(&past, stores.any_id()));
     measure.run(&group, "now", 1, || get(&now, stores.any_id()));
@@ -154,6 +167,50 @@ fn past(measure: &mut Measure, stores: &mut Stores, versions: usize) {
     let group = format!("scan of 50 by an index {versions} versions back");
     measure.run(&group, "then", PAGE, || scan(&past, &Scan::of(BY_MODIFIED)));
     measure.run(&group, "now", PAGE, || scan(&now, &Scan::of(BY_MODIFIED)));
+}
+
+/// What is left on the disk once the history is gone, beside a fresh load of the same rows.
+fn space(measure: &mut Measure, stores: &Stores) {
+    let replica = &stores.replica;
+    let before = replica.metrics();
+    replica.trim_history(replica.watermark()).unwrap();
+    for second in 0..5 {
+        replica.maintain(Duration::from_secs(second)).unwrap();
+    }
+    settle(replica);
+    let after = replica.metrics();
+    let dir = tempfile::tempdir().unwrap();
+    let modified = stores.modified.iter().enumerate();
+    let rows = modified.map(|(id, modified)| world::issue(id, *modified, "ann"));
+    let tables = [(ISSUE, rows.collect())];
+    let fresh = world::load(dir.path(), world::catalog(false), &tables);
+    settle(&fresh);
+    let bytes = |of: &StorageMetrics| (of.table_bytes + of.history_bytes) as f64;
+    let group = "space after the history is removed";
+    measure.note(
+        group,
+        "after",
+        bytes(&after),
+        "a fresh load",
+        bytes(&fresh.metrics()),
+    );
+    measure.note(group, "after", bytes(&after), "before", bytes(&before));
+}
+
+/// Waits until the engine has done what it had to.
+fn settle(replica: &Replica) {
+    let busy = |of: StorageMetrics| of.outstanding_flushes > 0 || of.active_compactions > 0;
+    let mut idle = 0;
+    while idle < 10 {
+        std::thread::sleep(Duration::from_millis(50));
+        idle = if busy(replica.metrics()) { 0 } else { idle + 1 };
+    }
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> f64 {
+    let start = Instant::now();
+    std::hint::black_box(work());
+    start.elapsed().as_secs_f64()
 }
 
 /// Both take the same rows, which is all that a fresh store is made for, and both have them on the
@@ -203,6 +260,7 @@ fn main() {
     newest(&mut measure, &stores);
     apply(&mut measure, &mut stores);
     past(&mut measure, &mut stores, size("VERSIONS", 10_000));
+    space(&mut measure, &stores);
     drop(stores);
     bulk_load(&mut measure, size("LOAD_ROWS", 100_000));
     measure.finish();

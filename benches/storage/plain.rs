@@ -13,10 +13,26 @@ const BY_MODIFIED: [u8; 2] = [0, 1];
 /// Bytes of an index entry's value.
 const ENTRY: [u8; 11] = [1; 11];
 
+/// Bytes of a key in the history before the key itself.
+const ENDED: [u8; 5] = [1, 0, 0, 0, 1];
+
+/// Which keyspace a record goes to.
+#[derive(Clone, Copy)]
+pub enum Place {
+    Issues,
+    History,
+    Meta,
+}
+
+/// A key and its new value; none where it goes.
+pub type Write = (Place, Vec<u8>, Option<Vec<u8>>);
+
 /// A database of issues.
 pub struct Plain {
     database: Database,
     issues: Keyspace,
+    history: Keyspace,
+    meta: Keyspace,
     /// Keys of the first rows, made ahead: reads cost what the engine takes for them.
     keys: Vec<Vec<u8>>,
 }
@@ -43,6 +59,33 @@ pub fn records(row: &[Value]) -> [(Vec<u8>, Vec<u8>); 2] {
     ]
 }
 
+/// Everything a transaction at `version` writes that puts `new` issues in place of `old` ones: rows
+/// and index entries, what both were, the changelog and the watermark. The engine gets it for free.
+pub fn writes(version: u64, new: &[Vec<Value>], old: &[Vec<Value>]) -> Vec<Write> {
+    let mut writes = Vec::new();
+    let end = version.to_be_bytes();
+    let mut changed = Vec::new();
+    for (new, old) in new.iter().zip(old) {
+        for (key, value) in records(new) {
+            writes.push((Place::Issues, key, Some(value)));
+        }
+        for (key, value) in records(old) {
+            let ended = [&ENDED[..], &key, &end].concat();
+            writes.push((Place::History, ended, Some(value)));
+        }
+        let [(row, _), (entry, _)] = records(old);
+        writes.push((Place::Issues, entry, None));
+        // What an archive takes for a key besides the key.
+        changed.extend_from_slice(&[0; 12]);
+        changed.extend_from_slice(&row);
+    }
+    let changelog = [&[0][..], &end, &[0; 4]].concat();
+    writes.push((Place::History, changelog, Some(changed)));
+    let watermark = version.to_string().into_bytes();
+    writes.push((Place::Meta, b"watermark".to_vec(), Some(watermark)));
+    writes
+}
+
 impl Plain {
     /// An empty one for so many issues, tuned as storage tunes it.
     pub fn create(dir: &Path, issues: usize) -> Self {
@@ -52,10 +95,12 @@ impl Plain {
             .open()
             .unwrap();
         let options = || KeyspaceCreateOptions::default().max_memtable_size(8 * 1024 * 1024);
-        let keyspace = database.keyspace("issues", options).unwrap();
+        let keyspace = |name| database.keyspace(name, options).unwrap();
         Self {
+            issues: keyspace("issues"),
+            history: keyspace("history"),
+            meta: keyspace("meta"),
             database,
-            issues: keyspace,
             keys: (0..issues)
                 .map(|id| row_key(&Value::from(id as f64)))
                 .collect(),
@@ -76,13 +121,18 @@ impl Plain {
         self.database.persist(PersistMode::SyncAll).unwrap();
     }
 
-    /// Writes issues in one batch, each with its new index entry in place of the old one.
-    pub fn write(&self, rows: &[Vec<Value>], old_modified: &[Value]) {
+    /// Writes records in one batch.
+    pub fn write(&self, writes: Vec<Write>) {
         let mut batch = self.database.batch();
-        for (row, old) in rows.iter().zip(old_modified) {
-            batch.remove(&self.issues, entry_key(old, &row[0]));
-            for (key, value) in records(row) {
-                batch.insert(&self.issues, key, value);
+        for (place, key, value) in writes {
+            let keyspace = match place {
+                Place::Issues => &self.issues,
+                Place::History => &self.history,
+                Place::Meta => &self.meta,
+            };
+            match value {
+                Some(value) => batch.insert(keyspace, key, value),
+                None => batch.remove(keyspace, key),
             }
         }
         batch.commit().unwrap();

@@ -190,7 +190,7 @@ fn fill_disk(dir: &Path, run: u32) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_is_an_io_error_and_the_load_stays_missing() {
+fn a_full_disk_is_told_as_such_and_the_load_stays_missing() {
     for run in [0, 5] {
         let dir = tempfile::tempdir().unwrap();
         let loader = Replica::create(dir.path(), &small(), catalog()).unwrap();
@@ -198,10 +198,10 @@ fn a_full_disk_is_an_io_error_and_the_load_stays_missing() {
         let mut part = loader.table(ITEMS).unwrap();
         let error = (0..).find_map(|id| part.insert(&item(id, "name")).err());
         let error = error.unwrap();
-        assert_eq!(error.kind(), ErrorKind::Io);
-        assert_eq!(error.kind().remedy(), Remedy::Report);
+        assert_eq!(error.kind(), ErrorKind::DiskFull);
+        assert_eq!(error.kind().remedy(), Remedy::Reopen);
         assert!(error.to_string().contains(&format!("{run}.run")), "{error}");
-        assert!(error.to_string().contains("space"), "{error}");
+        assert!(error.to_string().contains("is full"), "{error}");
         // Whoever goes on all the same does not get a replica without those rows.
         part.insert(&item(u32::MAX, "last")).unwrap();
         part.finish().unwrap();
