@@ -98,6 +98,11 @@ pub(crate) fn replica_figures(replica: &StorageMetrics) -> Vec<Figure> {
             r.outstanding_flushes as u64,
         ),
         gauge(
+            "kelvin_replica_uncompacted",
+            "Tables and parts of the history that wait to be compacted",
+            r.uncompacted as u64,
+        ),
+        gauge(
             "kelvin_replica_compactions_running",
             "Compactions that run",
             r.active_compactions as u64,

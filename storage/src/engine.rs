@@ -35,8 +35,10 @@ pub(crate) fn open(directory: &Directory, options: &ReplicaOptions) -> Result<Da
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             Error::Corrupt(format!("a file of it is gone: {source}"))
         }
-        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
-            Error::Corrupt(format!("a file of it is unreadable: {source}"))
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => {
+            Error::Corrupt(format!(
+                "a file of it is there that should not be: {source}"
+            ))
         }
         Error::Io { source, .. } => Error::io(directory.path(), source),
         Error::DiskFull { .. } => Error::DiskFull {

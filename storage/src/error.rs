@@ -245,7 +245,14 @@ impl ErrorKind {
 
 impl From<fjall::Error> for Error {
     fn from(error: fjall::Error) -> Self {
-        let io = |source| Self::io("the replica", source);
+        let io = |source: io::Error| match source.kind() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput => {
+                Self::Corrupt(format!("a file of it is cut short or unreadable: {source}"))
+            }
+            _ => Self::io("the replica", source),
+        };
         match error {
             fjall::Error::Io(source) | fjall::Error::Storage(fjall::LsmError::Io(source)) => {
                 io(source)

@@ -103,6 +103,7 @@ impl Replica {
         inner.gate.check()?;
         let keyspaces = inner.keyspaces(&self.latest()?.inner().shape);
         let started = inner.gate.bound_journals(&keyspaces)?;
+        inner.gate.settle(&keyspaces)?;
         if started > 0 {
             tracing::debug!(started, "flushed tables that held back the journal");
         }

@@ -119,6 +119,7 @@ mod schema;
 mod shape;
 mod sorted_ingest;
 mod table_space;
+mod unsettled;
 mod view;
 mod young_runs;
 

@@ -8,6 +8,7 @@ use kelvin_protocol::Version;
 
 use crate::counters::get;
 use crate::history::history_bytes;
+use crate::unsettled::stacked;
 use crate::{Replica, TableId};
 
 /// Sizes and versions of a replica at one moment, and what happened since it was opened.
@@ -47,6 +48,8 @@ pub struct StorageMetrics {
     pub cache_misses: u64,
     /// Flushes that wait.
     pub outstanding_flushes: usize,
+    /// Tables and parts of the history whose newest files wait to be compacted.
+    pub uncompacted: usize,
     /// Compactions that run.
     pub active_compactions: usize,
     /// Compactions that were done, including those that found nothing to do.
@@ -101,7 +104,8 @@ impl Replica {
         let shape = &latest.inner().shape;
         let (reads, writes) = (shape.reads.sum(), &inner.gate.counters);
         let db = &inner.db;
-        let (cache_hits, cache_misses) = inner.gate.block_reads(&inner.keyspaces(shape));
+        let keyspaces = inner.keyspaces(shape);
+        let (cache_hits, cache_misses) = inner.gate.block_reads(&keyspaces);
         let spaces = shape.spaces();
         let tables = latest.catalog().tables();
         StorageMetrics {
@@ -128,6 +132,7 @@ impl Replica {
             cache_hits,
             cache_misses,
             outstanding_flushes: db.outstanding_flushes(),
+            uncompacted: stacked(&keyspaces).count(),
             active_compactions: db.active_compactions(),
             completed_compactions: db.compactions_completed() as u64,
             compaction_time: db.time_compacting(),

@@ -142,7 +142,7 @@ impl WriteGate {
     }
 
     /// Seals the memtable of a keyspace and queues its flush, once there is room in the queue.
-    fn start_flush(&self, keyspace: &Keyspace) -> Result<()> {
+    pub(crate) fn start_flush(&self, keyspace: &Keyspace) -> Result<()> {
         let full = || self.db.outstanding_flushes() >= FLUSHES;
         self.wait_while(|| full() || keyspace.tree.sealed_memtable_count() > SEALED)?;
         let sealed = keyspace.rotate_memtable();
