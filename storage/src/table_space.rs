@@ -101,24 +101,21 @@ impl TableSpace {
 
     /// Key in the table of the row with these values.
     pub(crate) fn row_key(&self, values: &[Value]) -> Result<Vec<u8>> {
-        let mut key = Vec::with_capacity(48);
-        self.put_row_key(values, &mut key)?;
-        Ok(key)
+        self.check_width(values.len())?;
+        self.row_key_of(|at| values.get(at).map_or(ValueRef::Null, Value::as_ref))
     }
 
-    /// Puts the key in the table of the row with these values into an empty vector.
-    pub(crate) fn put_row_key(&self, values: &[Value], key: &mut Vec<u8>) -> Result<()> {
-        if values.len() != self.table.columns.len() {
+    /// # Errors
+    /// [`Error::Invalid`] where a row of so many values has not one for each column.
+    pub(crate) fn check_width(&self, values: usize) -> Result<()> {
+        let columns = self.table.columns.len();
+        if values != columns {
             return Err(Error::Invalid(format!(
-                "a row of table {:?} has {} columns, not {}",
-                self.table.name,
-                self.table.columns.len(),
-                values.len()
+                "a row of table {:?} has {columns} columns, not {values}",
+                self.table.name
             )));
         }
-        put_space(IndexId::PRIMARY, key);
-        encode_all(self.table.key.iter().filter_map(|at| values.get(*at)), key);
-        self.check_length(key)
+        Ok(())
     }
 
     /// Key in the table of the row whose values `value_at` gives.
@@ -126,10 +123,20 @@ impl TableSpace {
         &self,
         value_at: impl Fn(usize) -> ValueRef<'v>,
     ) -> Result<Vec<u8>> {
-        let mut key = space_key(IndexId::PRIMARY);
-        encode_all(self.table.key.iter().map(|at| value_at(*at)), &mut key);
-        self.check_length(&key)?;
+        let mut key = Vec::with_capacity(48);
+        self.put_row_key(value_at, &mut key)?;
         Ok(key)
+    }
+
+    /// Puts the key in the table of the row whose values `value_at` gives into an empty vector.
+    pub(crate) fn put_row_key<'v>(
+        &self,
+        value_at: impl Fn(usize) -> ValueRef<'v>,
+        key: &mut Vec<u8>,
+    ) -> Result<()> {
+        put_space(IndexId::PRIMARY, key);
+        encode_all(self.table.key.iter().map(|at| value_at(*at)), key);
+        self.check_length(key)
     }
 
     /// Key in the table of the row with these values of the primary key.

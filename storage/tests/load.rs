@@ -10,9 +10,7 @@ mod sample;
 use std::path::Path;
 
 use kelvin_protocol::Value;
-use kelvin_storage::{
-    Catalog, ErrorKind, Remedy, Replica, ReplicaIdentity, ReplicaOptions, Scan, TableId,
-};
+use kelvin_storage::{Catalog, ErrorKind, Replica, ReplicaIdentity, ReplicaOptions, Scan, TableId};
 use sample::{BY_NAME, ITEMS, catalog, insert, item, items, options, transaction};
 
 /// So little memory that every part spills many times.
@@ -134,7 +132,9 @@ fn several_tables_are_loaded_side_by_side() {
             let mut part = loader.table(*table).unwrap();
             scope.spawn(move || {
                 for id in (0..table.0 * 1000).rev() {
-                    part.insert(&item(id, &format!("{}", id % 7))).unwrap();
+                    let row = item(id, &format!("{}", id % 7));
+                    let refs: Vec<_> = row.iter().map(Value::as_ref).collect();
+                    part.insert_refs(&refs).unwrap();
                 }
                 part.finish().unwrap();
             });

@@ -30,11 +30,14 @@ use crate::engine;
 use crate::era::{Spaces, TableRecord};
 use crate::error::{Error, Result};
 use crate::evolution::StoredTable;
-use crate::layout::META;
+use crate::layout::{GROUPS, META, bucket_keyspace};
 use crate::meta::{BucketRange, Meta, MetaWriter, ReplicaIdentity};
 use crate::shape::open_keyspace;
 use crate::table_space::TableSpace;
-use crate::{Catalog, Replica, ReplicaOptions, TableId};
+use crate::{Catalog, Replica, ReplicaOptions, RowId, TableId};
+
+/// Part of the history a fresh replica starts with.
+const FIRST_BUCKET: u64 = 0;
 
 /// A replica being loaded. Dropping it without [`Loader::finish`] leaves a directory that counts as
 /// [`Error::Missing`].
@@ -166,10 +169,9 @@ impl Loader {
         if self.shared.given_up.load(Ordering::Acquire) {
             return Err(Error::Invalid("a part of the load was given up".into()));
         }
-        let ranges = self.shared.take_ranges();
-        let next_rows = ingest_all(&self.shared, ranges, self.options.worker_threads)?;
+        let next_rows = self.ingest()?;
         let range = BucketRange {
-            number: 0,
+            number: FIRST_BUCKET,
             from: version,
             to: None,
         };
@@ -227,5 +229,29 @@ impl Loader {
             next_indexes: HashMap::new(),
         };
         Replica::assemble(self.directory, self.db, &self.options, meta)
+    }
+
+    /// Ingests everything. Returns the next row number of each table.
+    fn ingest(&self) -> Result<HashMap<TableId, RowId>> {
+        let ranges = self.shared.take_ranges();
+        let failed = |error| Error::io(self.directory.path(), error);
+        let panicked = |_| Error::Corrupt("the engine refused the load".into());
+        std::thread::scope(|scope| {
+            // The engine syncs a lot for each keyspace, which it can do meanwhile. None of them makes
+            // a replica of it: a load counts when its watermark is written.
+            let thread = std::thread::Builder::new().name("load-open".into());
+            let opening = thread.spawn_scoped(scope, || self.open_keyspaces());
+            let opening = opening.map_err(failed)?;
+            let ingested = ingest_all(&self.shared, ranges, self.options.worker_threads);
+            opening.join().map_err(panicked).flatten().and(ingested)
+        })
+    }
+
+    /// Creates the keyspaces of a replica that are not those of its tables.
+    fn open_keyspaces(&self) -> Result<()> {
+        for name in [META, GROUPS, &bucket_keyspace(FIRST_BUCKET)] {
+            open_keyspace(&self.db, &self.options, name)?;
+        }
+        Ok(())
     }
 }

@@ -97,20 +97,42 @@ impl TableLoader {
     /// [`Error::Invalid`] for a row of the wrong length or too large, [`Error::KeyTooLong`], or
     /// [`Error::Io`] from spilling, which may be of rows before.
     pub fn insert(&mut self, row: &[Value]) -> Result<()> {
-        let result = self.collect(row);
+        self.insert_values(row, Value::as_ref)
+    }
+
+    /// Adds a row whose values lie elsewhere, such as in the bytes they came in. Otherwise as
+    /// [`TableLoader::insert`].
+    ///
+    /// # Errors
+    /// As [`TableLoader::insert`].
+    pub fn insert_refs(&mut self, row: &[ValueRef<'_>]) -> Result<()> {
+        self.insert_values(row, |value| *value)
+    }
+
+    fn insert_values<'v, V>(
+        &mut self,
+        row: &'v [V],
+        value: impl Fn(&'v V) -> ValueRef<'v>,
+    ) -> Result<()> {
+        let result = self.collect(row, value);
         if result.is_err() {
             self.shared.give_up();
         }
         result
     }
 
-    fn collect(&mut self, row: &[Value]) -> Result<()> {
+    fn collect<'v, V>(
+        &mut self,
+        row: &'v [V],
+        value: impl Fn(&'v V) -> ValueRef<'v>,
+    ) -> Result<()> {
+        self.space.check_width(row.len())?;
+        let value_at = |at: usize| row.get(at).map_or(ValueRef::Null, &value);
         self.key.clear();
-        self.space.put_row_key(row, &mut self.key)?;
-        let values = row.iter().map(Value::as_ref);
+        self.space.put_row_key(value_at, &mut self.key)?;
+        let values = row.iter().map(&value);
         self.row = encode_row_in(LOADED, 0, 0, values, std::mem::take(&mut self.row))?;
         self.collected.rows.push(&self.key, &self.row)?;
-        let value_at = |at: usize| row.get(at).map_or(ValueRef::Null, Value::as_ref);
         for (index, entries) in self.space.indexes.iter().zip(&mut self.collected.entries) {
             self.entry.clear();
             let offset = index.put_entry_key(value_at, &self.key, &mut self.entry);
