@@ -48,9 +48,11 @@
 //! ```
 
 mod address;
+mod advice;
 mod copy;
 mod decode;
 mod discovery;
+pub mod doctor;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -131,6 +131,12 @@ impl Shard {
         format!("{}_{}", self.app, self.number)
     }
 
+    /// A regular expression for the names of its slots, and of none of another shard. Long ago,
+    /// zero-cache named its slot after the shard alone.
+    pub(crate) fn slot_names(&self) -> String {
+        format!("^{}(_[a-z]+)?$", self.schema())
+    }
+
     pub(crate) fn metadata_publication(&self) -> String {
         format!("_{}_metadata_{}", self.app, self.number)
     }

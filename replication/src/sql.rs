@@ -10,7 +10,7 @@ use crate::{Address, Error, Host, Result, TlsMode};
 
 /// Settings that give values one text form and keep statements alive, whatever the role's or the
 /// database's defaults are.
-pub(crate) const SESSION_SETTINGS: [&str; 7] = [
+pub(crate) const SESSION_SETTINGS: [&str; 9] = [
     "SET DateStyle = 'ISO, MDY'",
     "SET IntervalStyle = 'postgres'",
     "SET TimeZone = 'UTC'",
@@ -18,6 +18,9 @@ pub(crate) const SESSION_SETTINGS: [&str; 7] = [
     "SET bytea_output = 'hex'",
     "SET statement_timeout = 0",
     "SET idle_in_transaction_session_timeout = 0",
+    "SET idle_session_timeout = 0",
+    // PostgreSQL 17 and newer.
+    "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'",
 ];
 
 /// Opens an ordinary SQL connection by a `postgres://` address. A task on the current Tokio runtime

@@ -25,6 +25,7 @@ pub mod app_api;
 pub mod auth;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod engine;
 pub mod http;
 pub mod log;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use kelvin_server::config::{Config, ConfigError, Environment};
-use kelvin_server::{demo, log, serve};
+use kelvin_server::{demo, doctor, log, serve};
 use tokio_util::sync::CancellationToken;
 
 const USAGE: &str = "\
@@ -13,10 +13,12 @@ Usage: kelvin [COMMAND] [OPTIONS]
 
 Commands:
   serve   sync a PostgreSQL database to Zero clients (default)
+  doctor  look whether a PostgreSQL is ready for that, and say how to mend it
   demo    start a throwaway PostgreSQL, a sample app and a server on it
 
 Options of `serve` are flags, environment variables or lines of a .env file;
-`kelvin serve --help` lists them. `kelvin demo --help` lists those of the demo.
+`kelvin serve --help` lists them. `doctor` reads the same ones. `kelvin doctor
+--help` and `kelvin demo --help` say more about these two.
   -h, --help      print this
   -V, --version   print the version
 ";
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
             println!("kelvin {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
-        Some(command @ ("serve" | "demo")) => command.to_owned(),
+        Some(command @ ("serve" | "doctor" | "demo")) => command.to_owned(),
         Some(other) if !other.starts_with('-') => {
             eprintln!("kelvin: unknown command {other:?}\n\n{USAGE}");
             return ExitCode::from(2);
@@ -52,10 +54,10 @@ fn main() -> ExitCode {
             return ExitCode::from(OPERATOR_MISTAKE);
         }
     };
-    let code = if command == "demo" {
-        runtime.block_on(Box::pin(run_demo(arguments)))
-    } else {
-        runtime.block_on(Box::pin(run_server(arguments)))
+    let code = match command.as_str() {
+        "demo" => runtime.block_on(Box::pin(run_demo(arguments))),
+        "doctor" => runtime.block_on(Box::pin(run_doctor(arguments))),
+        _ => runtime.block_on(Box::pin(run_server(arguments))),
     };
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     code
@@ -89,6 +91,12 @@ async fn run_server(arguments: Vec<String>) -> ExitCode {
             ExitCode::from(OPERATOR_MISTAKE)
         }
     }
+}
+
+async fn run_doctor(arguments: Vec<String>) -> ExitCode {
+    let environment: Environment = std::env::vars().collect();
+    let directory = std::env::current_dir().unwrap_or_default();
+    ExitCode::from(doctor::run(arguments, &environment, &directory).await)
 }
 
 async fn run_demo(arguments: Vec<String>) -> ExitCode {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kelvin_protocol::{ErrorBody, ErrorKind};
 use kelvin_replication::{ErrorKind as ReplicationErrorKind, Prepared};
-use kelvin_storage::{Clock, ReplicaOptions};
+use kelvin_storage::Clock;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -84,7 +84,8 @@ pub async fn run(
         config.app.shard_num,
         config.listen.port
     );
-    let options = replication_options(&config);
+    let mut options = config.replication().options();
+    options.storage.clock = monotonic_clock();
     // The port is claimed first: a port that is taken should not cost a copy of the database.
     let listener = Listener::bind(&config.listen).await?;
     let current = Arc::new(Current::default());
@@ -180,6 +181,13 @@ async fn prepare(
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_LONGEST);
             }
+            // Only where the operator wants no copy that was not asked for.
+            Err(error) if error.kind() == ReplicationErrorKind::Resync => {
+                return Err(ServeError::SetUp(format!(
+                    "replication cannot go on: {error}. With ZERO_AUTO_RESET=true the database is \
+                     copied anew"
+                )));
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -206,32 +214,6 @@ fn is_locked(error: &kelvin_replication::Error) -> bool {
             error.kind() == kelvin_storage::ErrorKind::Locked
         }
         _ => false,
-    }
-}
-
-fn replication_options(config: &Config) -> kelvin_replication::Options {
-    kelvin_replication::Options {
-        upstream: config.upstream.url.clone(),
-        app_id: config.app.id.clone(),
-        shard_num: config.app.shard_num,
-        publications: config.app.publications.clone(),
-        copy_workers: config.upstream.copy_workers,
-        text_copy: config.upstream.text_copy,
-        failover_slot: config.upstream.failover_slot,
-        inbound_timeout: config.upstream.inbound_timeout,
-        task_id: config.task_id.clone(),
-        replica_dir: config.replica.dir.clone(),
-        storage: ReplicaOptions {
-            cache_bytes: config.replica.cache_bytes,
-            memtable_bytes: config.replica.memtable_bytes,
-            write_buffer_bytes: config.replica.write_buffer_bytes,
-            journal_bytes: config.replica.journal_bytes,
-            history_age: config.replica.history_age,
-            history_bytes: config.replica.history_bytes,
-            clock: monotonic_clock(),
-            ..ReplicaOptions::default()
-        },
-        ..kelvin_replication::Options::default()
     }
 }
 

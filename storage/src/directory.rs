@@ -32,7 +32,7 @@ impl Directory {
     /// Locks the directory of an existing replica.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let marker = path.join(MARKER);
-        let mut file = match OpenOptions::new().read(true).write(true).open(&marker) {
+        let file = match OpenOptions::new().read(true).write(true).open(&marker) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(if has_parts(path)? {
@@ -44,19 +44,30 @@ impl Directory {
             Err(error) => return Err(Error::io(marker, error)),
         };
         lock(&file, path)?;
-        let mut text = String::new();
-        (&mut file)
-            .take(MARKER_BYTES)
-            .read_to_string(&mut text)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::InvalidData => Error::Foreign(path.into()),
-                _ => Error::io(marker, error),
-            })?;
-        check_format(path, &text)?;
+        check_format(path, &marker_text(&file, path)?)?;
         Ok(Self {
             path: path.into(),
             _lock: file,
         })
+    }
+
+    /// Whether a replica could be opened, without keeping it from anybody: the lock is shared and
+    /// given back at once.
+    pub(crate) fn probe(path: &Path) -> Result<()> {
+        let marker = path.join(MARKER);
+        let file = match File::open(&marker) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(if has_parts(path)? {
+                    Error::Foreign(path.into())
+                } else {
+                    Error::Missing(path.into())
+                });
+            }
+            Err(error) => return Err(Error::io(marker, error)),
+        };
+        locked(file.try_lock_shared(), path)?;
+        check_format(path, &marker_text(&file, path)?)
     }
 
     /// Makes the directory ours: locks it, removes what an earlier replica left, writes the marker.
@@ -157,8 +168,23 @@ fn remove_folder(folder: PathBuf) -> Result<()> {
     }
 }
 
+fn marker_text(file: &File, path: &Path) -> Result<String> {
+    let mut text = String::new();
+    file.take(MARKER_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => Error::Foreign(path.into()),
+            _ => Error::io(path.join(MARKER), error),
+        })?;
+    Ok(text)
+}
+
 fn lock(file: &File, path: &Path) -> Result<()> {
-    file.try_lock().map_err(|error| match error {
+    locked(file.try_lock(), path)
+}
+
+fn locked(outcome: Result<(), TryLockError>, path: &Path) -> Result<()> {
+    outcome.map_err(|error| match error {
         TryLockError::WouldBlock => Error::Locked(path.into()),
         TryLockError::Error(error) => Error::io(path, error),
     })

@@ -117,6 +117,15 @@ impl Replica {
         Self::assemble(directory, db, options, meta)
     }
 
+    /// Looks whether there is a replica in `dir` that could be opened, without opening it. What is
+    /// inside is not looked at.
+    ///
+    /// # Errors
+    /// As [`Replica::open`], apart from [`Error::Corrupt`].
+    pub fn probe(dir: &Path) -> Result<()> {
+        Directory::probe(dir)
+    }
+
     /// Removes the replica in `dir`, and nothing else that may be there. Every handle to it has to
     /// be gone; views that are still there may fail to read from then on.
     ///

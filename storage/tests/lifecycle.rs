@@ -55,10 +55,12 @@ fn a_replica_is_open_once_and_cannot_be_wiped_meanwhile() {
         kind(Replica::open(dir.path(), &options()).map(drop)),
         ErrorKind::Locked
     );
+    assert_eq!(kind(Replica::probe(dir.path())), ErrorKind::Locked);
     assert_eq!(kind(Replica::wipe(dir.path())), ErrorKind::Locked);
     let create = Replica::create(dir.path(), &options(), catalog());
     assert_eq!(kind(create.map(drop)), ErrorKind::Locked);
     drop(replica);
+    Replica::probe(dir.path()).unwrap();
     Replica::open(dir.path(), &options()).unwrap();
 }
 
@@ -79,6 +81,8 @@ fn wiping_leaves_what_is_not_ours() {
 #[test]
 fn files_of_others_are_foreign_and_stay() {
     let dir = tempfile::tempdir().unwrap();
+    let probe = Replica::probe(dir.path()).unwrap_err();
+    assert_eq!(probe.kind(), ErrorKind::Missing);
     fs::create_dir(dir.path().join("store")).unwrap();
     fs::write(dir.path().join("store/precious"), "data").unwrap();
     let kind = |result: Result<(), kelvin_storage::Error>| result.unwrap_err().kind();
@@ -86,6 +90,7 @@ fn files_of_others_are_foreign_and_stay() {
         kind(Replica::open(dir.path(), &options()).map(drop)),
         ErrorKind::Foreign
     );
+    assert_eq!(kind(Replica::probe(dir.path())), ErrorKind::Foreign);
     assert_eq!(kind(Replica::wipe(dir.path())), ErrorKind::Foreign);
     let create = Replica::create(dir.path(), &options(), catalog());
     assert_eq!(kind(create.map(drop)), ErrorKind::Foreign);

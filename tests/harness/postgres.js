@@ -21,8 +21,13 @@ function programs() {
   return join(base, String(Math.max(...versions)), 'bin');
 }
 
+/** The path of one of PostgreSQL's programs. */
+export function program(name) {
+  return join(programs(), name);
+}
+
 /** PostgreSQL refuses to run as root; then the account that Debian's package made runs it. */
-function account() {
+export function account() {
   if (userInfo().uid !== 0) return {};
   const id = flag => Number(execFileSync('id', [flag, 'postgres'], {encoding: 'utf8'}));
   return {uid: id('-u'), gid: id('-g')};
@@ -61,8 +66,12 @@ export class Cluster {
     return cluster;
   }
 
-  /** Starts the server of the cluster (again). */
-  async resume() {
+  /**
+   * Starts the server of the cluster (again).
+   * @param {Record<string, string>} changed settings that are other ones from now on
+   */
+  async resume(changed = {}) {
+    this.#settings = {...this.#settings, ...changed};
     const settings = {
       ...this.#settings,
       port: String(this.port),
@@ -85,6 +94,11 @@ export class Cluster {
   /** Stops the server at once (clients are cut) and keeps the folder, for `resume`. */
   async halt() {
     await this.#server.stop('SIGINT');
+  }
+
+  /** Its data directory. */
+  get data() {
+    return join(this.#folder, 'data');
   }
 
   /** The URL of a database. */

@@ -4,13 +4,15 @@ use kelvin_protocol::{Direction, ValueType};
 use kelvin_storage::{Catalog, Column, Index, IndexId, Table, TableId, UnsyncedTable};
 
 use super::read::{Published, PublishedColumn, PublishedIndex};
-use super::{Discovery, client_name};
+use super::{Discovery, LeftOut, client_name};
+use crate::advice::Advice;
+use crate::quote::{identifier, qualified};
 
 /// Builds the catalog. Tables are numbered from 1 by schema and name.
 pub(super) fn build(published: Vec<Published>) -> Discovery {
-    let (mut tables, mut sources, mut unsynced) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut tables, mut sources, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
     for table in published {
-        let source = table.source.clone();
+        let (source, oid) = (table.source.clone(), table.oid);
         let name = client_name(&table.schema, &table.name);
         match hold(table, &name) {
             Ok(mut table) => {
@@ -18,24 +20,34 @@ pub(super) fn build(published: Vec<Published>) -> Discovery {
                 tables.push(table);
                 sources.push(source);
             }
-            Err(reason) => unsynced.push(UnsyncedTable { name, reason }),
+            Err(why) => left_out.push(LeftOut { oid, name, why }),
         }
     }
+    let unsynced = left_out.iter().map(|table| UnsyncedTable {
+        name: table.name.clone(),
+        reason: table.why.to_string(),
+    });
     Discovery {
-        catalog: Catalog::new(tables, unsynced),
+        catalog: Catalog::new(tables, unsynced.collect()),
         sources,
+        left_out,
     }
 }
 
 /// The table as it is held, or why it is not.
-fn hold(table: Published, name: &str) -> Result<Table, String> {
+fn hold(table: Published, name: &str) -> Result<Table, Advice> {
+    let upstream = qualified(&table.schema, &table.name);
     if !is_plain_name(&table.schema, b"") || !is_plain_name(&table.name, b"") {
-        return Err("its name has characters other than letters, digits, _ and -".into());
+        return Err(Advice::new(
+            "its name has characters other than letters, digits, _ and -",
+            format!("ALTER TABLE {upstream} RENAME TO …, or leave it out of the publication"),
+        ));
     }
     if table.identity == "n" {
-        return Err(
-            "its REPLICA IDENTITY is NOTHING: ALTER TABLE … REPLICA IDENTITY DEFAULT".into(),
-        );
+        return Err(Advice::new(
+            "its REPLICA IDENTITY is NOTHING",
+            format!("ALTER TABLE {upstream} REPLICA IDENTITY DEFAULT"),
+        ));
     }
     let (columns, unsynced_columns) = split(table.columns);
     let indexes: Vec<Mirrored> = table
@@ -44,7 +56,8 @@ fn hold(table: Published, name: &str) -> Result<Table, String> {
         .filter_map(|index| mirror(index, &columns))
         .collect();
     let unique_keys = unique_keys(&indexes, &columns);
-    let key = choose_key(&table.identity, &table.indexes, &indexes, &unique_keys)?;
+    let key = choose_key(&table.identity, &table.indexes, &indexes, &unique_keys)
+        .map_err(|missing| missing.advice(&upstream))?;
     let mut held = Table {
         id: TableId(0),
         name: name.to_owned(),
@@ -155,6 +168,37 @@ fn unique_keys(indexes: &[Mirrored], columns: &[Column]) -> Vec<Vec<usize>> {
     keys
 }
 
+/// Why there is no key to hold rows by.
+enum NoKey {
+    /// No unique index can serve.
+    None,
+    /// The one of this name would have to, and cannot.
+    Unfit(String),
+}
+
+impl NoKey {
+    fn advice(&self, table: &str) -> Advice {
+        match self {
+            Self::None => Advice::new(
+                "it has no primary key and no unique index over columns that are NOT NULL and of \
+                 supported types",
+                format!("ALTER TABLE {table} ADD PRIMARY KEY (…)"),
+            ),
+            Self::Unfit(index) => Advice::new(
+                format!(
+                    "the columns of its key {} are not all of supported types (a key of JSON \
+                     cannot be held either)",
+                    identifier(index)
+                ),
+                format!(
+                    "ALTER TABLE {table} REPLICA IDENTITY USING INDEX …, a unique index over \
+                     other columns"
+                ),
+            ),
+        }
+    }
+}
+
 /// The key rows are held by.
 ///
 /// INVARIANT: the stream tells the old values of this key whenever it changes. With the default
@@ -165,31 +209,21 @@ fn choose_key(
     published: &[PublishedIndex],
     indexes: &[Mirrored],
     unique_keys: &[Vec<usize>],
-) -> Result<Vec<usize>, String> {
+) -> Result<Vec<usize>, NoKey> {
     let named = published.iter().find(|index| match identity {
         "d" => index.primary,
         "i" => index.replica_identity,
         _ => false,
     });
     let Some(named) = named else {
-        return unique_keys.first().cloned().ok_or_else(|| {
-            "it has no primary key and no unique index over columns that are NOT NULL and of \
-             supported types"
-                .into()
-        });
+        return unique_keys.first().cloned().ok_or(NoKey::None);
     };
     indexes
         .iter()
         .find(|index| index.name == named.name)
         .map(Mirrored::positions)
         .filter(|key| unique_keys.contains(key))
-        .ok_or_else(|| {
-            format!(
-                "the columns of its key {:?} are not all of supported types (a key of JSON cannot \
-                 be held either): set REPLICA IDENTITY to another unique index",
-                named.name
-            )
-        })
+        .ok_or_else(|| NoKey::Unfit(named.name.clone()))
 }
 
 /// The ordered indexes to hold beside the key, without duplicates.

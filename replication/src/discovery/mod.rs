@@ -3,6 +3,7 @@
 mod build;
 mod compare;
 mod read;
+mod selection;
 
 use std::collections::BTreeMap;
 
@@ -11,13 +12,27 @@ use tokio_postgres::GenericClient;
 
 pub(crate) use compare::{ROW_FILTERS, SchemaDifference, difference};
 
+pub(crate) use selection::Selection;
+
 use crate::Result;
+use crate::advice::Advice;
 
 /// The published tables, as the upstream has them now (or in the transaction's snapshot).
 pub(crate) struct Discovery {
     pub(crate) catalog: Catalog,
     /// For each table of the catalog, in its order, how it is copied.
     pub(crate) sources: Vec<Source>,
+    /// The tables that are not held.
+    pub(crate) left_out: Vec<LeftOut>,
+}
+
+/// A published table that is not held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeftOut {
+    pub(crate) oid: u32,
+    /// Name as clients would say it.
+    pub(crate) name: String,
+    pub(crate) why: Advice,
 }
 
 impl Discovery {
@@ -53,7 +68,16 @@ pub(crate) async fn discover(
     publications: &[String],
     version: i32,
 ) -> Result<Discovery> {
-    let published = read::published(client, publications, version).await?;
+    discover_selected(client, &Selection::of(publications), version).await
+}
+
+/// As [`discover`], of tables that may be published only later.
+pub(crate) async fn discover_selected(
+    client: &impl GenericClient,
+    selection: &Selection,
+    version: i32,
+) -> Result<Discovery> {
+    let published = read::published(client, selection, version).await?;
     Ok(build::build(published))
 }
 

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use tokio_postgres::{GenericClient, Row};
 
+use crate::Result;
+use crate::advice::Advice;
 use crate::decode::ElementKind;
-use crate::discovery::Source;
-use crate::{Error, Result};
+use crate::discovery::{Selection, Source};
 
 /// First version whose `pg_publication_tables` lists generated columns only where they are
 /// published.
@@ -49,17 +50,21 @@ pub(super) struct PublishedIndex {
     pub(super) columns: Vec<(i16, bool)>,
 }
 
-const TABLES: &str = "
+/// Columns and conditions of the query on the tables; the relation comes in between.
+const TABLES: [&str; 2] = [
+    "
     SELECT c.oid, n.nspname, c.relname, c.relreplident::text, c.relkind::text,
            p.attnames::text[], p.rowfilter, p.pubname::text,
            coalesce(CASE WHEN c.relkind = 'r' THEN pg_relation_size(c.oid) END, 0)
              / current_setting('block_size')::bigint,
            coalesce(pg_table_size(c.oid), 0), greatest(c.reltuples, 0)::bigint
-    FROM pg_publication_tables p
+    FROM ",
+    " p
     JOIN pg_namespace n ON n.nspname = p.schemaname
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
     WHERE p.pubname = ANY ($1)
-    ORDER BY n.nspname, c.relname, p.pubname";
+    ORDER BY n.nspname, c.relname, p.pubname",
+];
 
 const COLUMNS: &str = "
     SELECT a.attrelid, a.attname, a.attnum, t.oid, t.typname, t.typtype::text,
@@ -83,10 +88,10 @@ const INDEXES: &str = "
 /// Everything the publications publish, by schema and name.
 pub(super) async fn published(
     client: &impl GenericClient,
-    publications: &[String],
+    selection: &Selection,
     version: i32,
 ) -> Result<Vec<Published>> {
-    let tables = tables(client, publications).await?;
+    let tables = tables(client, selection).await?;
     let oids: Vec<u32> = tables.values().map(|(table, _)| table.oid).collect();
     let mut columns = columns(client, &oids).await?;
     let mut indexes = indexes(client, &oids).await?;
@@ -107,10 +112,11 @@ pub(super) async fn published(
 type ByName = BTreeMap<(String, String), (Published, Vec<String>)>;
 
 /// The tables with the names of their published columns.
-async fn tables(client: &impl GenericClient, publications: &[String]) -> Result<ByName> {
+async fn tables(client: &impl GenericClient, selection: &Selection) -> Result<ByName> {
     let mut tables = ByName::new();
     let mut unfiltered = Vec::new();
-    for row in client.query(TABLES, &[&publications]).await? {
+    let query = TABLES.join(&selection.relation());
+    for row in client.query(&query, &[&selection.publications]).await? {
         let (table, names) = table(&row)?;
         let filter: Option<String> = row.try_get(6)?;
         let publication: String = row.try_get(7)?;
@@ -119,11 +125,12 @@ async fn tables(client: &impl GenericClient, publications: &[String]) -> Result<
             .entry(at.clone())
             .or_insert_with(|| (table, names.clone()));
         if entry.1 != names {
-            return Err(Error::Config(format!(
+            let found = format!(
                 "table {:?} is in several publications, and {publication:?} publishes other \
-                 columns of it than the rest: give them the same column list",
+                 columns of it than the rest",
                 at.1
-            )));
+            );
+            return Err(Advice::new(found, "give them the same column list").into());
         }
         match filter {
             Some(filter) => entry.0.source.filters.push(filter),

@@ -6,7 +6,7 @@ mod publications;
 mod replicas;
 mod slots;
 
-pub(crate) use identity::ensure_replica_identities;
-pub(crate) use objects::ensure;
+pub(crate) use identity::{IdentityCandidate, ensure_replica_identities, identity_candidates};
+pub(crate) use objects::{ensure, tables};
 pub(crate) use replicas::{RegisteredReplica, finish, forget, register, retire_older};
 pub(crate) use slots::{create, drop_slot, slot_state, terminate_user};

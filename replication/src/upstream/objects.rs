@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Transaction};
 use super::publications;
 use crate::options::{Options, Shard};
 use crate::quote::{identifier, literal, qualified};
-use crate::{Error, Result};
+use crate::{Error, Result, advice};
 
 /// Version of the shard schema that zero-cache 1.9 writes; one with a newer version migrates it.
 const SCHEMA_VERSION: i32 = 23;
@@ -89,6 +89,13 @@ const SHARD_TABLES: [(&str, &str); 6] = [
            CONSTRAINT "CK_schema_meta_lock" CHECK ("lock" = 'v')"#,
     ),
 ];
+
+/// Schema and name of each table that is ours.
+pub(crate) fn tables(shard: &Shard) -> Vec<(String, String)> {
+    let of_shard = SHARD_TABLES.map(|(name, _)| (shard.schema(), name.to_owned()));
+    let permissions = (shard.app.clone(), "permissions".to_owned());
+    std::iter::once(permissions).chain(of_shard).collect()
+}
 
 /// `CREATE … IF NOT EXISTS` wants the privilege to create even where nothing is to be created, so
 /// what is there is looked up first.
@@ -199,13 +206,5 @@ fn explain(error: Error, options: &Options) -> Error {
     if error.sqlstate() != Some("42501") {
         return error;
     }
-    let shard = options.shard();
-    Error::Config(format!(
-        "the role may not set up the schemas and publications kelvin needs ({error}). Either give \
-         it the right (GRANT CREATE ON DATABASE … TO …; it must own {:?} and {:?}) or, where only \
-         the publication for all tables of schema public is refused, create one yourself (CREATE \
-         PUBLICATION my_pub FOR TABLE … ) and name it in ZERO_APP_PUBLICATIONS",
-        shard.app,
-        shard.schema()
-    ))
+    advice::may_not_set_up(&error.to_string(), options).into()
 }

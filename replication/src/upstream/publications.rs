@@ -4,7 +4,7 @@ use tokio_postgres::Transaction;
 
 use crate::options::{Options, Shard};
 use crate::quote::{identifier, qualified};
-use crate::{Error, Result};
+use crate::{Result, advice};
 
 /// Creates the publications that are ours, checks the user's, and gives all names, sorted.
 pub(super) async fn ensure(
@@ -67,15 +67,7 @@ async fn check(transaction: &Transaction<'_>, name: &str) -> Result<()> {
         .await?;
     match row.map(|row| row.try_get::<_, bool>(0)).transpose()? {
         Some(true) => Ok(()),
-        Some(false) => Err(Error::Config(format!(
-            "publication {name:?} leaves out some operations: ALTER PUBLICATION {} SET (publish = \
-             'insert, update, delete, truncate')",
-            identifier(name)
-        ))),
-        None => Err(Error::Config(format!(
-            "publication {name:?} does not exist: create it (CREATE PUBLICATION {} FOR TABLE …) or \
-             correct ZERO_APP_PUBLICATIONS",
-            identifier(name)
-        ))),
+        Some(false) => Err(advice::publication_leaves_out(name).into()),
+        None => Err(advice::publication_missing(name).into()),
     }
 }

@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Transaction};
 use crate::options::{Options, Shard};
 use crate::quote::qualified;
 use crate::wire::{CreatedSlot, ReplicationConnection};
-use crate::{Error, Lsn, Result};
+use crate::{Error, Lsn, Result, advice};
 
 /// Letters a slot's suffix is made of.
 const LETTERS: u32 = 26;
@@ -125,10 +125,7 @@ fn busy(limit: Duration) -> Error {
 
 fn explain(error: Error, limit: Duration) -> Error {
     match error.sqlstate() {
-        Some("53400") => Error::Config(format!(
-            "PostgreSQL has no free replication slot ({error}): drop unused ones (see \
-             pg_replication_slots) or raise max_replication_slots and restart it"
-        )),
+        Some("53400") => advice::no_free_slot(&error.to_string()).into(),
         Some("55P03") => busy(limit),
         _ => error,
     }

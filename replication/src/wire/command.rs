@@ -5,7 +5,7 @@ use postgres_protocol::message::frontend;
 
 use super::channel::Channel;
 use super::copy_both::CopyBoth;
-use super::handshake::{connect, unexpected};
+use super::handshake::{Greeting, Purpose, connect, unexpected};
 use super::message::Fields;
 use crate::quote::{identifier, literal};
 use crate::{Address, Error, Lsn, Result};
@@ -45,13 +45,25 @@ impl ReplicationConnection {
         application: &str,
         max_message: usize,
     ) -> Result<Self> {
-        let channel = connect(address, application, max_message).await?;
-        let mut connection = Self::over(channel);
+        let (mut connection, _) =
+            Self::log_in(address, application, max_message, Purpose::Replication).await?;
         // Values arrive as text, and these settings shape that text.
         for setting in crate::sql::SESSION_SETTINGS {
             connection.query(setting).await?;
         }
         Ok(connection)
+    }
+
+    /// Connects and logs in, and leaves the session as it is: nothing is set that a pooler could
+    /// hand on to somebody else.
+    pub(crate) async fn log_in(
+        address: &Address,
+        application: &str,
+        max_message: usize,
+        purpose: Purpose,
+    ) -> Result<(Self, Greeting)> {
+        let (channel, greeting) = connect(address, application, max_message, purpose).await?;
+        Ok((Self::over(channel), greeting))
     }
 
     /// Goes on with a connection that is logged in.

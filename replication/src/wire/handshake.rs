@@ -1,5 +1,7 @@
 //! Start-up, TLS and authentication of a replication connection.
 
+use std::collections::HashMap;
+
 use bytes::BytesMut;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{
@@ -11,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::channel::Channel;
 use super::message::Fields;
 use super::socket::{Duplex, Socket, dial};
+use crate::advice::{Advice, no_tls};
 use crate::tls::{TlsConnector, client_config};
 use crate::{Address, Error, Host, Result, TlsMode};
 
@@ -21,20 +24,42 @@ const SASL: i32 = 10;
 const SASL_CONTINUE: i32 = 11;
 const SASL_FINAL: i32 = 12;
 
+/// Most parameters of a server that are kept; PostgreSQL 18 reports 15.
+const MAX_PARAMETERS: usize = 64;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Replication commands, and SQL in one database.
+    Replication,
+    /// SQL.
+    Sql,
+}
+
+/// What the server says of itself at log-in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Greeting {
+    /// The process that serves the session, for cancel requests.
+    pub(crate) process: Option<i32>,
+    /// Settings it reports, such as `server_version`.
+    pub(crate) parameters: HashMap<String, String>,
+}
+
 /// Connects, secures and logs in; the connection is then ready for a query.
 pub(super) async fn connect(
     address: &Address,
     application: &str,
     max_message: usize,
-) -> Result<Channel> {
+    purpose: Purpose,
+) -> Result<(Channel, Greeting)> {
     let work = async {
         let socket = dial(address).await?;
         let (socket, end_point) = secure(address, socket).await?;
         let mut channel = Channel::new(socket, max_message);
-        start(address, application, &mut channel)?;
+        start(address, application, purpose, &mut channel)?;
         channel.flush().await?;
-        authenticate(address, &mut channel, end_point).await?;
-        Ok(channel)
+        let greeting = authenticate(address, &mut channel, end_point).await?;
+        Ok((channel, greeting))
     };
     // The dial has this time for itself; the handshake after it has as much again.
     let limit = address.connect_timeout * 2;
@@ -63,22 +88,28 @@ async fn secure(address: &Address, mut socket: Socket) -> Result<Secured> {
             Ok((Box::new(stream), end_point))
         }
         _ if address.tls == TlsMode::Prefer => Ok((Box::new(socket), None)),
-        _ => Err(Error::Config(format!(
-            "{} does not offer TLS, but sslmode asks for it: turn ssl on in postgresql.conf or \
-             use sslmode=disable",
-            address.host
-        ))),
+        _ => {
+            let (found, fix) = no_tls(&address.host);
+            Err(Advice::new(found, fix).into())
+        }
     }
 }
 
-fn start(address: &Address, application: &str, channel: &mut Channel) -> Result<()> {
+fn start(
+    address: &Address,
+    application: &str,
+    purpose: Purpose,
+    channel: &mut Channel,
+) -> Result<()> {
     let mut parameters = vec![
         ("user", address.user.as_str()),
         ("database", address.database.as_str()),
-        ("replication", "database"),
         ("client_encoding", "UTF8"),
         ("application_name", application),
     ];
+    if purpose == Purpose::Replication {
+        parameters.push(("replication", "database"));
+    }
     parameters.extend(
         address
             .options
@@ -96,7 +127,8 @@ pub(crate) async fn authenticate(
     address: &Address,
     channel: &mut Channel,
     end_point: Option<Vec<u8>>,
-) -> Result<()> {
+) -> Result<Greeting> {
+    let mut greeting = Greeting::default();
     let mut scram = Scram::new(address, end_point);
     loop {
         let (tag, mut body) = channel.message().await?;
@@ -108,10 +140,15 @@ pub(crate) async fn authenticate(
                     channel.flush().await?;
                 }
             }
-            b'Z' => return Ok(()),
+            b'Z' => return Ok(greeting),
             b'E' => return Err(body.server_error()?.into()),
-            // Parameters, the cancel key, notices, protocol negotiation.
-            b'S' | b'K' | b'N' | b'v' => {}
+            b'K' => greeting.process = Some(body.i32()?),
+            b'S' if greeting.parameters.len() < MAX_PARAMETERS => {
+                let (name, value) = (body.text()?, body.text()?);
+                greeting.parameters.insert(name, value);
+            }
+            // Further parameters, notices, protocol negotiation.
+            b'S' | b'N' | b'v' => {}
             other => return Err(unexpected("log-in", other)),
         }
     }

@@ -10,6 +10,6 @@ mod socket;
 pub(crate) use channel::Channel;
 pub(crate) use command::{CreatedSlot, ReplicationConnection, SystemIdentity};
 pub(crate) use copy_both::{CopyBoth, Inbound};
-pub(crate) use handshake::authenticate;
+pub(crate) use handshake::{Greeting, Purpose, authenticate};
 pub(crate) use message::Fields;
 pub(crate) use socket::dial;

@@ -17,6 +17,30 @@ impl Progress for Last {
     }
 }
 
+/// Keeps the copy, and with it every session, waiting at its end.
+struct Slow;
+
+impl Progress for Slow {
+    fn copying(&self, _progress: CopyProgress) {
+        std::thread::sleep(std::time::Duration::from_secs(2));
+    }
+}
+
+#[tokio::test]
+async fn time_outs_of_the_database_do_not_end_the_sessions_of_a_copy() {
+    let cluster = Cluster::start();
+    cluster
+        .sql(
+            "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);
+             ALTER DATABASE postgres SET idle_session_timeout = '1s';
+             ALTER DATABASE postgres SET idle_in_transaction_session_timeout = '1s'",
+        )
+        .await;
+    let (options, _directory) = options(&cluster);
+    let prepared = prepare(&options, Arc::new(Slow)).await.unwrap();
+    assert_eq!(rows(&prepared.replica, "t"), [row(&["1"])]);
+}
+
 #[tokio::test]
 async fn a_large_table_is_copied_in_parts_without_loss_or_duplicates() {
     let cluster = Cluster::start();

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::Cluster;
 
 /// Longest wait for something that should happen at once.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Counts commits.
 #[derive(Default)]

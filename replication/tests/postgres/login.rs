@@ -145,7 +145,7 @@ async fn what_the_operator_must_mend_is_said() {
     assert!(text.contains("ALTER ROLE \"modest\" REPLICATION"), "{text}");
     cluster.stop("fast");
     let text = refusal(&cluster, cluster.url()).await;
-    assert!(text.contains("Check that PostgreSQL runs there"), "{text}");
+    assert!(text.contains("check that PostgreSQL runs there"), "{text}");
     let text = refusal(&cluster, "postgres://host.invalid/x".into()).await;
     assert!(text.contains("host.invalid"), "{text}");
 }

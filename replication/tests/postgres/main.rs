@@ -11,6 +11,7 @@ mod cluster;
 mod following;
 
 mod copying;
+mod doctor;
 mod login;
 mod objects;
 mod schema;

@@ -8,6 +8,7 @@ use rand::RngExt as _;
 
 use super::error::ConfigError;
 use super::options;
+use super::replication::ReplicationConfig;
 use super::settings::{
     AppApi, AppEndpoint, AppId, Auth, Config, Engine, Groups, Listen, Log, LogFormat, LogLevel,
     MutationLimit, Replica, Upstream,
@@ -116,7 +117,13 @@ fn invalid(flag: &str, problem: impl Into<String>) -> ConfigError {
 pub(super) fn build(given: &Given, environment: &Environment) -> Result<Config, ConfigError> {
     let reader = Reader { given };
     refuse_unsupported(&reader)?;
-    let upstream = upstream(&reader)?;
+    let ReplicationConfig {
+        upstream,
+        app,
+        replica,
+        task_id,
+        auto_reset,
+    } = replication(given)?;
     let development = environment
         .get("NODE_ENV")
         .is_some_and(|env| env == "development");
@@ -129,8 +136,8 @@ pub(super) fn build(given: &Given, environment: &Environment) -> Result<Config, 
     let on_ecs = environment.contains_key("ECS_CONTAINER_METADATA_URI_V4");
     Ok(Config {
         upstream,
-        app: app(&reader)?,
-        replica: replica(&reader)?,
+        app,
+        replica,
         engine: engine(&reader)?,
         groups: groups(&reader)?,
         listen: listen(&reader, on_ecs)?,
@@ -147,17 +154,18 @@ pub(super) fn build(given: &Given, environment: &Environment) -> Result<Config, 
         log: log(&reader),
         admin_password,
         development,
-        task_id: reader.text("task-id").unwrap_or_else(random_id),
+        task_id,
         server_version: reader
             .text("server-version")
             .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
-        auto_reset: reader.flag("auto-reset"),
+        auto_reset,
         warnings: warnings(given),
     })
 }
 
-/// Refuses what would start the wrong thing if it were ignored.
-fn refuse_unsupported(reader: &Reader<'_>) -> Result<(), ConfigError> {
+/// The part that replication needs.
+pub(super) fn replication(given: &Given) -> Result<ReplicationConfig, ConfigError> {
+    let reader = Reader { given };
     if reader.text("shard-id").is_some() {
         return Err(invalid(
             "shard-id",
@@ -170,6 +178,17 @@ fn refuse_unsupported(reader: &Reader<'_>) -> Result<(), ConfigError> {
             "must be pg: custom upstreams are not supported",
         ));
     }
+    Ok(ReplicationConfig {
+        upstream: upstream(&reader)?,
+        app: app(&reader)?,
+        replica: replica(&reader)?,
+        task_id: reader.text("task-id").unwrap_or_else(random_id),
+        auto_reset: reader.flag("auto-reset"),
+    })
+}
+
+/// Refuses what would start the wrong thing if it were ignored.
+fn refuse_unsupported(reader: &Reader<'_>) -> Result<(), ConfigError> {
     let elsewhere = "names another node, but this server runs as a single node; leave it out";
     if reader.text("change-streamer-uri").is_some() {
         return Err(invalid("change-streamer-uri", elsewhere));

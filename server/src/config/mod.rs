@@ -6,6 +6,7 @@
 mod build;
 mod error;
 pub mod options;
+mod replication;
 mod settings;
 mod source;
 mod usage;
@@ -14,6 +15,7 @@ mod value;
 use std::path::Path;
 
 pub use error::ConfigError;
+pub use replication::ReplicationConfig;
 pub use settings::{
     AppApi, AppEndpoint, AppId, Auth, Config, Engine, Groups, Listen, Log, LogFormat, LogLevel,
     MutationLimit, Replica, Upstream,
