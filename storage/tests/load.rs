@@ -10,7 +10,9 @@ mod sample;
 use std::path::Path;
 
 use kelvin_protocol::Value;
-use kelvin_storage::{Catalog, ErrorKind, Replica, ReplicaIdentity, ReplicaOptions, Scan, TableId};
+use kelvin_storage::{
+    Catalog, ErrorKind, Remedy, Replica, ReplicaIdentity, ReplicaOptions, Scan, TableId,
+};
 use sample::{BY_NAME, ITEMS, catalog, insert, item, items, options, transaction};
 
 /// So little memory that every part spills many times.
