@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fail::fail_point;
 use kelvin_protocol::Version;
 
 use crate::error::{Error, Result};
@@ -127,7 +128,9 @@ impl Replica {
         meta.watermark(version)?;
         // INVARIANT: rows, index entries, history, changelog, row counts and watermark are in this
         // one batch, and so is a change of the schema.
+        fail_point!("apply-before-commit");
         inner.gate.commit(batch, &keyspaces)?;
+        fail_point!("apply-after-commit");
         inner.gate.counters.applied(count, outcome.changes.len());
         inner.row_counts.install(counts);
         writer.next_rows.extend(std::mem::take(&mut outcome.taken));

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use fail::fail_point;
 use fjall::{Database, Keyspace};
 use kelvin_protocol::Version;
 
@@ -217,6 +218,7 @@ impl Inner {
         meta.horizon(horizon)?;
         retired.forget(&mut meta);
         self.gate.commit(batch, std::slice::from_ref(&self.meta))?;
+        fail_point!("trim-before-drop");
         self.publish_shape(shape, horizon)?;
         // INVARIANT: dropped only once nothing on disk speaks of it. A crash in between leaves an
         // orphan, which the next opening removes. Views that still read it keep its files alive.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use fail::fail_point;
 use fjall::{Keyspace, OwnedWriteBatch, Readable};
 use kelvin_protocol::Direction;
 
@@ -214,6 +215,7 @@ impl Replica {
         self.inner
             .gate
             .commit(batch, std::slice::from_ref(&self.inner.meta))?;
+        fail_point!("index-build-after-reserve");
         writer.next_indexes.insert(table, next);
         writer.garbage.push(garbage);
         Ok(IndexId(id))
@@ -237,7 +239,9 @@ impl Replica {
             }
         }
         let twice = || Error::Corrupt("an index has two entries for one row".into());
-        ingest.finish(&work.space.keyspace, twice)
+        ingest.finish(&work.space.keyspace, twice)?;
+        fail_point!("index-build-after-ingest");
+        Ok(())
     }
 
     /// Entries of what ended before the build began.
@@ -272,7 +276,9 @@ impl Replica {
         }
         self.inner
             .gate
-            .commit(batch, std::slice::from_ref(&bucket.keyspace))
+            .commit(batch, std::slice::from_ref(&bucket.keyspace))?;
+        fail_point!("index-build-after-history");
+        Ok(())
     }
 
     /// Goes after the commits since the build began, then lets the index be seen.
@@ -338,7 +344,9 @@ impl Replica {
         }
         let mut keyspaces = work.written(&work.view)?;
         keyspaces.push(self.inner.meta.clone());
+        fail_point!("index-build-before-install");
         self.inner.gate.commit(batch, &keyspaces)?;
+        fail_point!("index-build-after-install");
         self.inner.publish_shape(shape, horizon)
     }
 }

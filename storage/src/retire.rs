@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use fail::fail_point;
 use fjall::{Database, Keyspace, Readable};
 use kelvin_protocol::Version;
 
@@ -90,6 +91,7 @@ impl Retired {
             .garbage
             .retain(|garbage| !self.garbage.contains(garbage));
         for (_, keyspace) in self.spaces {
+            fail_point!("retire-before-drop");
             gate.drop_keyspace(keyspace)?;
         }
         Ok(())
@@ -127,6 +129,7 @@ impl Inner {
             self.meta_writer(&mut batch).forget_garbage(garbage);
         }
         self.gate.commit(batch, &keyspaces)?;
+        fail_point!("sweep-after-commit");
         if done {
             writer.garbage.swap_remove(at);
         }

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use fail::fail_point;
 use fjall::{Database, PersistMode};
 use kelvin_protocol::Version;
 
@@ -205,7 +206,9 @@ impl Loader {
         // INVARIANT: the watermark makes the replica complete, so it is written when everything
         // else is on disk; the ingestions have synced their files.
         meta.watermark(version)?;
+        fail_point!("load-before-complete");
         batch.durability(Some(PersistMode::SyncAll)).commit()?;
+        fail_point!("load-after-complete");
         let runs = self.shared.runs.path();
         std::fs::remove_dir_all(runs).map_err(|error| Error::io(runs, error))?;
         let meta = Meta {

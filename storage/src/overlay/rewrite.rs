@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fail::fail_point;
 use fjall::Readable;
 
 use super::Overlay;
@@ -55,6 +56,7 @@ impl Overlay<'_> {
         }
         let name = || target.table.name.clone();
         ingest.finish(&target.keyspace, || Error::Duplicate(name()))?;
+        fail_point!("rewrite-after-ingest");
         self.left.insert(old.number());
         self.snapshot = self.workshop.db.snapshot();
         Ok(target)
