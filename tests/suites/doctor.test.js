@@ -218,6 +218,17 @@ describe('doctor', {skip: PEER && 'about kelvin'}, () => {
     assert.match(statements(nowhere.one('connection')), /CREATE DATABASE "nowhere"/);
   });
 
+  test('a database that the role may not connect to', async () => {
+    const {name, sql} = await database();
+    await sql`create role stranger login`;
+    await sql.unsafe(`revoke connect on database "${name}" from public`);
+    const look = () => examine(cluster.url(name, 'stranger'));
+    const before = await look();
+    assert.equal(before.code, ERRORS);
+    await sql.unsafe(statements(before.one('connection')));
+    assert.equal((await look()).state('connection'), 'ok');
+  });
+
   test('what only a restart mends: wal_level, senders, slots', async () => {
     const poor = await Cluster.start({wal_level: 'replica', max_replication_slots: '1'});
     try {

@@ -3,6 +3,7 @@
 use super::examination::Scope;
 use super::finding::{Finding, State};
 use crate::advice::{self, Advice};
+use crate::quote::identifier;
 use crate::{Address, Error, Host, Result, TlsMode};
 
 const CONNECTION: &str = "connection";
@@ -12,6 +13,14 @@ const TLS: &str = "tls";
 pub(super) fn failed(error: &Error, address: &Address) -> Finding {
     let advice = match (advice::no_connection(error, address), error) {
         (Some(reason), _) => reason.advice,
+        (None, _) if error.sqlstate() == Some("42501") => Advice::new(
+            error.to_string(),
+            format!(
+                "GRANT CONNECT ON DATABASE {} TO {}",
+                identifier(&address.database),
+                identifier(&address.user)
+            ),
+        ),
         (None, Error::Config(text)) => Advice::of_text(text, "correct ZERO_UPSTREAM_DB"),
         (None, _) => Advice::new(error.to_string(), "see the log of PostgreSQL"),
     };
