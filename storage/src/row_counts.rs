@@ -84,3 +84,59 @@ impl Replica {
         self.inner.row_counts.get(table)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kelvin_protocol::{Value, ValueType};
+
+    use super::*;
+    use crate::{Catalog, Column, ReplicaIdentity, ReplicaOptions, Table};
+
+    const TABLE: TableId = TableId(3);
+
+    fn table() -> Table {
+        let column = Column {
+            name: "id".into(),
+            attnum: 1,
+            upstream_type: "int4".into(),
+            type_oid: 23,
+            value_type: ValueType::Number,
+            not_null: true,
+        };
+        Table {
+            id: TABLE,
+            name: "item".into(),
+            schema: "public".into(),
+            upstream_name: "item".into(),
+            oid: 16384,
+            columns: vec![column],
+            unsynced_columns: vec![],
+            key: vec![0],
+            unique_keys: vec![vec![0]],
+            indexes: vec![],
+        }
+    }
+
+    #[test]
+    fn a_table_without_a_record_is_counted_when_the_replica_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = ReplicaOptions::default();
+        let catalog = Catalog::new(vec![table()], vec![]);
+        let loader = Replica::create(dir.path(), &options, catalog).unwrap();
+        let mut part = loader.table(TABLE).unwrap();
+        for id in 0..25 {
+            part.insert(&[Value::from(f64::from(id))]).unwrap();
+        }
+        part.finish().unwrap();
+        let replica = loader.finish(ReplicaIdentity::default(), 100).unwrap();
+        let inner = &replica.inner;
+        for record in inner.db.snapshot().prefix(&inner.meta, "rows/") {
+            inner.meta.remove(record.key().unwrap()).unwrap();
+        }
+        drop(replica);
+        for _ in 0..2 {
+            let replica = Replica::open(dir.path(), &options).unwrap();
+            assert_eq!(replica.row_count(TABLE), 25);
+        }
+    }
+}
