@@ -2,8 +2,12 @@
 //!
 //! Both start with a format byte and the version since which they stand, big-endian, so that the
 //! history can tell what is visible without opening the archive. A row goes on with its number, its
-//! layout and an rkyv archive of its values; an index entry with the offset of the primary key in its
-//! key.
+//! layout, the age of its index entries and an rkyv archive of its values; an index entry with the
+//! offset of the primary key in its key.
+//!
+//! An entry stands since the row version that put it there, which is the row's own unless the row
+//! says otherwise. So that a writer which takes an entry away knows since when it stood, and need not
+//! read it, a row lists those of its entries that are older than itself.
 //!
 //! An archive is validated where it leaves the engine and becomes a [`Record`]; from then on its
 //! values are read in place. The engine's checksums tell damage of the disk, not whether the bytes
@@ -20,7 +24,7 @@ use yoke::Yoke;
 
 use crate::error::{Error, Result};
 use crate::evolution::Reading;
-use crate::{Row, RowId};
+use crate::{IndexId, Row, RowId};
 
 /// Format of rows and index entries.
 const FORMAT: u8 = 1;
@@ -28,7 +32,11 @@ const FORMAT: u8 = 1;
 const SINCE: std::ops::Range<usize> = 1..9;
 const ROW_ID: std::ops::Range<usize> = 9..13;
 const LAYOUT: std::ops::Range<usize> = 13..15;
-const ROW_HEADER: usize = 15;
+/// How many entries are older than the row; their list follows.
+const OLDER: usize = 15;
+const ROW_HEADER: usize = 16;
+/// An index and since when the row's entry in it stands.
+const OLDER_BYTES: usize = 10;
 const KEY_OFFSET: std::ops::Range<usize> = 9..11;
 const ENTRY_BYTES: usize = 11;
 
@@ -87,7 +95,7 @@ impl Record {
     pub(crate) fn read(bytes: Slice) -> Result<Self> {
         check_format(&bytes)?;
         Yoke::try_attach_to_cart(Arc::new(bytes), |bytes| {
-            let archive = bytes.get(ROW_HEADER..).unwrap_or_default();
+            let archive = bytes.get(archive_start(bytes)..).unwrap_or_default();
             rkyv::access::<ArchivedRowArchive<'static>, rancor::Error>(archive)
                 .map_err(|error| Error::Corrupt(format!("unreadable row: {error}")))
         })
@@ -97,6 +105,17 @@ impl Record {
     /// The bytes, as they are stored.
     pub(crate) fn bytes(&self) -> &Slice {
         self.0.backing_cart()
+    }
+
+    /// Since when the row's entry in an index stands.
+    pub(crate) fn entry_since(&self, index: IndexId) -> Result<Version> {
+        let bytes = self.bytes();
+        let older = bytes.get(ROW_HEADER..archive_start(bytes));
+        let mut older = older.unwrap_or_default().chunks_exact(OLDER_BYTES);
+        match older.find(|entry| entry.starts_with(&index.0.to_be_bytes())) {
+            Some(entry) => array(entry, 2..OLDER_BYTES).map(Version::from_be_bytes),
+            None => since(bytes),
+        }
     }
 
     /// How many values there are.
@@ -110,32 +129,46 @@ impl Record {
     }
 }
 
-/// Bytes of a row whose values are those of the columns of `layout`.
+/// What a row has besides its values.
+#[derive(Clone, Copy)]
+pub(crate) struct RowHead<'a> {
+    pub(crate) version: Version,
+    pub(crate) id: RowId,
+    /// Whose columns the values are.
+    pub(crate) layout: u16,
+    /// Entries that are older than the row.
+    pub(crate) older: &'a [(IndexId, Version)],
+}
+
+/// Bytes of a row.
 pub(crate) fn encode_row<'v>(
-    version: Version,
-    id: RowId,
-    layout: u16,
+    head: RowHead<'_>,
     values: impl Iterator<Item = ValueRef<'v>>,
 ) -> Result<Vec<u8>> {
-    encode_row_in(version, id, layout, values, Vec::with_capacity(320))
+    encode_row_in(head, values, Vec::with_capacity(320))
 }
 
 /// Bytes of a row, in the memory of `out`.
 pub(crate) fn encode_row_in<'v>(
-    version: Version,
-    id: RowId,
-    layout: u16,
+    head: RowHead<'_>,
     values: impl Iterator<Item = ValueRef<'v>>,
     mut out: Vec<u8>,
 ) -> Result<Vec<u8>> {
+    let older = u8::try_from(head.older.len())
+        .map_err(|_| Error::Invalid("a table has more than 255 indexes".into()))?;
     let row = RowArchive {
         values: values.map(ValueArchive::from).collect(),
     };
     out.clear();
     out.push(FORMAT);
-    out.extend_from_slice(&version.to_be_bytes());
-    out.extend_from_slice(&id.to_be_bytes());
-    out.extend_from_slice(&layout.to_be_bytes());
+    out.extend_from_slice(&head.version.to_be_bytes());
+    out.extend_from_slice(&head.id.to_be_bytes());
+    out.extend_from_slice(&head.layout.to_be_bytes());
+    out.push(older);
+    for (index, since) in head.older {
+        out.extend_from_slice(&index.0.to_be_bytes());
+        out.extend_from_slice(&since.to_be_bytes());
+    }
     rkyv::api::high::to_bytes_in::<_, rancor::Error>(&row, out)
         .map_err(|error| Error::Invalid(format!("a row cannot be encoded: {error}")))
 }
@@ -172,6 +205,12 @@ pub(crate) fn decode_row(bytes: Slice, readings: &[Reading], loaded_at: Version)
         version
     };
     Ok(Row::new(version, id, record, reading.sources.clone()))
+}
+
+/// Where the archive begins.
+fn archive_start(bytes: &[u8]) -> usize {
+    let older = bytes.get(OLDER).copied().unwrap_or_default();
+    ROW_HEADER + usize::from(older) * OLDER_BYTES
 }
 
 /// Bytes of an index entry whose primary key starts at `key_offset` of its key.
@@ -220,7 +259,13 @@ mod tests {
     use super::*;
 
     fn encode(version: Version, id: RowId, values: &[Value]) -> Vec<u8> {
-        encode_row(version, id, 0, values.iter().map(Value::as_ref)).unwrap()
+        let head = RowHead {
+            version,
+            id,
+            layout: 0,
+            older: &[(IndexId(3), 77), (IndexId(9), LOADED)],
+        };
+        encode_row(head, values.iter().map(Value::as_ref)).unwrap()
     }
 
     fn decode(bytes: &[u8], width: usize, loaded_at: Version) -> Result<Row> {
@@ -250,6 +295,8 @@ mod tests {
             let row = decode(&bytes, values.len(), 7).unwrap();
             prop_assert_eq!((row.version, row.id), (version, id));
             prop_assert_eq!(row.to_values(), values);
+            let since = |index| row.record().entry_since(IndexId(index)).unwrap();
+            prop_assert_eq!((since(3), since(9), since(4)), (77, LOADED, version));
         }
 
         #[test]

@@ -12,7 +12,7 @@ use rkyv::{Archive, Serialize, rancor};
 
 use crate::RowChange;
 use crate::error::{Error, Result};
-use crate::layout::changelog_key;
+use crate::layout::{changelog_key, part};
 use crate::view::{View, ViewInner};
 
 /// Format of a changelog record.
@@ -93,8 +93,9 @@ pub(crate) fn touched(before: &ViewInner, after: &ViewInner) -> Result<Vec<(u32,
     Ok(rows)
 }
 
-/// The rows in one record.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<(u32, Slice)>> {
+/// The rows in one record. Their keys stay where they are.
+pub(crate) fn decode(bytes: &Slice) -> Result<Vec<(u32, Slice)>> {
+    let start = bytes.as_ptr() as usize;
     let corrupt = |what: &str| Error::Corrupt(format!("unreadable changelog: {what}"));
     let Some((&FORMAT, archive)) = bytes.split_first() else {
         return Err(corrupt("unknown format"));
@@ -106,6 +107,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<(u32, Slice)>> {
     }
     let spaces = record.spaces.iter().map(|space| space.to_native());
     Ok(spaces
-        .zip(record.keys.iter().map(|key| Slice::from(&key[..])))
+        .zip(record.keys.iter().map(|key| {
+            // The archive is a part of these bytes, and so is each key in it.
+            let at = (key.as_ptr() as usize).saturating_sub(start);
+            part(bytes, at..at + key.len())
+        }))
         .collect())
 }

@@ -2,6 +2,7 @@
 
 use kelvin_protocol::{Direction, Value, Version};
 
+use crate::archive::RowHead;
 use crate::evolution::Reading;
 use crate::key::IndexLimit;
 use crate::{Result, Row, RowId, archive, changelog};
@@ -21,7 +22,13 @@ pub fn index_key(values: &[Value], directions: &[Direction]) -> Vec<u8> {
 /// # Errors
 /// Where it cannot be encoded.
 pub fn encode_row(version: Version, id: RowId, values: &[Value]) -> Result<Vec<u8>> {
-    archive::encode_row(version, id, 0, values.iter().map(Value::as_ref))
+    let head = RowHead {
+        version,
+        id,
+        layout: 0,
+        older: &[],
+    };
+    archive::encode_row(head, values.iter().map(Value::as_ref))
 }
 
 /// The row in these bytes.
@@ -41,7 +48,7 @@ pub fn decode_row(bytes: &[u8], columns: usize) -> Result<Row> {
 /// # Errors
 /// [`Corrupt`](crate::Error::Corrupt) where the bytes are no such record.
 pub fn decode_changelog(bytes: &[u8]) -> Result<usize> {
-    changelog::decode(bytes).map(|rows| rows.len())
+    changelog::decode(&bytes.into()).map(|rows| rows.len())
 }
 
 /// The primary key that an index entry leads to.

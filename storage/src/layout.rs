@@ -10,6 +10,10 @@
 //!
 //! A space is one form of a table: it gets another one when its key changes.
 
+use std::ops::Range;
+
+use byteview::ByteView;
+use fjall::Slice;
 use kelvin_protocol::Version;
 
 use crate::IndexId;
@@ -80,6 +84,17 @@ pub(crate) fn split_ended(key: &[u8]) -> Option<(&[u8], Version)> {
     let (head, end) = key.split_at_checked(key.len().checked_sub(END_BYTES)?)?;
     let end = Version::from_be_bytes(end.try_into().ok()?);
     Some((head.get(ENDED_HEADER..)?, end))
+}
+
+/// The table's key in a history key that [`split_ended`] takes, without copying it.
+pub(crate) fn table_key(history_key: &Slice) -> Slice {
+    let end = history_key.len().saturating_sub(END_BYTES);
+    part(history_key, ENDED_HEADER.min(end)..end)
+}
+
+/// A part of bytes, which keeps all of them alive.
+pub(crate) fn part(bytes: &Slice, range: Range<usize>) -> Slice {
+    ByteView::from(bytes.clone()).slice(range).into()
 }
 
 /// Key of the changelog record number `sequence` of the transaction at `version`.

@@ -12,7 +12,8 @@ use kelvin_protocol::Version;
 use crate::archive::since;
 use crate::error::{Error, Result};
 use crate::key::after_prefix;
-use crate::layout::{ended_key, ended_prefix, split_ended};
+use crate::layout::{ended_key, ended_prefix, split_ended, table_key};
+use crate::meta::BucketRange;
 use crate::scan::KeyRange;
 use crate::shape::Bucket;
 use crate::table_space::TableSpace;
@@ -22,8 +23,31 @@ use crate::young_runs::{Stretch, YoungRuns};
 /// Invisible records of one key that are stepped over before the rest of them is jumped over.
 const STEPS_BEFORE_JUMP: u32 = 8;
 
-/// The record that stood under `key` at the version of the view but has ended since.
-pub(crate) fn ended_at(view: &ViewInner, space: u32, key: &[u8]) -> Result<Option<Slice>> {
+/// Versions of a row that are gone back one by one before it is searched for.
+const CHAIN: u32 = 4;
+
+/// The record that stood under `key` at the version of the view but has ended since. `end` is when
+/// that, or a later one, is known to have ended, such as when what is there now began.
+pub(crate) fn ended_at(
+    view: &ViewInner,
+    space: u32,
+    key: &[u8],
+    end: Option<Version>,
+) -> Result<Option<Slice>> {
+    // Where one version of a row begins the one before it ended, unless there was none, and an exact
+    // key costs far less than a search: most files are ruled out by their filters.
+    let mut end = end;
+    for _ in 0..CHAIN {
+        let Some(known) = end else { break };
+        let Some(found) = ended_exactly(view, space, key, known)? else {
+            break;
+        };
+        let since = since(&found)?;
+        if since <= view.version {
+            return Ok(Some(found));
+        }
+        end = Some(since);
+    }
     for bucket in buckets_after(view) {
         // What ends after this bucket began earlier may still stand in a later one, but not both.
         if let Some(found) = ended_in(view, &bucket.keyspace, space, key)? {
@@ -31,6 +55,19 @@ pub(crate) fn ended_at(view: &ViewInner, space: u32, key: &[u8]) -> Result<Optio
         }
     }
     Ok(None)
+}
+
+/// The record under `key` that ended at `end`.
+fn ended_exactly(view: &ViewInner, space: u32, key: &[u8], end: Version) -> Result<Option<Slice>> {
+    let mut buckets = view.shape.buckets.iter();
+    let holds = |range: &BucketRange| range.from < end && range.to.is_none_or(|to| end <= to);
+    match buckets.find(|bucket| holds(&bucket.range)) {
+        Some(bucket) => {
+            let key = ended_key(space, key, end);
+            Ok(view.snapshot.get(&bucket.keyspace, key)?)
+        }
+        None => Ok(None),
+    }
 }
 
 /// Parts of the history that hold records which still stood at the version of the view.
@@ -86,6 +123,15 @@ pub(crate) fn step(iter: &mut Option<Iter>, reverse: bool) -> Option<Guard> {
     }
 }
 
+/// A record that stood at the version of a scan.
+pub(crate) struct PastRecord {
+    /// Its key in the table.
+    pub(crate) key: Slice,
+    pub(crate) value: Slice,
+    /// When it ended, if it has.
+    pub(crate) end: Option<Version>,
+}
+
 /// An ordered scan at a version below the newest.
 pub(crate) struct PastScan {
     current: CurrentScan,
@@ -118,11 +164,11 @@ impl PastScan {
         }
     }
 
-    pub(crate) fn next_record(&mut self, view: &ViewInner) -> Option<Result<(Slice, Slice)>> {
+    pub(crate) fn next_record(&mut self, view: &ViewInner) -> Option<Result<PastRecord>> {
         self.advance(view).transpose()
     }
 
-    fn advance(&mut self, view: &ViewInner) -> Result<Option<(Slice, Slice)>> {
+    fn advance(&mut self, view: &ViewInner) -> Result<Option<PastRecord>> {
         if !self.started {
             self.started = true;
             self.current.advance(view)?;
@@ -147,14 +193,14 @@ impl PastScan {
     /// The part of the history whose next record comes before all others; `None` if the current
     /// records are next.
     fn nearest_history(&mut self) -> Option<&mut HistoryScan> {
-        let mut nearest = self.current.head.as_ref().map(|(key, _)| key);
+        let mut nearest = self.current.head.as_ref();
         let mut from = None;
         for (at, source) in self.history.iter().enumerate() {
-            let Some((key, _)) = &source.head else {
+            let Some(head) = &source.head else {
                 continue;
             };
-            if nearest.is_none_or(|other| (key < other) != self.reverse) {
-                nearest = Some(key);
+            if nearest.is_none_or(|other| (head.key < other.key) != self.reverse) {
+                nearest = Some(head);
                 from = Some(at);
             }
         }
@@ -218,7 +264,7 @@ struct CurrentScan {
     keys: Keys,
     young: Arc<YoungRuns>,
     stretch: Stretch,
-    head: Option<(Slice, Slice)>,
+    head: Option<PastRecord>,
 }
 
 impl CurrentScan {
@@ -228,7 +274,8 @@ impl CurrentScan {
             let (key, value) = record?;
             let since = since(&value)?;
             if since <= view.version {
-                self.head = Some((key, value));
+                let end = None;
+                self.head = Some(PastRecord { key, value, end });
                 break;
             }
             if let Some(far) = self.stretch.young(&self.young, &key, since) {
@@ -246,8 +293,8 @@ struct HistoryScan {
     space: u32,
     young: Arc<YoungRuns>,
     stretch: Stretch,
-    /// Next visible record, with its key in the table.
-    head: Option<(Slice, Slice)>,
+    /// Next visible record.
+    head: Option<PastRecord>,
 }
 
 impl HistoryScan {
@@ -269,7 +316,7 @@ impl HistoryScan {
         Ok(())
     }
 
-    fn find(&mut self, view: &ViewInner) -> Result<Option<(Slice, Slice)>> {
+    fn find(&mut self, view: &ViewInner) -> Result<Option<PastRecord>> {
         let mut stepping: Option<Slice> = None;
         let mut steps = 0;
         while let Some(record) = self.keys.step() {
@@ -283,12 +330,16 @@ impl HistoryScan {
                     continue;
                 }
             } else if end > view.version {
-                return Ok(Some((Slice::from(key), value)));
+                return Ok(Some(PastRecord {
+                    key: table_key(&history_key),
+                    value,
+                    end: Some(end),
+                }));
             } else {
                 self.stretch.end(&self.young);
             }
             if stepping.as_deref() != Some(key) {
-                stepping = Some(Slice::from(key));
+                stepping = Some(table_key(&history_key));
                 steps = 0;
             }
             steps += 1;
@@ -304,12 +355,7 @@ impl HistoryScan {
 
     /// Leaves a key of which many records were stepped over, not without the visible one. Keeps the
     /// cost of a row that changes all the time at two seeks.
-    fn leave(
-        &mut self,
-        view: &ViewInner,
-        key: &[u8],
-        end: Version,
-    ) -> Result<Option<(Slice, Slice)>> {
+    fn leave(&mut self, view: &ViewInner, key: &[u8], end: Version) -> Result<Option<PastRecord>> {
         // What is left out may be old.
         self.stretch.end(&self.young);
         self.keys.jump_over(view, ended_prefix(self.space, key));
@@ -320,9 +366,11 @@ impl HistoryScan {
         }
         let found = ended_in(view, &self.keys.keyspace, self.space, key)?;
         match found {
-            Some(found) if since_visible(&found, view.version)? => {
-                Ok(Some((Slice::from(key), found)))
-            }
+            Some(found) if since_visible(&found, view.version)? => Ok(Some(PastRecord {
+                key: Slice::from(key),
+                value: found,
+                end: None,
+            })),
             _ => Ok(None),
         }
     }

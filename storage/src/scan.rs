@@ -3,14 +3,14 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use fjall::{Iter, Slice};
+use fjall::{Guard, Iter, Slice};
 use kelvin_protocol::{Direction, Value};
 
 use crate::archive::entry_primary;
 use crate::error::{Error, Result};
 use crate::key::{after_prefix, encode_all};
 use crate::layout::space_key;
-use crate::past::{PastScan, open_range, step};
+use crate::past::{PastRecord, PastScan, ended_at, open_range, step};
 use crate::table_space::{IndexSpace, TableSpace};
 use crate::view::ViewInner;
 use crate::{IndexId, Row, TableId};
@@ -137,25 +137,52 @@ impl RowScan {
         })
     }
 
-    fn next_record(&mut self) -> Option<Result<(Slice, Slice)>> {
+    fn next_row(&mut self) -> Option<Result<Row>> {
         match &mut self.source {
-            Source::Newest(iter) => step(iter, self.reverse).map(|record| Ok(record.into_inner()?)),
-            Source::Past(scan) => scan.next_record(&self.view),
+            Source::Newest(iter) => {
+                let record = step(iter, self.reverse)?;
+                self.read += 1;
+                Some(self.newest(record))
+            }
+            Source::Past(scan) => {
+                let record = scan.next_record(&self.view)?;
+                self.read += 1;
+                Some(record.and_then(|record| self.past(record)))
+            }
         }
     }
 
-    fn row(&self, key: &[u8], value: Slice) -> Result<Row> {
+    fn newest(&self, record: Guard) -> Result<Row> {
         if !self.by_index {
-            return self.view.decode(&self.space, value);
+            return self.view.decode(&self.space, record.value()?);
         }
-        let mut primary = space_key(IndexId::PRIMARY);
-        primary.extend_from_slice(entry_primary(key, &value)?);
-        self.view.row(&self.space, &primary)?.ok_or_else(|| {
+        let (key, value) = record.into_inner()?;
+        let primary = primary_key(&key, &value)?;
+        self.expect(self.view.record(&self.space, &primary)?)
+    }
+
+    fn past(&self, record: PastRecord) -> Result<Row> {
+        if !self.by_index {
+            return self.view.decode(&self.space, record.value);
+        }
+        let primary = primary_key(&record.key, &record.value)?;
+        let row = match record.end {
+            // An entry ends with the row version it belongs to, which is therefore not current.
+            Some(end) => ended_at(&self.view, self.space.number(), &primary, Some(end))?,
+            None => self.view.record(&self.space, &primary)?,
+        };
+        self.expect(row)
+    }
+
+    /// The row that an index leads to.
+    fn expect(&self, record: Option<Slice>) -> Result<Row> {
+        let record = record.ok_or_else(|| {
             Error::Corrupt(format!(
                 "an index of table {:?} leads to a row that is not there",
                 self.space.table.name
             ))
-        })
+        })?;
+        self.view.decode(&self.space, record)
     }
 }
 
@@ -164,19 +191,13 @@ impl Iterator for RowScan {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let record = self.next_record()?;
-            self.read += 1;
-            let row = match record {
-                Ok((key, value)) => self.row(&key, value),
-                Err(error) => Err(error),
+            let row = self.next_row()?;
+            let differs = |row: &Row| {
+                let mut recheck = self.recheck.iter();
+                recheck.any(|(at, value)| row.value(*at) != *value)
             };
-            match row {
-                Ok(row)
-                    if self
-                        .recheck
-                        .iter()
-                        .any(|(at, value)| row.value(*at) != *value) => {}
-                other => return Some(other),
+            if !row.as_ref().is_ok_and(differs) {
+                return Some(row);
             }
         }
     }
@@ -186,6 +207,13 @@ impl Drop for RowScan {
     fn drop(&mut self) {
         self.view.shape.reads.scan(self.read);
     }
+}
+
+/// Key in the table of the row that an index entry leads to.
+fn primary_key(key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
+    let mut primary = space_key(IndexId::PRIMARY);
+    primary.extend_from_slice(entry_primary(key, value)?);
+    Ok(primary)
 }
 
 fn check_lengths(space: &TableSpace, index: Option<&IndexSpace>, scan: &Scan) -> Result<()> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fjall::{Keyspace, Slice};
 use kelvin_protocol::{Direction, Value, ValueRef, Version};
 
-use crate::archive::{Record, decode_row, encode_row};
+use crate::archive::{Record, RowHead, decode_row, encode_row};
 use crate::error::{Error, Result};
 use crate::evolution::{Reading, StoredTable};
 use crate::key::{IndexLimit, MAX_PRIMARY_BYTES, encode, encode_all};
@@ -75,7 +75,7 @@ impl TableSpace {
         decode_row(bytes, &self.readings, loaded_at)
     }
 
-    /// The row with these values, as it is stored.
+    /// The row with these values, as it is stored; `older` are its entries that stood before it.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a value that cannot be encoded.
@@ -83,9 +83,16 @@ impl TableSpace {
         &self,
         version: Version,
         id: RowId,
+        older: &[(IndexId, Version)],
         values: impl Iterator<Item = ValueRef<'v>>,
     ) -> Result<Row> {
-        let bytes = encode_row(version, id, self.layout, values)?;
+        let head = RowHead {
+            version,
+            id,
+            layout: self.layout,
+            older,
+        };
+        let bytes = encode_row(head, values)?;
         Ok(Row::new(version, id, Record::read(bytes.into())?, None))
     }
 
@@ -176,6 +183,12 @@ impl IndexSpace {
             limit: IndexLimit::of(index.columns.len()),
             columns: index.columns.clone(),
         }
+    }
+
+    /// Whether a row with other values has the same entry.
+    pub(crate) fn agrees<'v>(&self, row: &Row, value_at: impl Fn(usize) -> ValueRef<'v>) -> bool {
+        let mut columns = self.columns.iter();
+        columns.all(|(at, _)| row.value(*at) == value_at(*at))
     }
 
     /// Key of the entry for a row, and the offset of the primary key in it. `value_at` gives the

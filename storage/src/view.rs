@@ -177,12 +177,14 @@ impl ViewInner {
         if !self.past {
             return Ok(current);
         }
-        if let Some(bytes) = current
-            && since(&bytes)? <= self.version
-        {
-            return Ok(Some(bytes));
+        let end = match &current {
+            Some(bytes) => Some(since(bytes)?),
+            None => None,
+        };
+        if end.is_some_and(|began| began <= self.version) {
+            return Ok(current);
         }
-        ended_at(self, space.number(), key)
+        ended_at(self, space.number(), key, end)
     }
 
     pub(crate) fn decode(&self, space: &TableSpace, bytes: Slice) -> Result<Row> {

@@ -194,7 +194,7 @@ fn work(replica: &Replica, seed: u64) {
             }
             _ => {}
         }
-        if version % 7 == 0 {
+        if version.is_multiple_of(7) {
             replica.sync().unwrap();
         }
     }
@@ -289,7 +289,7 @@ fn check_rows(replica: &Replica, seed: u64, version: Version) {
     let expected = expected(seed, version);
     for index in table.indexes.iter().map(|index| index.id) {
         let rows = view.scan(ITEMS, &Scan::of(index)).unwrap();
-        assert_eq!(rows.filter(|row| row.is_ok()).count(), expected.len());
+        assert_eq!(rows.filter(Result::is_ok).count(), expected.len());
     }
     let rows = view.scan(ITEMS, &Scan::all()).unwrap();
     let rows = rows.map(|row| row.unwrap().to_values());

@@ -9,9 +9,17 @@ use super::Shared;
 use super::budget::Reservation;
 use super::buffer::Buffer;
 use super::run::Run;
-use crate::archive::{LOADED, encode_entry, encode_row_in};
+use crate::archive::{LOADED, RowHead, encode_entry, encode_row_in};
 use crate::error::{Error, Result};
 use crate::table_space::TableSpace;
+
+/// A row before it has a number.
+const NEW: RowHead<'_> = RowHead {
+    version: LOADED,
+    id: 0,
+    layout: 0,
+    older: &[],
+};
 
 /// Loads rows of one table, in any order. There may be several for one table, in several threads.
 ///
@@ -131,7 +139,7 @@ impl TableLoader {
         self.key.clear();
         self.space.put_row_key(value_at, &mut self.key)?;
         let values = row.iter().map(&value);
-        self.row = encode_row_in(LOADED, 0, 0, values, std::mem::take(&mut self.row))?;
+        self.row = encode_row_in(NEW, values, std::mem::take(&mut self.row))?;
         self.collected.rows.push(&self.key, &self.row)?;
         for (index, entries) in self.space.indexes.iter().zip(&mut self.collected.entries) {
             self.entry.clear();

@@ -3,18 +3,19 @@
 mod rewrite;
 mod schema;
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use fjall::{Keyspace, OwnedWriteBatch, Readable, Slice, Snapshot};
-use kelvin_protocol::{Value, Version};
+use kelvin_protocol::{Value, ValueRef, Version};
 
-use crate::archive::{encode_entry, entry_primary, since};
+use crate::archive::{encode_entry, since};
 use crate::era::Era;
 use crate::error::{Error, Result};
 use crate::layout::{ended_key, space_key};
 use crate::shape::Bucket;
-use crate::table_space::{IndexSpace, TableSpace};
+use crate::table_space::TableSpace;
 use crate::view::View;
 use crate::{Datum, IndexId, Row, RowChange, RowId, RowOp, TableId};
 
@@ -234,10 +235,14 @@ impl<'a> Overlay<'a> {
         let key = space.row_key(row)?;
         let at = self.load(space, key.into())?;
         let id = match self.current(at) {
-            Some(row) => row.id,
+            Some(old) => old.id,
             None => self.take_row_id(space.table.id)?,
         };
-        let row = space.write(version, id, row.iter().map(Value::as_ref))?;
+        let older = match self.current(at) {
+            Some(old) => kept_entries(space, old, row, version)?,
+            None => Vec::new(),
+        };
+        let row = space.write(version, id, &older, row.iter().map(Value::as_ref))?;
         self.replace(at, Some(row), version)
     }
 
@@ -348,9 +353,20 @@ impl<'a> Overlay<'a> {
             });
         }
         for index in &space.indexes {
+            if let (Some(old), Some(new)) = (&old, &new)
+                && index.agrees(old, |at| new.value(at))
+            {
+                continue;
+            }
             let entry = |row: &Row| index.entry_key(|at| row.value(at), &key);
-            let (old, new) = (old.as_ref().map(entry), new.as_ref().map(entry));
-            self.move_entry(&space, index, old, new, version)?;
+            if let Some(old) = &old {
+                let since = old.record().entry_since(index.id)?;
+                self.end_entry(&space, entry(old), since, version);
+            }
+            if let Some((entry, offset)) = new.as_ref().map(entry) {
+                let record = encode_entry(version, offset).into();
+                self.entry_slot(&space, entry.into(), false).now = Some(record);
+            }
         }
         if let Some(slot) = self.rows.get_mut(at) {
             slot.now = new;
@@ -358,82 +374,60 @@ impl<'a> Overlay<'a> {
         Ok(())
     }
 
-    fn move_entry(
+    /// Takes away an entry that stood since `since`. It is not read: it follows from its row.
+    fn end_entry(
         &mut self,
         space: &Arc<TableSpace>,
-        index: &IndexSpace,
-        old: Option<(Vec<u8>, usize)>,
-        new: Option<(Vec<u8>, usize)>,
+        (key, offset): (Vec<u8>, usize),
+        since: Version,
         version: Version,
-    ) -> Result<()> {
-        if old == new {
-            return Ok(());
-        }
-        if let Some((key, _)) = old {
-            let slot = self.standing_entry(space, key.into())?;
-            let Some(record) = slot.now.take() else {
-                return Err(Error::Corrupt(format!(
-                    "index {} of table {:?} lacks the entry of a row",
-                    index.id.0, space.table.name
-                )));
-            };
-            if since(&record)? < version {
-                let key = slot.key.clone();
-                self.ended.push(Ended {
-                    space: space.number(),
-                    key,
-                    end: version,
-                    record,
-                });
-            }
-        }
-        if let Some((key, offset)) = new {
-            self.new_entry(space, key.into()).now = Some(encode_entry(version, offset).into());
-        }
-        Ok(())
-    }
-
-    /// The slot of an entry that should be there.
-    fn standing_entry(&mut self, space: &Arc<TableSpace>, key: Slice) -> Result<&mut EntrySlot> {
-        let place = (space.number(), key);
-        let known = self.entry_at.get(&place).copied();
-        let now = match known {
-            Some(_) => None,
-            None => self.snapshot.get(&space.keyspace, &place.1)?,
-        };
-        if let Some(record) = &now {
-            entry_primary(&place.1, record)?;
-        }
-        Ok(self.entry_slot(space, place, known, now))
-    }
-
-    /// The slot of an entry that is not there now. Nothing is read for it: an entry belongs to one
-    /// row, and had that row stood in this place before the batch, the batch would know by now.
-    fn new_entry(&mut self, space: &Arc<TableSpace>, key: Slice) -> &mut EntrySlot {
-        let place = (space.number(), key);
-        let known = self.entry_at.get(&place).copied();
-        self.entry_slot(space, place, known, None)
-    }
-
-    fn entry_slot(
-        &mut self,
-        space: &Arc<TableSpace>,
-        place: Place,
-        known: Option<usize>,
-        now: Option<Slice>,
-    ) -> &mut EntrySlot {
-        let at = known.unwrap_or(self.entries.len());
-        if known.is_none() {
-            self.entries.push(EntrySlot {
-                space: space.clone(),
-                key: place.1.clone(),
-                existed: now.is_some(),
-                now,
+    ) {
+        let slot = self.entry_slot(space, key.into(), true);
+        slot.now = None;
+        let key = slot.key.clone();
+        if since < version {
+            self.ended.push(Ended {
+                space: space.number(),
+                key,
+                end: version,
+                record: encode_entry(since, offset).into(),
             });
-            self.entry_at.insert(place, at);
         }
+    }
+
+    /// The slot of an entry; `existed` tells of one the batch has not moved yet whether it is there.
+    fn entry_slot(&mut self, space: &Arc<TableSpace>, key: Slice, existed: bool) -> &mut EntrySlot {
+        let at = match self.entry_at.entry((space.number(), key)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(vacant) => {
+                let at = self.entries.len();
+                self.entries.push(EntrySlot {
+                    space: space.clone(),
+                    key: vacant.key().1.clone(),
+                    existed,
+                    now: None,
+                });
+                vacant.insert(at);
+                at
+            }
+        };
         &mut self.entries[at]
     }
+}
+
+/// The entries of a row that stay as they are when it gets these values, since when each stands.
+fn kept_entries(
+    space: &TableSpace,
+    old: &Row,
+    new: &[Value],
+    version: Version,
+) -> Result<Vec<(IndexId, Version)>> {
+    let value_at = |at: usize| new.get(at).map_or(ValueRef::Null, Value::as_ref);
+    let kept = space.indexes.iter();
+    let kept = kept.filter(|index| index.agrees(old, value_at));
+    let since = kept.map(|index| Ok((index.id, old.record().entry_since(index.id)?)));
+    let older = since.filter(|entry| !matches!(entry, Ok((_, since)) if *since == version));
+    older.collect()
 }
 
 /// The key of an updated row whose key did not change.

@@ -37,7 +37,7 @@ impl Overlay<'_> {
                 let (entry, offset) = index.entry_key(|at| row.value(at), &key);
                 ingest.push(&entry, &encode_entry(row.version, offset))?;
             }
-            let row = target.write(row.version, row.id, row.values())?;
+            let row = target.write(row.version, row.id, &[], row.values())?;
             ingest.push(&key, row.record().bytes())
         };
         let rows = space_key(IndexId::PRIMARY);
