@@ -47,6 +47,41 @@ impl Measure {
         });
     }
 
+    /// Measures two routines that take turns, so that whatever else the machine does meets both.
+    pub fn run_both<A, B>(
+        &mut self,
+        group: &str,
+        rows: usize,
+        (name, mut routine): (&str, impl FnMut() -> A),
+        (other_name, mut other): (&str, impl FnMut() -> B),
+    ) {
+        let mut samples = Vec::new();
+        self.run_timed(group, name, rows, |iterations| {
+            let (mut elapsed, mut beside) = (Duration::ZERO, Duration::ZERO);
+            for _ in 0..iterations {
+                let start = Instant::now();
+                black_box(routine());
+                let turn = Instant::now();
+                black_box(other());
+                elapsed += turn - start;
+                beside += turn.elapsed();
+            }
+            samples.push(beside.as_secs_f64() * 1e9 / iterations as f64);
+            elapsed
+        });
+        self.beside(group, other_name, samples);
+    }
+
+    /// Takes samples that were measured along with the last thing of the group, in nanoseconds for
+    /// one iteration.
+    pub fn beside(&mut self, group: &str, name: &str, samples: Vec<f64>) {
+        self.things.push(Thing {
+            group: group.into(),
+            name: name.into(),
+            samples,
+        });
+    }
+
     /// Measures a routine that says itself how long so many calls took.
     pub fn run_timed(
         &mut self,

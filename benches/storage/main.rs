@@ -82,6 +82,11 @@ impl Stores {
         [start.elapsed(), plain]
     }
 
+    /// Whether one of them flushes or compacts.
+    fn is_busy(&self) -> bool {
+        is_busy(&self.replica) || self.plain.is_busy()
+    }
+
     fn any(&self) -> usize {
         fastrand::usize(0..self.issues - PAGE)
     }
@@ -117,31 +122,38 @@ fn scan(view: &View, scan: &Scan) -> usize {
 }
 
 fn apply(measure: &mut Measure, stores: &mut Stores) {
-    for (at, name) in ["kelvin", "fjall"].into_iter().enumerate() {
-        let group = format!("apply {BATCH} rows with an index, the same bytes");
-        measure.run_timed(&group, name, BATCH, |iterations| {
-            (0..iterations).map(|_| stores.write(BATCH)[at]).sum()
+    let group = format!("apply {BATCH} rows with an index, the same bytes");
+    let mut plain = Vec::new();
+    measure.run_timed(&group, "kelvin", BATCH, |iterations| {
+        let times = (0..iterations).map(|_| {
+            // Each would else wait for flushes and compactions of the other.
+            while stores.is_busy() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            stores.write(BATCH)
         });
-    }
+        let sum = |sum: [Duration; 2], time: [Duration; 2]| [sum[0] + time[0], sum[1] + time[1]];
+        let [kelvin, fjall] = times.fold([Duration::ZERO; 2], sum);
+        plain.push(fjall.as_secs_f64() * 1e9 / iterations as f64);
+        kelvin
+    });
+    measure.beside(&group, "fjall", plain);
 }
 
 fn newest(measure: &mut Measure, stores: &Stores) {
     let view = stores.replica.latest().unwrap();
     let group = "newest point read";
-    measure.run(group, "kelvin", 1, || get(&view, stores.any_id()));
-    measure.run(group, "fjall", 1, || stores.plain.get(stores.any()));
+    let kelvin = || get(&view, stores.any_id());
+    let fjall = || stores.plain.get(stores.any());
+    measure.run_both(group, 1, ("kelvin", kelvin), ("fjall", fjall));
     let group = "scan of 50 by key";
-    measure.run(group, "kelvin", PAGE, || {
-        scan(&view, &Scan::all().start(vec![stores.any_id()], true))
-    });
-    measure.run(group, "fjall", PAGE, || {
-        stores.plain.scan(stores.any(), PAGE)
-    });
+    let kelvin = || scan(&view, &Scan::all().start(vec![stores.any_id()], true));
+    let fjall = || stores.plain.scan(stores.any(), PAGE);
+    measure.run_both(group, PAGE, ("kelvin", kelvin), ("fjall", fjall));
     let group = "scan of 50 by an index";
-    measure.run(group, "kelvin", PAGE, || {
-        scan(&view, &Scan::of(BY_MODIFIED))
-    });
-    measure.run(group, "fjall", PAGE, || stores.plain.scan_index(PAGE));
+    let kelvin = || scan(&view, &Scan::of(BY_MODIFIED));
+    let fjall = || stores.plain.scan_index(PAGE);
+    measure.run_both(group, PAGE, ("kelvin", kelvin), ("fjall", fjall));
 }
 
 /// Reads at a version from before many transactions, beside reads of now.
@@ -150,6 +162,7 @@ fn past(measure: &mut Measure, stores: &mut Stores, versions: usize) {
     for _ in 0..versions {
         stores.write(10);
     }
+    let stores: &Stores = stores;
     let past = stores.replica.at(then).unwrap();
     let now = stores.replica.latest().unwrap();
     let first = timed(|| scan(&past, &Scan::of(BY_MODIFIED)));
@@ -157,16 +170,14 @@ fn past(measure: &mut Measure, stores: &mut Stores, versions: usize) {
     let group = format!("first scan of 50 by an index {versions} versions back");
     measure.note(&group, "first", first, "the second", again);
     let group = format!("point read {versions} versions back");
-    measure.run(&group, "then", 1, || get(&past, stores.any_id()));
-    measure.run(&group, "now", 1, || get(&now, stores.any_id()));
-    measure.run(&group, "fjall now", 1, || stores.plain.get(stores.any()));
+    let at = |view| move || get(view, stores.any_id());
+    measure.run_both(&group, 1, ("then", at(&past)), ("now", at(&now)));
     let group = format!("scan of 50 by key {versions} versions back");
-    let from = |stores: &Stores| Scan::all().start(vec![stores.any_id()], true);
-    measure.run(&group, "then", PAGE, || scan(&past, &from(stores)));
-    measure.run(&group, "now", PAGE, || scan(&now, &from(stores)));
+    let at = |view| move || scan(view, &Scan::all().start(vec![stores.any_id()], true));
+    measure.run_both(&group, PAGE, ("then", at(&past)), ("now", at(&now)));
     let group = format!("scan of 50 by an index {versions} versions back");
-    measure.run(&group, "then", PAGE, || scan(&past, &Scan::of(BY_MODIFIED)));
-    measure.run(&group, "now", PAGE, || scan(&now, &Scan::of(BY_MODIFIED)));
+    let at = |view| move || scan(view, &Scan::of(BY_MODIFIED));
+    measure.run_both(&group, PAGE, ("then", at(&past)), ("now", at(&now)));
 }
 
 /// What is left on the disk once the history is gone, beside a fresh load of the same rows.
@@ -199,12 +210,16 @@ fn space(measure: &mut Measure, stores: &Stores) {
 
 /// Waits until the engine has done what it had to.
 fn settle(replica: &Replica) {
-    let busy = |of: StorageMetrics| of.outstanding_flushes > 0 || of.active_compactions > 0;
     let mut idle = 0;
     while idle < 10 {
         std::thread::sleep(Duration::from_millis(50));
-        idle = if busy(replica.metrics()) { 0 } else { idle + 1 };
+        idle = if is_busy(replica) { 0 } else { idle + 1 };
     }
+}
+
+fn is_busy(replica: &Replica) -> bool {
+    let metrics = replica.metrics();
+    metrics.outstanding_flushes > 0 || metrics.active_compactions > 0
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> f64 {

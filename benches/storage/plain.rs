@@ -138,6 +138,11 @@ impl Plain {
         batch.commit().unwrap();
     }
 
+    /// Whether it flushes or compacts.
+    pub fn is_busy(&self) -> bool {
+        self.database.outstanding_flushes() > 0 || self.database.active_compactions() > 0
+    }
+
     /// Reads the record of an issue.
     pub fn get(&self, id: usize) -> usize {
         self.issues.get(&self.keys[id]).unwrap().unwrap().len()

@@ -6,7 +6,7 @@ use fail::fail_point;
 use kelvin_protocol::Version;
 
 use crate::error::{Error, Result};
-use crate::overlay::{Outcome, Overlay, Workshop};
+use crate::overlay::{Outcome, Overlay, WINDOW, Workshop};
 use crate::replica::Writer;
 use crate::view::View;
 use crate::{Applied, Replica, RowOp, TableId, Transaction};
@@ -98,13 +98,22 @@ impl Replica {
         let mut batch = inner.db.batch();
         let bucket = base.inner().shape.active_bucket()?;
         let (mut last, mut history_bytes, mut count) = (base.version(), 0, 0);
+        // Operations so far, those of skipped transactions included, and read ahead.
+        let (mut at, mut fetched) = (0, 0);
         for transaction in transactions {
             if transaction.version <= last {
+                at += transaction.ops.len();
                 continue;
             }
             last = transaction.version;
             count += 1;
             for op in &transaction.ops {
+                if at >= fetched {
+                    let ahead = transactions.iter().flat_map(|transaction| &transaction.ops);
+                    overlay.prefetch(&ahead.skip(at).take(WINDOW).collect::<Vec<_>>())?;
+                    fetched = at + WINDOW;
+                }
+                at += 1;
                 overlay.apply(op, last)?;
             }
             let touched = overlay.end_transaction();

@@ -96,8 +96,8 @@ impl Record {
         check_format(&bytes)?;
         Yoke::try_attach_to_cart(Arc::new(bytes), |bytes| {
             let archive = bytes.get(archive_start(bytes)..).unwrap_or_default();
-            rkyv::access::<ArchivedRowArchive<'static>, rancor::Error>(archive)
-                .map_err(|error| Error::Corrupt(format!("unreadable row: {error}")))
+            rkyv::api::low::access::<ArchivedRowArchive<'static>, rancor::Failure>(archive)
+                .map_err(|_| Error::Corrupt("unreadable row".into()))
         })
         .map(Self)
     }

@@ -110,6 +110,7 @@ mod options;
 mod overlay;
 mod past;
 mod pressure;
+mod records;
 mod replica;
 mod retire;
 mod row;

@@ -6,7 +6,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use fjall::{Guard, Iter, Keyspace, Readable, Slice, Snapshot};
+use fjall::{Keyspace, Readable, Slice};
 use kelvin_protocol::Version;
 
 use crate::archive::since;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::key::after_prefix;
 use crate::layout::{ended_key, ended_prefix, split_ended, table_key};
 use crate::meta::BucketRange;
-use crate::scan::KeyRange;
+use crate::records::{KeyRange, Records};
 use crate::shape::Bucket;
 use crate::table_space::TableSpace;
 use crate::view::ViewInner;
@@ -94,33 +94,6 @@ fn ended_in(view: &ViewInner, bucket: &Keyspace, space: u32, key: &[u8]) -> Resu
 
 fn since_visible(record: &[u8], version: Version) -> Result<bool> {
     Ok(since(record)? <= version)
-}
-
-/// Opens a range, which may be empty or inverted.
-pub(crate) fn open_range(
-    snapshot: &Snapshot,
-    keyspace: &Keyspace,
-    range: &KeyRange,
-) -> Option<Iter> {
-    let empty = match range {
-        (Bound::Included(low), Bound::Included(high)) => low > high,
-        (
-            Bound::Included(low) | Bound::Excluded(low),
-            Bound::Included(high) | Bound::Excluded(high),
-        ) => low >= high,
-        _ => false,
-    };
-    (!empty).then(|| snapshot.range(keyspace, range.clone()))
-}
-
-/// The next record in the direction of the scan.
-pub(crate) fn step(iter: &mut Option<Iter>, reverse: bool) -> Option<Guard> {
-    let iter = iter.as_mut()?;
-    if reverse {
-        iter.next_back()
-    } else {
-        iter.next()
-    }
 }
 
 /// A record that stood at the version of a scan.
@@ -208,18 +181,18 @@ impl PastScan {
     }
 }
 
-/// The keys of a range, in order, with the means to leave some of them out.
+/// The records of a range, with the means to leave some of them out.
 struct Keys {
     keyspace: Keyspace,
     range: KeyRange,
     reverse: bool,
-    iter: Option<Iter>,
+    records: Records,
 }
 
 impl Keys {
     fn new(view: &ViewInner, keyspace: Keyspace, range: KeyRange, reverse: bool) -> Self {
         Self {
-            iter: open_range(&view.snapshot, &keyspace, &range),
+            records: Records::open(&view.snapshot, &keyspace, &range, reverse),
             keyspace,
             range,
             reverse,
@@ -228,10 +201,6 @@ impl Keys {
 
     fn stretch(&self, view: &ViewInner) -> Stretch {
         Stretch::new(view.version, view.seen_at, self.reverse)
-    }
-
-    fn step(&mut self) -> Option<Result<(Slice, Slice)>> {
-        step(&mut self.iter, self.reverse).map(|record| Ok(record.into_inner()?))
     }
 
     /// Goes on beyond `key`.
@@ -251,11 +220,11 @@ impl Keys {
 
     fn go_on(&mut self, view: &ViewInner, bound: Bound<Vec<u8>>) {
         if self.reverse {
-            self.range.1 = bound;
+            self.range.upper = bound;
         } else {
-            self.range.0 = bound;
+            self.range.lower = bound;
         }
-        self.iter = open_range(&view.snapshot, &self.keyspace, &self.range);
+        self.records = Records::open(&view.snapshot, &self.keyspace, &self.range, self.reverse);
     }
 }
 
@@ -270,7 +239,7 @@ struct CurrentScan {
 impl CurrentScan {
     fn advance(&mut self, view: &ViewInner) -> Result<()> {
         self.head = None;
-        while let Some(record) = self.keys.step() {
+        while let Some(record) = self.keys.records.step() {
             let (key, value) = record?;
             let since = since(&value)?;
             if since <= view.version {
@@ -319,7 +288,7 @@ impl HistoryScan {
     fn find(&mut self, view: &ViewInner) -> Result<Option<PastRecord>> {
         let mut stepping: Option<Slice> = None;
         let mut steps = 0;
-        while let Some(record) = self.keys.step() {
+        while let Some(record) = self.keys.records.step() {
             let (history_key, value) = record?;
             let (key, end) = split_ended(&history_key)
                 .ok_or_else(|| Error::Corrupt("a history key is cut short".into()))?;
@@ -381,13 +350,17 @@ impl HistoryScan {
 fn history_range(space: u32, range: &KeyRange) -> KeyRange {
     let map = |key: &Vec<u8>| ended_prefix(space, key);
     let whole = ended_prefix(space, &[]);
-    let lower = match &range.0 {
+    let lower = match &range.lower {
         Bound::Unbounded => Bound::Included(whole.clone()),
         bound => bound.as_ref().map(map),
     };
-    let upper = match &range.1 {
+    let upper = match &range.upper {
         Bound::Unbounded => after_prefix(&whole).map_or(Bound::Unbounded, Bound::Excluded),
         bound => bound.as_ref().map(map),
     };
-    (lower, upper)
+    KeyRange {
+        lower,
+        upper,
+        region: range.region.as_ref().map(map),
+    }
 }

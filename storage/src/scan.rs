@@ -3,14 +3,15 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use fjall::{Guard, Iter, Slice};
+use fjall::Slice;
 use kelvin_protocol::{Direction, Value};
 
 use crate::archive::entry_primary;
 use crate::error::{Error, Result};
 use crate::key::{after_prefix, encode_all};
 use crate::layout::space_key;
-use crate::past::{PastRecord, PastScan, ended_at, open_range, step};
+use crate::past::{PastRecord, PastScan, ended_at};
+use crate::records::{KeyRange, Records};
 use crate::table_space::{IndexSpace, TableSpace};
 use crate::view::ViewInner;
 use crate::{IndexId, Row, TableId};
@@ -81,9 +82,6 @@ impl Scan {
     }
 }
 
-/// A range of keys of a table.
-pub(crate) type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
-
 /// Rows in the order of a [`Scan`].
 pub struct RowScan {
     view: Arc<ViewInner>,
@@ -91,14 +89,13 @@ pub struct RowScan {
     /// Index columns whose values have to be compared, because their entries hold only a part.
     recheck: Vec<(usize, Value)>,
     by_index: bool,
-    reverse: bool,
     source: Source,
     /// Records read so far.
     read: u64,
 }
 
 enum Source {
-    Newest(Option<Iter>),
+    Newest(Records),
     Past(Box<PastScan>),
 }
 
@@ -124,14 +121,14 @@ impl RowScan {
         let source = if view.past {
             Source::Past(Box::new(PastScan::new(view, &space, range, scan.reverse)))
         } else {
-            Source::Newest(open_range(&view.snapshot, &space.keyspace, &range))
+            let (snapshot, keyspace) = (&view.snapshot, &space.keyspace);
+            Source::Newest(Records::open(snapshot, keyspace, &range, scan.reverse))
         };
         Ok(Self {
             view: view.clone(),
             space,
             recheck,
             by_index: index.is_some(),
-            reverse: scan.reverse,
             source,
             read: 0,
         })
@@ -139,10 +136,10 @@ impl RowScan {
 
     fn next_row(&mut self) -> Option<Result<Row>> {
         match &mut self.source {
-            Source::Newest(iter) => {
-                let record = step(iter, self.reverse)?;
+            Source::Newest(records) => {
+                let record = records.step()?;
                 self.read += 1;
-                Some(self.newest(record))
+                Some(record.and_then(|(key, value)| self.newest(&key, value)))
             }
             Source::Past(scan) => {
                 let record = scan.next_record(&self.view)?;
@@ -152,12 +149,11 @@ impl RowScan {
         }
     }
 
-    fn newest(&self, record: Guard) -> Result<Row> {
+    fn newest(&self, key: &[u8], value: Slice) -> Result<Row> {
         if !self.by_index {
-            return self.view.decode(&self.space, record.value()?);
+            return self.view.decode(&self.space, value);
         }
-        let (key, value) = record.into_inner()?;
-        let primary = primary_key(&key, &value)?;
+        let primary = primary_key(key, &value)?;
         self.expect(self.view.record(&self.space, &primary)?)
     }
 
@@ -244,20 +240,21 @@ fn key_range(index: Option<&IndexSpace>, scan: &Scan) -> KeyRange {
         None => encode_all(values, out),
     };
     append(0, &scan.prefix, &mut base);
-    let mut range = (
-        Bound::Included(base.clone()),
-        after_prefix(&base).map_or(Bound::Unbounded, Bound::Excluded),
-    );
+    let mut range = KeyRange {
+        lower: Bound::Included(base.clone()),
+        upper: after_prefix(&base).map_or(Bound::Unbounded, Bound::Excluded),
+        region: scan.prefix.is_empty().then(|| base.clone()),
+    };
     if let Some(start) = &scan.start {
         let mut at = base;
         append(scan.prefix.len(), &start.values, &mut at);
         // Everything that equals the start shares its encoding as a prefix; `after` lies behind it.
         let after = after_prefix(&at);
         match (scan.reverse, start.inclusive) {
-            (false, true) => range.0 = Bound::Included(at),
-            (false, false) => range.0 = after.map_or(Bound::Unbounded, Bound::Included),
-            (true, true) => range.1 = after.map_or(Bound::Unbounded, Bound::Excluded),
-            (true, false) => range.1 = Bound::Excluded(at),
+            (false, true) => range.lower = Bound::Included(at),
+            (false, false) => range.lower = after.map_or(Bound::Unbounded, Bound::Included),
+            (true, true) => range.upper = after.map_or(Bound::Unbounded, Bound::Excluded),
+            (true, false) => range.upper = Bound::Excluded(at),
         }
     }
     range

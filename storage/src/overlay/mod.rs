@@ -1,5 +1,6 @@
 //! Transactions on their way into one batch: reads see what was written before them.
 
+mod prefetch;
 mod rewrite;
 mod schema;
 
@@ -19,6 +20,7 @@ use crate::table_space::TableSpace;
 use crate::view::View;
 use crate::{Datum, IndexId, Row, RowChange, RowId, RowOp, TableId};
 
+pub(crate) use prefetch::WINDOW;
 pub(crate) use schema::{SchemaDraft, Workshop};
 
 /// Bytes a record of the history takes beside its key and value, for accounting.
@@ -62,6 +64,7 @@ pub(crate) struct Overlay<'a> {
     /// What the transaction makes of the schema, if it touches it.
     schema: Option<SchemaDraft>,
     workshop: Workshop<'a>,
+    fetched: prefetch::Fetched,
     rows: Vec<RowSlot>,
     row_at: HashMap<Place, usize>,
     entries: Vec<EntrySlot>,
@@ -105,6 +108,7 @@ impl<'a> Overlay<'a> {
             era: base.era.clone(),
             schema: None,
             workshop,
+            fetched: prefetch::Fetched::new(),
             rows: Vec::new(),
             row_at: HashMap::new(),
             entries: Vec::new(),
@@ -310,7 +314,11 @@ impl<'a> Overlay<'a> {
         if let Some(at) = self.row_at.get(&place) {
             return Ok(*at);
         }
-        let before = match self.snapshot.get(&space.keyspace, &place.1)? {
+        let fetched = match self.fetched.remove(&place) {
+            Some(fetched) => fetched,
+            None => self.snapshot.get(&space.keyspace, &place.1)?,
+        };
+        let before = match fetched {
             Some(bytes) => Some(space.read(bytes, self.loaded_at)?),
             None => None,
         };
