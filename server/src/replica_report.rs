@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use kelvin_storage::{StorageMetrics, TableMetrics};
+use kelvin_protocol::Direction;
+use kelvin_storage::{Catalog, IndexBuild, StorageMetrics, TableMetrics};
 use serde_json::{Value, json};
 
 /// Tables with lines of their own in `/metrics`: the largest so many. A scraper keeps every series
@@ -192,6 +193,28 @@ fn label(text: &str) -> String {
     text.replace('\\', "\\\\")
         .replace('"', "\\\"")
         .replace('\n', "\\n")
+}
+
+/// The indexes that are being built, for the group `replica` of `/statz`.
+pub(crate) fn builds_json(builds: &[IndexBuild], catalog: &Catalog) -> Value {
+    let build = |build: &IndexBuild| {
+        let table = catalog.table_by_id(build.table);
+        let name = |(at, direction): &(usize, Direction)| {
+            let column = table.and_then(|table| table.columns.get(*at));
+            let name = column.map_or("?", |column| column.name.as_str());
+            match direction {
+                Direction::Asc => name.to_owned(),
+                Direction::Desc => format!("{name} desc"),
+            }
+        };
+        json!({
+            "table": table.map(|table| table.name.as_str()),
+            "columns": build.columns.iter().map(name).collect::<Vec<_>>(),
+            "rowsDone": build.rows_done,
+            "rowsTotal": build.rows_total,
+        })
+    };
+    builds.iter().map(build).collect()
 }
 
 /// The group `replica` of `/statz`.

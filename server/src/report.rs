@@ -11,7 +11,7 @@ use kelvin_storage::ErrorKind;
 use serde_json::{Value, json};
 
 use crate::http::Statz;
-use crate::replica_report::{Figure, replica_figures, replica_json, table_lines};
+use crate::replica_report::{Figure, builds_json, replica_figures, replica_json, table_lines};
 use crate::serve::Current;
 use crate::sync::registry::Registry;
 
@@ -246,7 +246,12 @@ impl Statz for Reports {
                         "cutOff": engine.cut_off,
                     })
                 }
-                "replica" => replica_json(&storage, &services.replica.table_metrics()),
+                "replica" => {
+                    let replica = &services.replica;
+                    let mut json = replica_json(&storage, &replica.table_metrics());
+                    json["indexBuilds"] = builds_json(&replica.index_builds(), &replica.catalog());
+                    json
+                }
                 "replication" => json!({ "lsn": lsn(storage.watermark) }),
                 _ => json!({
                     "uptime": self.started.elapsed().as_secs_f64(),

@@ -2,8 +2,9 @@
 //!
 //! It holds the rows of the published tables, their ordered indexes, and as much of their past as the
 //! horizon allows. It **is** read at versions (commit LSNs): [`Replica::at`] gives the database
-//! exactly as it was, with point reads and ordered scans, and [`Replica::apply`] moves it on by whole
-//! transactions.
+//! exactly as it was, schema included, with point reads and ordered scans, and [`Replica::apply`]
+//! moves it on by whole transactions, changes of the schema ([`SchemaChange`]) among them. Indexes are
+//! built beside the stream ([`Replica::add_index`], [`IndexBuilder`]).
 //!
 //! It is **not** a query engine, it knows nothing of PostgreSQL's protocol, and it is not the source
 //! of truth: whatever happens to its files, wiping it and copying the upstream again loses time only.

@@ -257,3 +257,91 @@ impl Stretch {
         runs.learn(first, run, precedes.as_ref());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u32) -> Slice {
+        number.to_be_bytes().into()
+    }
+
+    /// Walks over records that stand since 50, as a scan at 40 of a snapshot at 100 does.
+    fn walk(runs: &YoungRuns, numbers: impl Iterator<Item = u32>, reverse: bool) {
+        let mut stretch = Stretch::new(40, 100, reverse);
+        for number in numbers {
+            if stretch.young(runs, &key(number), 50).is_some() {
+                break;
+            }
+        }
+        stretch.end(runs);
+    }
+
+    #[test]
+    fn what_was_walked_over_once_is_jumped_over_in_both_directions() {
+        for reverse in [false, true] {
+            let runs = YoungRuns::default();
+            if reverse {
+                walk(&runs, (0..100).rev(), true);
+            } else {
+                walk(&runs, 0..100, false);
+            }
+            let last = runs.end_of_run(&key(1), 40, 100, false);
+            assert_eq!(last, Some(key(99)));
+            let first = runs.end_of_run(&key(98), 40, 100, true);
+            assert_eq!(first, Some(key(0)));
+            // Not at a version that sees them, nor in a snapshot that may hold others.
+            assert_eq!(runs.end_of_run(&key(1), 50, 100, false), None);
+            assert_eq!(runs.end_of_run(&key(1), 40, 99, false), None);
+        }
+    }
+
+    #[test]
+    fn an_old_record_that_is_added_is_not_jumped_over() {
+        let runs = YoungRuns::default();
+        walk(&runs, (0..100).map(|number| number * 10), false);
+        let added = [(101, key(505), 45), (101, key(700), 60)];
+        runs.adds(added.to_vec());
+        let far = runs.end_of_run(&key(20), 40, 100, false).unwrap();
+        assert!(far < key(505), "{far:?}");
+        // One that is young enough changes nothing.
+        let far = runs.end_of_run(&key(690), 40, 100, false);
+        assert_eq!(far, Some(key(990)));
+    }
+
+    #[test]
+    fn an_old_record_between_two_runs_separates_them() {
+        let runs = YoungRuns::default();
+        walk(&runs, (0..100).map(|number| number * 10), false);
+        let run_end = {
+            let state = runs.state();
+            state.runs.values().next().unwrap().last.clone()
+        };
+        let between = u32::from_be_bytes(run_end[..].try_into().unwrap()) + 5;
+        runs.adds(vec![(101, key(between), 30)]);
+        assert_eq!(runs.end_of_run(&key(0), 40, 100, false), Some(run_end));
+    }
+
+    #[test]
+    fn a_scan_that_did_not_see_what_was_added_since_learns_nothing_wrong() {
+        let runs = YoungRuns::default();
+        runs.adds(vec![(101, key(505), 30)]);
+        walk(&runs, (0..100).map(|number| number * 10), false);
+        let far = runs.end_of_run(&key(480), 40, 100, false);
+        assert!(far.is_none_or(|far| far < key(505)));
+    }
+
+    #[test]
+    fn runs_are_bounded() {
+        let runs = YoungRuns::default();
+        for stretch in 0..10 * u32::try_from(MAX_RUNS).unwrap() {
+            let first = stretch * 1000;
+            walk(&runs, first..first + MIN_RECORDS, false);
+        }
+        assert!(runs.state().runs.len() <= MAX_RUNS);
+        for number in 0..2 * u32::try_from(RECENT).unwrap() {
+            runs.adds(vec![(200, key(number), 150)]);
+        }
+        assert!(runs.state().recent.len() <= RECENT);
+    }
+}
