@@ -1,6 +1,7 @@
 //! What `/metrics` and `/statz` say about the replica.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use kelvin_protocol::Direction;
 use kelvin_storage::{Catalog, IndexBuild, StorageMetrics, TableMetrics};
@@ -14,13 +15,29 @@ const LARGEST_TABLES: usize = 20;
 pub(crate) type Figure = (&'static str, &'static str, &'static str, f64);
 
 /// The figures of the replica as a whole.
-#[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
 pub(crate) fn replica_figures(replica: &StorageMetrics) -> Vec<Figure> {
-    let gauge = |name, help, value: u64| (name, "gauge", help, value as f64);
-    let counter = |name, help, value: u64| (name, "counter", help, value as f64);
-    let seconds =
-        |name, kind, help, value: std::time::Duration| (name, kind, help, value.as_secs_f64());
-    let r = replica;
+    let mut figures = content_figures(replica);
+    figures.extend(resource_figures(replica));
+    figures.extend(work_figures(replica));
+    figures
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
+fn gauge(name: &'static str, help: &'static str, value: u64) -> Figure {
+    (name, "gauge", help, value as f64)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
+fn counter(name: &'static str, help: &'static str, value: u64) -> Figure {
+    (name, "counter", help, value as f64)
+}
+
+fn seconds(name: &'static str, kind: &'static str, help: &'static str, value: Duration) -> Figure {
+    (name, kind, help, value.as_secs_f64())
+}
+
+/// What the replica holds.
+fn content_figures(r: &StorageMetrics) -> Vec<Figure> {
     let span = r.watermark.saturating_sub(r.horizon);
     vec![
         gauge("kelvin_replica_watermark", "Newest version", r.watermark),
@@ -48,6 +65,12 @@ pub(crate) fn replica_figures(replica: &StorageMetrics) -> Vec<Figure> {
             "Bytes of journals",
             r.journal_bytes,
         ),
+    ]
+}
+
+/// What it takes.
+fn resource_figures(r: &StorageMetrics) -> Vec<Figure> {
+    vec![
         gauge(
             "kelvin_replica_journals",
             "Journal files",
@@ -103,6 +126,12 @@ pub(crate) fn replica_figures(replica: &StorageMetrics) -> Vec<Figure> {
             "Tables and parts of the history that wait to be compacted",
             r.uncompacted as u64,
         ),
+    ]
+}
+
+/// What it has done.
+fn work_figures(r: &StorageMetrics) -> Vec<Figure> {
+    vec![
         gauge(
             "kelvin_replica_compactions_running",
             "Compactions that run",

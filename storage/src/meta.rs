@@ -197,6 +197,23 @@ impl MetaWriter<'_> {
         Ok(())
     }
 
+    /// All of it but the watermark, for a replica that is new.
+    pub(crate) fn all(&mut self, meta: &Meta) -> Result<()> {
+        for form in &meta.tables {
+            self.table(form.id, form.since, form.table.as_ref())?;
+        }
+        self.unsynced(&meta.unsynced)?;
+        self.next_space(meta.next_space)?;
+        self.identity(&meta.identity)?;
+        self.horizon(meta.horizon)?;
+        self.loaded_at(meta.loaded_at)?;
+        self.buckets(&meta.buckets)?;
+        for (table, next) in &meta.next_rows {
+            self.next_row(*table, *next)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn watermark(&mut self, version: Version) -> Result<()> {
         self.put(WATERMARK, &version)
     }

@@ -176,61 +176,48 @@ impl Loader {
             from: version,
             to: None,
         };
-        let keyspace = open_keyspace(&self.db, &self.options, META)?;
-        let mut batch = self.db.batch();
-        let mut meta = MetaWriter {
-            meta: &keyspace,
-            batch: &mut batch,
-        };
         let stored = self.shared.tables.values().map(|space| &space.stored);
-        let stored: Vec<_> = stored.map(|stored| (**stored).clone()).collect();
-        for table in &stored {
-            meta.table(table.table.id, version, Some(table))?;
-        }
-        meta.unsynced(self.catalog.unsynced())?;
-        let highest = stored.iter().map(|table| table.space).max();
-        let next_space = highest.unwrap_or(0).saturating_add(1);
-        meta.next_space(next_space)?;
-        meta.identity(&identity)?;
-        meta.horizon(version)?;
-        meta.loaded_at(version)?;
-        meta.buckets(&[range])?;
-        for (table, next) in &next_rows {
-            meta.next_row(*table, *next)?;
-        }
-        for table in self.catalog.tables() {
-            // Rows are numbered from zero without a gap.
-            let rows = next_rows.get(&table.id).copied().unwrap_or_default();
-            meta.row_count(table.id, rows.into())?;
-        }
-        // INVARIANT: the watermark makes the replica complete, so it is written when everything
-        // else is on disk; the ingestions have synced their files.
-        meta.watermark(version)?;
-        fail_point!("load-before-complete");
-        batch.durability(Some(PersistMode::SyncAll)).commit()?;
-        fail_point!("load-after-complete");
-        let runs = self.shared.runs.path();
-        std::fs::remove_dir_all(runs).map_err(|error| Error::io(runs, error))?;
+        let tables: Vec<_> = stored
+            .map(|stored| TableRecord {
+                since: version,
+                id: stored.table.id,
+                table: Some((**stored).clone()),
+            })
+            .collect();
+        let spaces = self.shared.tables.values().map(|space| space.number());
         let meta = Meta {
             watermark: version,
             horizon: version,
             loaded_at: version,
-            tables: stored
-                .into_iter()
-                .map(|table| TableRecord {
-                    since: version,
-                    id: table.table.id,
-                    table: Some(table),
-                })
-                .collect(),
+            tables,
             unsynced: self.catalog.unsynced().to_vec(),
-            next_space,
+            next_space: spaces.max().unwrap_or(0).saturating_add(1),
             garbage: Vec::new(),
             identity,
             buckets: vec![range],
             next_rows,
             next_indexes: HashMap::new(),
         };
+        let keyspace = open_keyspace(&self.db, &self.options, META)?;
+        let mut batch = self.db.batch();
+        let mut writer = MetaWriter {
+            meta: &keyspace,
+            batch: &mut batch,
+        };
+        writer.all(&meta)?;
+        for table in self.catalog.tables() {
+            // Rows are numbered from zero without a gap.
+            let rows = meta.next_rows.get(&table.id).copied().unwrap_or_default();
+            writer.row_count(table.id, rows.into())?;
+        }
+        // INVARIANT: the watermark makes the replica complete, so it is written when everything
+        // else is on disk; the ingestions have synced their files.
+        writer.watermark(version)?;
+        fail_point!("load-before-complete");
+        batch.durability(Some(PersistMode::SyncAll)).commit()?;
+        fail_point!("load-after-complete");
+        let runs = self.shared.runs.path();
+        std::fs::remove_dir_all(runs).map_err(|error| Error::io(runs, error))?;
         Replica::assemble(self.directory, self.db, &self.options, meta)
     }
 
