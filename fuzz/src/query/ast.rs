@@ -211,7 +211,9 @@ impl<'c> Queries<'c, '_> {
                 (op, json!(self.pattern()))
             }
             20..35 => {
-                let values: Vec<Json> = (0..self.choices.below(4))
+                let many = self.choices.chance(4);
+                let length = if many { 70 } else { self.choices.below(4) };
+                let values: Vec<Json> = (0..length)
                     .map(|_| self.literal(table, column))
                     .filter(|value| !value.is_null())
                     .collect();

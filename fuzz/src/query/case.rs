@@ -8,7 +8,11 @@ use kelvin_protocol::{Ast, Condition, CorrelatedSubquery, Direction, ExistsOp, S
 use kelvin_storage::{Catalog, Column, Datum, Index, IndexId, RowOp, Table, TableId};
 use serde::{Deserialize, Serialize};
 
+use super::model::Model;
 use super::values::Kind;
+
+/// Texts above this many bytes are not sent again when they stay.
+const SENT_BYTES: usize = 400;
 
 /// Texts of the values of a row as PostgreSQL reads and writes them; `None` is NULL.
 pub type Texts = Vec<Option<String>>;
@@ -111,6 +115,20 @@ impl TableSpec {
             .expect("a column of the table")
     }
 
+    /// An updated row as it is sent: without long texts that stay, unless they are of the key.
+    fn data(&self, row: Vec<Value>, old: &[Value]) -> Vec<Datum> {
+        let columns = row.into_iter().zip(old).enumerate();
+        let sent = |(at, (new, old)): (usize, (Value, &Value))| match &new {
+            Value::String(text)
+                if text.len() > SENT_BYTES && new == *old && !self.key.contains(&at) =>
+            {
+                Datum::Unchanged
+            }
+            _ => Datum::Value(new),
+        };
+        columns.map(sent).collect()
+    }
+
     fn of_replica(&self, at: usize) -> Table {
         let column = |(at, (name, kind, nullable)): (usize, &(String, Kind, bool))| Column {
             name: name.clone(),
@@ -150,9 +168,9 @@ pub fn table_id(at: usize) -> TableId {
 }
 
 impl Op {
-    /// The operation for the replica.
+    /// The operation for the replica, given what is in the tables before it.
     #[must_use]
-    pub fn for_replica(&self, case: &Case) -> RowOp {
+    pub fn for_replica(&self, case: &Case, model: &Model) -> RowOp {
         match self {
             Self::Insert(at, row) => RowOp::Insert {
                 table: table_id(*at),
@@ -161,10 +179,11 @@ impl Op {
             Self::Update(at, key, row) => {
                 let (table, row) = (&case.tables[*at], case.tables[*at].row(row));
                 let key = table.key_values(key);
+                let old = &model.0[*at][&key];
                 RowOp::Update {
                     table: table_id(*at),
                     old_key: (table.key_of(&row) != key).then_some(key),
-                    row: row.into_iter().map(Datum::Value).collect(),
+                    row: table.data(row, old),
                 }
             }
             Self::Delete(at, key) => RowOp::Delete {

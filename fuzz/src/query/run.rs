@@ -10,7 +10,7 @@ use kelvin_protocol::{Ast, Version};
 use kelvin_storage::{Replica, ReplicaIdentity, Row, TableId, Transaction, View as Snapshot};
 
 use super::answer::{Answer, View, rows, shown};
-use super::case::{Case, Step, runs_at_clients};
+use super::case::{Case, Op, Step, runs_at_clients};
 use super::model::Model;
 use super::naive::Naive;
 use crate::tables::options;
@@ -140,7 +140,7 @@ impl<'a> Run<'a> {
     }
 
     fn views(mut self) -> Outcome<Views> {
-        let mut transactions = 0;
+        let (mut transactions, mut model) = (0, Model::of(self.case));
         for step in &self.case.steps {
             match step {
                 Step::Index(at, columns) => {
@@ -153,10 +153,7 @@ impl<'a> Run<'a> {
                         .iter()
                         .map(|ops| {
                             transactions += 1;
-                            Transaction {
-                                version: FIRST + STEP * transactions,
-                                ops: ops.iter().map(|op| op.for_replica(self.case)).collect(),
-                            }
+                            self.transaction(FIRST + STEP * transactions, ops, &mut model)
                         })
                         .collect();
                     self.commit(&batch)?;
@@ -172,6 +169,16 @@ impl<'a> Run<'a> {
                 .collect()
         };
         Ok(versions.map(at).collect())
+    }
+
+    fn transaction(&self, version: Version, ops: &[Op], model: &mut Model) -> Transaction {
+        let mut each = |op: &Op| {
+            let for_replica = op.for_replica(self.case, model);
+            assert!(model.apply(self.case, op), "the case is settled: {op:?}");
+            for_replica
+        };
+        let ops = ops.iter().map(&mut each).collect();
+        Transaction { version, ops }
     }
 
     fn commit(&mut self, batch: &[Transaction]) -> Outcome<()> {

@@ -42,17 +42,22 @@ impl Postgres {
             .iter()
             .map(|ast| case.with_rules(ast))
             .collect();
-        let asked: String = queries.iter().map(|ast| sql::answer(case, ast)).collect();
-        let mut script = format!("BEGIN; {}{asked}", sql::create(case));
+        // Planned once: that costs more than the answers.
+        let mut script = format!("DEALLOCATE ALL; BEGIN; {}", sql::create(case));
+        let mut asked = String::new();
+        for (at, ast) in queries.iter().enumerate() {
+            script += &format!("PREPARE q{at} AS {}", sql::answer(case, ast));
+            asked += &format!("EXECUTE q{at}; ");
+        }
+        script += &asked;
         for transaction in case.transactions() {
             script.extend(transaction.iter().map(|op| sql::statement(case, op)));
             script += &asked;
         }
         let messages = self.runtime.block_on(self.client.simple_query(&script));
+        let rolled_back = self.client.batch_execute("ROLLBACK");
+        self.runtime.block_on(rolled_back).unwrap();
         let messages = messages.map_err(|error| format!("{error:?}\n{script}"))?;
-        self.runtime
-            .block_on(self.client.batch_execute("ROLLBACK"))
-            .unwrap();
         let rows = messages.iter().filter_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0),
             _ => None,
