@@ -66,7 +66,9 @@ impl<'c> Queries<'c, '_> {
         if self.choices.chance(if in_exists { 4 } else { 14 }) {
             ast["start"] = self.start(table, &ast);
         }
-        if !in_exists && depth < MAX_DEPTH && self.choices.chance(65) {
+        // Below an EXISTS they bring nothing.
+        let likely = if in_exists { 4 } else { 65 };
+        if depth < MAX_DEPTH && self.choices.chance(likely) {
             let related =
                 (0..self.choices.between(1, 2)).filter_map(|_| self.related(table, depth + 1));
             ast["related"] = Json::Array(related.collect());

@@ -64,6 +64,8 @@ pub enum Step {
     Commit(Vec<Vec<Op>>),
     /// An index is built: table and columns.
     Index(usize, Vec<(usize, Direction)>),
+    /// The replica is closed and opened again.
+    Reopen,
 }
 
 /// One statement. Tables are positions; keys are texts of the columns of the primary key.
@@ -248,7 +250,7 @@ impl Case {
     pub fn transactions(&self) -> impl Iterator<Item = &Vec<Op>> {
         self.steps.iter().flat_map(|step| match step {
             Step::Commit(batch) => batch.as_slice(),
-            Step::Index(..) => &[],
+            Step::Index(..) | Step::Reopen => &[],
         })
     }
 

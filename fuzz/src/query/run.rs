@@ -90,11 +90,12 @@ struct Watched {
 
 struct Run<'a> {
     case: &'a Case,
-    replica: Replica,
+    /// There is always one, but while it is opened again.
+    replica: Option<Replica>,
     router: Router,
     watched: Vec<Watched>,
     versions: Vec<Version>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl<'a> Run<'a> {
@@ -105,16 +106,16 @@ impl<'a> Run<'a> {
         let replica = loader.finish(ReplicaIdentity::default(), FIRST);
         let mut run = Self {
             case,
-            replica: replica.or_else(|error| fail("creates", error))?,
+            replica: Some(replica.or_else(|error| fail("creates", error))?),
             router: Router::new(),
             watched: Vec::new(),
             versions: vec![FIRST],
-            _directory: directory,
+            directory,
         };
         let snapshot = run.latest()?;
         for ast in &case.queries {
             let ast = case.with_rules(ast);
-            let plan = Plan::compile(&ast, &run.replica.catalog(), &case.client_keys());
+            let plan = Plan::compile(&ast, &run.replica().catalog(), &case.client_keys());
             let plan = Arc::new(plan.or_else(|error| fail("plans", (error, &ast)))?);
             run.router.insert(plan.id(), &plan);
             let (state, view) = hydrate(&plan, &snapshot)?;
@@ -129,12 +130,26 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
+    fn replica(&self) -> &Replica {
+        self.replica.as_ref().expect("a replica")
+    }
+
+    fn reopen(&mut self) -> Outcome<()> {
+        // Two of them would not share the directory.
+        drop(self.replica.take());
+        let replica = Replica::open(self.directory.path(), &options());
+        self.replica = Some(replica.or_else(|error| fail("opens", error))?);
+        Ok(())
+    }
+
     fn latest(&self) -> Outcome<Snapshot> {
-        self.replica.latest().or_else(|error| fail("reads", error))
+        self.replica()
+            .latest()
+            .or_else(|error| fail("reads", error))
     }
 
     fn at(&self, version: Version) -> Outcome<Snapshot> {
-        self.replica
+        self.replica()
             .at(version)
             .or_else(|error| fail("reads", (version, error)))
     }
@@ -145,9 +160,10 @@ impl<'a> Run<'a> {
             match step {
                 Step::Index(at, columns) => {
                     let id = super::case::table_id(*at);
-                    let built = self.replica.add_index(id, columns, &|| true);
+                    let built = self.replica().add_index(id, columns, &|| true);
                     built.or_else(|error| fail("builds", error))?;
                 }
+                Step::Reopen => self.reopen()?,
                 Step::Commit(batch) => {
                     let batch: Vec<Transaction> = batch
                         .iter()
@@ -184,7 +200,7 @@ impl<'a> Run<'a> {
     fn commit(&mut self, batch: &[Transaction]) -> Outcome<()> {
         let before = self.latest()?;
         let applied = self
-            .replica
+            .replica()
             .apply(batch)
             .or_else(|error| fail("applies", error))?;
         let changes = ChangeSet::new(applied);
@@ -223,7 +239,7 @@ impl<'a> Run<'a> {
             if *from == after.version() {
                 continue;
             }
-            let changes = self.replica.changes(*from, after.version());
+            let changes = self.replica().changes(*from, after.version());
             let changes = ChangeSet::new(changes.or_else(|error| fail("reads", error))?);
             let before = self.at(*from)?;
             let routed = self.router.route(&changes);

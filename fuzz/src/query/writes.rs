@@ -30,10 +30,13 @@ pub(crate) fn random_steps(choices: &mut Choices<'_>, pools: &Pools, case: &Case
         }
     }
     let mut steps = vec![Step::Commit(vec![std::mem::take(&mut writer.ops)])];
-    for _ in 0..choices.between(1, 4) {
+    for _ in 0..*choices.pick(&[2, 1, 2, 3, 3, 3, 4, 4, 9]) {
         if choices.chance(10) {
             let at = choices.below(case.tables.len());
             steps.push(Step::Index(at, random_index(choices, &case.tables[at])));
+        }
+        if choices.chance(8) {
+            steps.push(Step::Reopen);
         }
         let transactions = if choices.chance(15) {
             choices.between(2, 3)

@@ -17,6 +17,7 @@ mod postgres;
 mod sql;
 
 use std::fs;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -28,8 +29,8 @@ use self::postgres::Postgres;
 
 /// Cases of one run, unless `KELVIN_ORACLE_CASES` says otherwise.
 const CASES: u64 = 500;
-/// Cases that run at a time.
-const THREADS: usize = 2;
+/// Most cases that run at a time.
+const MAX_THREADS: usize = 16;
 
 /// PostgreSQL's answers are those of the naive evaluator and of kelvin.
 fn agree(postgres: &Postgres, case: &Case) -> Result<(), Failure> {
@@ -126,8 +127,9 @@ fn random_cases_agree_with_postgresql() {
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(&work);
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        for _ in 0..cores.min(MAX_THREADS) {
+            scope.spawn(work);
         }
     });
     println!("{cases} cases, {queries:?} answers, {:?}", start.elapsed());
