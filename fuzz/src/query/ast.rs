@@ -215,10 +215,13 @@ impl<'c> Queries<'c, '_> {
             20..35 => {
                 let many = self.choices.chance(4);
                 let length = if many { 70 } else { self.choices.below(4) };
-                let values: Vec<Json> = (0..length)
+                let mut values: Vec<Json> = (0..length)
                     .map(|_| self.literal(table, column))
                     .filter(|value| !value.is_null())
                     .collect();
+                if self.choices.chance(6) {
+                    values.extend([json!("1"), json!(1), json!(true)]);
+                }
                 (*self.choices.pick(&["IN", "NOT IN"]), Json::Array(values))
             }
             35..45 => (

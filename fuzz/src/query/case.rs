@@ -1,5 +1,5 @@
-//! A case: tables, queries over them and a history of transactions. It is plain data, so that it can
-//! be shrunk, printed and committed.
+//! A case: tables, queries over them and a history of transactions. It is plain data, so that it
+//! can be shrunk, printed and committed.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
-//! Queries over histories: random tables, rows, queries and transactions, and what must hold of them.
+//! Queries over histories: random tables, rows, queries and transactions, and what must hold of
+//! them.
 //!
-//! [`Case::generate`] makes a case from [`Choices`]; [`check`] runs it on kelvin and holds every view
-//! against an oracle's answers. The target uses [`naive_answers`]; the `oracle` test asks a real
+//! [`Case::generate`] makes a case from [`Choices`]; [`check`] runs it on kelvin and holds every
+//! view against an oracle's answers. The target uses [`naive_answers`]; the `oracle` test asks a real
 //! PostgreSQL.
 
 mod answer;

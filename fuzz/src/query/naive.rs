@@ -1,4 +1,4 @@
-//! An evaluator straight from the semantics of ZQL over plain rows: slow, and knows nothing of plans.
+//! An evaluator straight from the semantics of ZQL over plain rows: slow, and ignorant of plans.
 
 use std::cmp::Ordering;
 

@@ -328,8 +328,8 @@ fn start(
     format!("({})", cases.join(" OR "))
 }
 
-/// A literal for comparison with a column: what the column is to be read as, and the literal. `None`
-/// where it is of another type.
+/// A literal for comparison with a column: what the column is to be read as, and the literal.
+/// `None` where it is of another type.
 fn literal(column: &str, kind: Kind, value: &Json) -> Option<(String, String)> {
     let plain = |literal: String| Some((column.to_owned(), literal));
     match (kind, value) {
@@ -401,10 +401,10 @@ fn simple(op: SimpleOp, column: &str, kind: Kind, right: &Json) -> String {
     }
 }
 
-/// LIKE means the same, `_` a code point and `\` an escape included. ILIKE does not: PostgreSQL folds
-/// as the collation says, ZQL lowers as JavaScript does, so both sides are lowered by ICU. With a
-/// wildcard ZQL looks at each character by itself: a sigma is not final there, and the one character
-/// whose lower case is two (İ) stays one for `_`.
+/// LIKE means the same, `_` a code point and `\` an escape included. ILIKE does not: PostgreSQL
+/// folds as the collation says, ZQL lowers as JavaScript does, so both sides are lowered by ICU.
+/// With a wildcard ZQL looks at each character by itself: a sigma is not final there, and the one
+/// character whose lower case is two (İ) stays one for `_`.
 fn like(column: &str, pattern: &Json, ignore_case: bool, negated: bool) -> String {
     let pattern = pattern.as_str().unwrap();
     let not = if negated { "NOT " } else { "" };
