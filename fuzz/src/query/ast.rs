@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 use super::case::{Case, TableSpec};
 use super::choices::Choices;
 use super::schema::random_text;
-use super::values::{Kind, Pools, TEXTS};
+use super::values::{Kind, Pools};
 
 /// Levels of subqueries.
 const MAX_DEPTH: usize = 4;
@@ -261,12 +261,13 @@ impl<'c> Queries<'c, '_> {
                     .choices
                     .pick(&["%", "_", "\\%", "\\_", "\\\\", "__", "\\a", "\\Ä"]);
             } else {
-                let text = *self.choices.pick(&TEXTS);
-                if text.contains('\\') {
-                    pattern += &text.replace('\\', "\\\\");
-                } else {
-                    pattern += text;
-                }
+                let text = self.pools.value(self.choices, Kind::Text, false);
+                let text = match self.choices.below(5) {
+                    0 => text.to_uppercase(),
+                    1 => text.to_lowercase(),
+                    _ => text,
+                };
+                pattern += &text.replace('\\', "\\\\");
             }
         }
         pattern

@@ -43,6 +43,9 @@ impl Case {
             ..Self::default()
         };
         schema::random_keys(choices, &mut case);
+        if pools.are_long() {
+            schema::index_texts(choices, &mut case);
+        }
         let ruled = choices.chance(25);
         for table in case.tables.clone() {
             if ruled && choices.chance(60) {

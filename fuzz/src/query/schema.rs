@@ -76,6 +76,18 @@ pub(crate) fn random_index(
         .collect()
 }
 
+/// An index of two columns, of which the first is a text, for each table that has one.
+pub(crate) fn index_texts(choices: &mut Choices<'_>, case: &mut Case) {
+    for table in &mut case.tables {
+        let mut columns = table.columns.iter().skip(NOT_NULL);
+        if let Some(at) = columns.position(|(_, kind, _)| *kind == Kind::Text) {
+            let direction = *choices.pick(&[Direction::Asc, Direction::Desc]);
+            let index = vec![(NOT_NULL + at, direction), (UNIQUE, direction)];
+            table.indexes.push(index);
+        }
+    }
+}
+
 /// Keys that a client schema may declare: any unique one, in any order.
 pub(crate) fn random_keys(choices: &mut Choices<'_>, case: &mut Case) {
     for table in &case.tables {

@@ -58,7 +58,7 @@ const INT8S: [&str; 9] = [
 ];
 /// Few, so that they meet; case pairs, LIKE's own characters, what sorts otherwise in UTF-16, what
 /// looks alike but is not, what changes its length in lower case.
-pub(crate) const TEXTS: [&str; 32] = [
+const TEXTS: [&str; 32] = [
     "",
     "a",
     "A",
@@ -209,14 +209,20 @@ impl Pools {
         ];
         let mut pools = kinds.map(|kind| (0..Self::SIZE).map(|_| kind.any(choices)).collect());
         if choices.chance(8) {
-            // Indexes hold only the beginning of the longer of these.
-            let length = *choices.pick(&[520, 520, 520, 16_000]);
+            // An index of two columns holds only the beginning of the longer of these.
+            let length = *choices.pick(&[520, 520, 17_000]);
             let texts: &mut Vec<String> = &mut pools[Kind::Text as usize];
             for text in texts.iter_mut().skip(1) {
                 *text = format!("{}{text}", "x".repeat(length));
             }
         }
         Self(pools)
+    }
+
+    /// Whether there are texts that an index holds only the beginning of.
+    pub(crate) fn are_long(&self) -> bool {
+        let texts = &self.0[Kind::Text as usize];
+        texts.iter().any(|text| text.len() > 1000)
     }
 
     /// A value of the type; `roomy` where it has to be unlike others.

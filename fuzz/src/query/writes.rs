@@ -25,12 +25,12 @@ pub(crate) fn random_steps(choices: &mut Choices<'_>, pools: &Pools, case: &Case
         ops: Vec::new(),
     };
     for at in 0..case.tables.len() {
-        for _ in 0..*choices.pick(&[8, 0, 4, 12, 12, 18]) {
+        for _ in 0..*choices.pick(&[8, 0, 4, 12, 12, 18, 30]) {
             writer.insert(choices, at);
         }
     }
     let mut steps = vec![Step::Commit(vec![std::mem::take(&mut writer.ops)])];
-    for _ in 0..*choices.pick(&[2, 1, 2, 3, 3, 3, 4, 4, 9]) {
+    for _ in 0..*choices.pick(&[2, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 9]) {
         if choices.chance(10) {
             let at = choices.below(case.tables.len());
             steps.push(Step::Index(at, random_index(choices, &case.tables[at])));

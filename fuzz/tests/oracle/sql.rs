@@ -34,13 +34,22 @@ fn truth(is: bool) -> String {
     if is { "TRUE" } else { "FALSE" }.into()
 }
 
+/// Longest text that a column may hold if no row of its table is to be too large for a page.
+const SHORT: usize = 60;
+
 /// Makes the tables; they go with the transaction.
 pub(crate) fn create(case: &Case) -> String {
     let mut sql = String::new();
+    // Most of the time a case takes went into making tables for what is too large for a page.
+    let text = if is_short(case) {
+        format!("varchar({SHORT}) COLLATE \"C\"")
+    } else {
+        "text COLLATE \"C\"".to_owned()
+    };
     for table in &case.tables {
         let columns = table.columns.iter().map(|(column, kind, nullable)| {
             let kind = match kind {
-                Kind::Text => "text COLLATE \"C\"",
+                Kind::Text => text.as_str(),
                 kind => kind.name(),
             };
             let null = if *nullable { "" } else { " NOT NULL" };
@@ -55,6 +64,14 @@ pub(crate) fn create(case: &Case) -> String {
         .unwrap();
     }
     sql
+}
+
+fn is_short(case: &Case) -> bool {
+    let rows = case.transactions().flatten().filter_map(|op| match op {
+        Op::Insert(_, row) | Op::Update(_, _, row) => Some(row),
+        Op::Delete(..) | Op::Truncate(_) => None,
+    });
+    rows.flatten().flatten().all(|text| text.len() <= SHORT)
 }
 
 /// One statement of a transaction.
