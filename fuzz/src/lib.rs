@@ -37,6 +37,7 @@ mod like;
 mod pgoutput;
 mod plan;
 mod protocol;
+pub mod query;
 mod recovery;
 mod reorder;
 mod row_record;
@@ -50,6 +51,7 @@ pub use like::like;
 pub use pgoutput::pgoutput;
 pub use plan::plan;
 pub use protocol::{cookie, init_payload, up};
+pub use query::query;
 pub use recovery::recovery;
 pub use row_record::row_record;
 
@@ -67,6 +69,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("like", like),
     ("pgoutput", pgoutput),
     ("plan", plan),
+    ("query", query),
     ("recovery", recovery),
     ("row_record", row_record),
     ("up", up),

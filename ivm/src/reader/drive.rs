@@ -14,11 +14,13 @@ use super::{Reader, Step, known_value, serves_partitions};
 use crate::Error;
 use crate::access::Path;
 use crate::check::Check;
+use crate::fuzzing::is_impatient;
 use crate::plan::node::{Node, NodeId, PartitionKey, Predicate};
 
-/// Rows that may be examined to find out whether a query has a selective side. Tests have small
-/// tables and shall see both outcomes.
-const DRIVE_ROWS: usize = if cfg!(test) { 12 } else { 2000 };
+/// Rows that may be examined to find out whether a query has a selective side.
+const DRIVE_ROWS: usize = 2000;
+/// The same for tests, which have small tables and shall see both outcomes.
+const IMPATIENT_DRIVE_ROWS: usize = 12;
 
 /// Rows found so far, each once.
 type Found = BTreeMap<RowId, Row>;
@@ -39,7 +41,11 @@ impl Reader<'_> {
         }
         let mut drive = Drive {
             reader: self,
-            left: DRIVE_ROWS,
+            left: if is_impatient() {
+                IMPATIENT_DRIVE_ROWS
+            } else {
+                DRIVE_ROWS
+            },
         };
         let mut found = Found::new();
         let complete = drive.by(node, &node.predicate, &mut found)?;

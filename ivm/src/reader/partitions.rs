@@ -9,11 +9,14 @@ use super::top::Top;
 use super::{Reader, Step, known_value, serves_partitions};
 use crate::Error;
 use crate::access::Path;
+use crate::fuzzing::is_impatient;
 use crate::plan::node::{Node, PartitionKey, Predicate};
 
 /// Rows examined along an order, beyond twice as many as are wanted, before it is tried to find the
-/// few that pass another way. Tests have small tables and shall see both outcomes.
-const PATIENCE: usize = if cfg!(test) { 4 } else { 1000 };
+/// few that pass another way.
+const PATIENCE: usize = 1000;
+/// The same for tests, which have small tables and shall see both outcomes.
+const LITTLE_PATIENCE: usize = 4;
 
 /// What reading along an index came to.
 enum Sorted {
@@ -103,7 +106,12 @@ impl Reader<'_> {
     ) -> Result<Vec<Row>, Error> {
         let read = |patience| self.first_sorted(node, path, partition, after, count, patience);
         let may_drive = !path.telling && !matches!(node.predicate, Predicate::Const(true));
-        let patience = count.saturating_mul(2).saturating_add(PATIENCE);
+        let beyond = if is_impatient() {
+            LITTLE_PATIENCE
+        } else {
+            PATIENCE
+        };
+        let patience = count.saturating_mul(2).saturating_add(beyond);
         let mut sorted = read(if may_drive { patience } else { usize::MAX })?;
         let mut top = Top::new(&node.order, count);
         if matches!(sorted, Sorted::Impatient) {
