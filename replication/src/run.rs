@@ -27,7 +27,8 @@ impl Prepared {
     /// PostgreSQL what is durable. Reconnects by itself, with growing pauses.
     ///
     /// # Errors
-    /// * `Resync`: the slot, the schema or the upstream is not the one the replica was copied from.
+    /// * `Resync`: the slot or the upstream is not the one the replica was copied from, or its schema
+    ///   changed in a way that cannot be followed.
     ///   Drop every handle on the replica, [`discard`](crate::discard) it and
     ///   [`prepare`](crate::prepare) anew.
     /// * `Config`: only the operator can mend it. What keeps it from connecting is not among these,

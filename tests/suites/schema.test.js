@@ -13,9 +13,10 @@ import {
   table,
 } from '@rocicorp/zero';
 import {connect} from '../harness/client.js';
-import {equal} from '../harness/compare.js';
+import {equal, same} from '../harness/compare.js';
 import {eventually} from '../harness/deadline.js';
 import {oracle} from '../harness/oracle.js';
+import {ProtocolClient} from '../harness/protocol.js';
 import {startWorld} from '../harness/world.js';
 import {openPermissions} from '../model/schema.js';
 
@@ -162,6 +163,54 @@ describe('schema changes', () => {
     await client.agrees('the transaction');
     client.stayed();
     assert.equal(await slots(), replica, 'the database was copied anew');
+  });
+
+  test('rows are sent again whole, to clients that are there and to one that comes back', async () => {
+    const say = from =>
+      new ProtocolClient(world.server.port, {
+        keys: {book: ['id']},
+        params: from && {
+          clientID: from.clientID,
+          clientGroupID: from.groupID,
+          baseCookie: from.cookie,
+        },
+        init: from
+          ? {desiredQueriesPatch: [], activeClients: [from.clientID]}
+          : {
+              desiredQueriesPatch: [{op: 'put', hash: 'all', ast: {table: 'book'}}],
+              clientSchema: {
+                tables: {
+                  book: {columns: {id: {type: 'number'}}, primaryKey: ['id']},
+                },
+              },
+            },
+      });
+    const held = client => [...client.table('book').values()].sort((a, b) => a.id - b.id);
+    const there = () => sql`select * from book order by id`;
+    const settled = (what, client) =>
+      eventually(
+        what,
+        async () => equal(held(client), await there()),
+        () => JSON.stringify([held(client)[0], client.messages.slice(-2)]).slice(0, 1500),
+      );
+    const [live, away] = [say(), say()];
+    await settled('all rows', live);
+    await settled('all rows', away);
+    away.close();
+    await sql`update book set title = 'while away' where id = 9`;
+    await sql`alter table book add column late int default 4`;
+    await sql`alter table book drop column hidden`;
+    await sql`delete from book where id = 10`;
+    await sql`update book set late = 5 where id = 11`;
+    await settled('the change', live);
+    const back = say(away);
+    back.rows = away.rows;
+    await settled('the change', back);
+    same(held(back), held(live), 'two ways to one state');
+    for (const client of [live, back]) {
+      client.clean();
+      client.close();
+    }
   });
 
   test('a client whose column is dropped is told, and nobody else', async () => {

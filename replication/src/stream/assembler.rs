@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kelvin_protocol::Version;
 use kelvin_storage::{Catalog, RowOp, SchemaChange, Table, TableId, Transaction};
 
-use super::evolution::{SeenColumns, Survey};
+use super::evolution::{Survey, Told};
 use super::pgoutput::{Message, Relation};
 use super::relation::{Held, Target, held, is_new};
 use super::survey::Marks;
@@ -55,7 +55,7 @@ pub(crate) struct StreamSchema {
     pub(crate) catalog: Arc<Catalog>,
     /// Number of the last survey that had a part in it.
     survey: u64,
-    seen: SeenColumns,
+    told: Told,
 }
 
 impl StreamSchema {
@@ -64,7 +64,7 @@ impl StreamSchema {
         Self {
             catalog,
             survey: 0,
-            seen: SeenColumns::new(),
+            told: Told::default(),
         }
     }
 }
@@ -141,6 +141,8 @@ impl Assembler {
     fn describe(&mut self, relation: Relation) -> Result<Assembled> {
         match Target::resolve(&relation, &self.schema.catalog) {
             Ok(target) => {
+                let begun = self.marks.as_ref().map_or(0, Marks::begun);
+                self.schema.told.described.insert(relation.oid, begun);
                 self.targets.insert(relation.oid, (relation, target));
                 Ok(Assembled::Described)
             }
@@ -158,7 +160,7 @@ impl Assembler {
     /// [`Error::Resync`] where that cannot be done without a new copy.
     pub(crate) fn interpret(&mut self, relation: Relation, survey: &Survey) -> Result<()> {
         if let Some(table) = held(&relation, &self.schema.catalog) {
-            let form = survey.form(table, &relation, &self.schema.seen);
+            let form = survey.form(table, &relation, &self.schema.told);
             let form = form.map_err(Error::Resync)?;
             let taken = self.schema.catalog.table(&form.table.name);
             if taken.is_some_and(|other| other.id != table.id) {
@@ -167,8 +169,9 @@ impl Assembler {
             }
             let columns = table.columns.iter().chain(&form.table.columns);
             let highest = columns.map(|column| column.attnum).max().unwrap_or(0);
-            let seen = self.schema.seen.entry(relation.oid).or_insert(highest);
+            let seen = self.schema.told.seen.entry(relation.oid).or_insert(highest);
             *seen = highest.max(*seen);
+            self.schema.told.described.remove(&relation.oid);
             self.change(vec![SchemaChange::AlterTable(form)])?;
         }
         self.schema.survey = self.schema.survey.max(survey.number);
@@ -187,11 +190,12 @@ impl Assembler {
         if survey.number <= self.schema.survey {
             return Ok(());
         }
-        let changes = survey.changes(&self.schema.catalog, &self.schema.seen);
+        let changes = survey.changes(&self.schema.catalog, &self.schema.told);
         self.change(changes.map_err(Error::Resync)?)?;
         self.schema.survey = survey.number;
         let heaps = survey.discovery.heaps.iter();
         self.schema
+            .told
             .seen
             .extend(heaps.map(|(oid, heap)| (*oid, heap.columns)));
         // Tables are described anew before their next change if their columns are others now. What

@@ -24,9 +24,15 @@ pub(crate) struct Known {
 /// By `pg_class.oid`, what is known of tables.
 pub(crate) type KnownTables = HashMap<u32, Known>;
 
-/// By `pg_class.oid`, the highest `attnum` a table had at a place of the stream, where it was higher
-/// than is known otherwise.
-pub(crate) type SeenColumns = HashMap<u32, i16>;
+/// What the stream has told of tables, by `pg_class.oid`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    /// The highest `attnum` a table had, where it was higher than is known otherwise.
+    pub(crate) seen: HashMap<u32, i16>,
+    /// Tables whose last description was that of the form they are held in, with the number of surveys
+    /// begun until then.
+    pub(crate) described: HashMap<u32, u64>,
+}
 
 /// What `discovery` teaches about its tables, all of which the replica holds in the same form.
 pub(crate) fn known(discovery: &Discovery) -> KnownTables {
@@ -45,6 +51,8 @@ pub(crate) struct Survey {
     pub(crate) discovery: Discovery,
     /// What was known before.
     pub(crate) known: KnownTables,
+    /// Number of the survey it is known from.
+    pub(crate) calm: u64,
     /// Schemas whose tables kelvin itself needs.
     pub(crate) internal: [String; 2],
 }
@@ -62,11 +70,7 @@ impl Survey {
     ///
     /// # Errors
     /// Why only a new copy can.
-    pub(crate) fn changes(
-        &self,
-        held: &Catalog,
-        seen: &SeenColumns,
-    ) -> Result<Vec<SchemaChange>, Reason> {
+    pub(crate) fn changes(&self, held: &Catalog, told: &Told) -> Result<Vec<SchemaChange>, Reason> {
         let (mut drops, mut alterations) = (Vec::new(), Vec::new());
         for table in held.tables() {
             let Some(now) = self.table(table.oid) else {
@@ -76,7 +80,7 @@ impl Survey {
                 drops.push(SchemaChange::DropTable(table.id));
                 continue;
             };
-            let fills = self.fills(table, now, seen)?;
+            let fills = self.fills(table, now, told)?;
             let now = Table {
                 id: table.id,
                 ..now.clone()
@@ -107,7 +111,7 @@ impl Survey {
         &self,
         held: &Table,
         relation: &Relation,
-        seen: &SeenColumns,
+        told: &Told,
     ) -> Result<Alteration, Reason> {
         let name = client_name(&relation.schema, &relation.name);
         let reason = |what: &str| format!("{what} of table {:?} changed", held.name);
@@ -115,7 +119,7 @@ impl Survey {
         if name != held.name && name != now.name {
             return Err(reason("the name"));
         }
-        let mut fills = self.fills(held, now, seen)?;
+        let mut fills = self.fills(held, now, told)?;
         let mut columns: Vec<Column> = Vec::with_capacity(relation.columns.len());
         for there in &relation.columns {
             let is = |column: &&Column| is_described(column, there);
@@ -150,12 +154,7 @@ impl Survey {
     ///
     /// # Errors
     /// Why `now` does not continue `held`, or the reason why the values cannot be told.
-    fn fills(
-        &self,
-        held: &Table,
-        now: &Table,
-        seen: &SeenColumns,
-    ) -> Result<Vec<(i16, Value)>, Reason> {
+    fn fills(&self, held: &Table, now: &Table, told: &Told) -> Result<Vec<(i16, Value)>, Reason> {
         let reason = |what: &str| format!("{what} of table {:?} changed", held.name);
         for column in &held.columns {
             let same = now.columns.iter().find(|it| it.attnum == column.attnum);
@@ -170,8 +169,18 @@ impl Survey {
         if attnums(held, &held.key) != attnums(now, &now.key) {
             return Err(reason("the key"));
         }
-        let seen = seen.get(&now.oid).copied().unwrap_or(0);
+        let seen = told.seen.get(&now.oid).copied().unwrap_or(0);
         let is_new = |column: &&Column| !held.columns.iter().any(|it| it.attnum == column.attnum);
+        let is_gone = |column: &Column| !now.columns.iter().any(|it| it.attnum == column.attnum);
+        // A column may have been dropped, another one added under its name, and that one renamed. A
+        // description in between looks as if nothing had happened, unless a survey since then shows
+        // that nothing had.
+        let described = told.described.get(&now.oid);
+        let doubtful = described.is_some_and(|begun| *begun >= self.calm);
+        if doubtful && held.columns.iter().any(is_gone) && now.columns.iter().any(|it| is_new(&it))
+        {
+            return Err(reason("the columns"));
+        }
         let mut fills = Vec::new();
         for column in now.columns.iter().filter(is_new) {
             let fill = self.fill(now.oid, column, seen);

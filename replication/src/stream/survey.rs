@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_postgres::{Client, IsolationLevel};
 
@@ -26,9 +27,9 @@ pub(crate) struct Surveyor {
     internal: [String; 2],
     marks: Marks,
     client: Option<Client>,
-    /// Surveys made.
-    count: u64,
     known: KnownTables,
+    /// Number of the survey it is known from; zero for what was known at first.
+    calm: u64,
     announced: VecDeque<Arc<Survey>>,
 }
 
@@ -38,6 +39,8 @@ pub(crate) struct Marks {
     prefix: String,
     /// Tells marks of this process from those of others.
     nonce: u64,
+    /// Surveys begun.
+    begun: Arc<AtomicU64>,
 }
 
 impl Marks {
@@ -46,7 +49,13 @@ impl Marks {
         Self {
             prefix: format!("kelvin/{}/schema", options.shard().schema()),
             nonce: RandomState::new().build_hasher().finish(),
+            begun: Arc::default(),
         }
+    }
+
+    /// How many surveys were begun so far, which is the number of the last.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
     }
 
     fn content(&self, number: u64) -> String {
@@ -78,8 +87,8 @@ impl Surveyor {
             internal: [options.app_id.clone(), options.shard().schema()],
             marks: Marks::new(options),
             client: None,
-            count: 0,
             known,
+            calm: 0,
             announced: VecDeque::new(),
         }
     }
@@ -100,6 +109,9 @@ impl Surveyor {
                 fresh
             }
         };
+        // INVARIANT: counted before the snapshot is taken, so that a description that came at a lower
+        // count is older than the snapshot.
+        let number = self.marks.begun.fetch_add(1, Ordering::SeqCst) + 1;
         // One snapshot for all queries, so that a change is seen whole or not at all.
         let transaction = client
             .build_transaction()
@@ -110,11 +122,11 @@ impl Surveyor {
         let discovery = discover(&transaction, &self.publications, self.version).await?;
         transaction.commit().await?;
         self.client = Some(client);
-        self.count += 1;
         Ok(Arc::new(Survey {
-            number: self.count,
+            number,
             discovery,
             known: self.known.clone(),
+            calm: self.calm,
             internal: self.internal.clone(),
         }))
     }
@@ -122,6 +134,7 @@ impl Surveyor {
     /// The replica holds every table in the form it has in `survey`.
     pub(crate) fn learn(&mut self, survey: &Survey) {
         self.known = known(&survey.discovery);
+        self.calm = survey.number;
     }
 
     /// Puts a mark into the stream: what is found there behind it was written with the schema of the

@@ -17,7 +17,7 @@ const FOLLOWED: &[&str] = &[
     "ALTER TABLE t ADD n timestamptz NOT NULL DEFAULT now()",
     "ALTER TABLE t ADD n jsonb DEFAULT '{\"a\": [1]}', ADD m text[] DEFAULT '{x,\"y,z\"}', ADD o \
      numeric DEFAULT 1.5, ADD p date DEFAULT '1969-07-20', ADD q boolean DEFAULT true",
-    "INSERT INTO t VALUES (2, 'b'); ALTER TABLE t ADD n int; INSERT INTO t VALUES (3, 'c', 4); \
+    "ALTER TABLE t ADD n int; INSERT INTO t VALUES (3, 'c', 'd', 4); \
      ALTER TABLE t DROP title; INSERT INTO t VALUES (5, 6); UPDATE t SET n = 0 WHERE id = 1",
     "ALTER TABLE t ADD n int DEFAULT 1 | ALTER TABLE t ADD m int DEFAULT 2 | UPDATE t SET n = 3",
     "ALTER TABLE t DROP title; INSERT INTO t VALUES (2)",
@@ -110,6 +110,8 @@ const CHANGES: &[&str] = &[
     "ALTER TABLE t ADD n int; INSERT INTO t VALUES (2, 'b', 3); ALTER TABLE t DROP n, ADD n int",
     "ALTER TABLE t RENAME title TO name; ALTER TABLE t ADD title text; INSERT INTO t VALUES (2)",
     "ALTER TABLE t ADD n int; INSERT INTO t VALUES (2); ALTER TABLE t RENAME n TO m",
+    "ALTER TABLE t DROP title; ALTER TABLE t ADD title text; INSERT INTO t VALUES (2, 'b'); \
+     ALTER TABLE t RENAME title TO name; INSERT INTO t VALUES (3)",
     "ALTER TABLE t ALTER title TYPE varchar(9)",
     "ALTER TABLE keyless RENAME TO t2; DROP TABLE t; ALTER TABLE t2 RENAME TO t; \
      ALTER TABLE t ADD PRIMARY KEY (x)",
