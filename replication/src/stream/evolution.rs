@@ -171,14 +171,17 @@ impl Survey {
         }
         let seen = told.seen.get(&now.oid).copied().unwrap_or(0);
         let is_new = |column: &&Column| !held.columns.iter().any(|it| it.attnum == column.attnum);
-        let is_gone = |column: &Column| !now.columns.iter().any(|it| it.attnum == column.attnum);
+        let is_gone = |column: &&Column| !now.columns.iter().any(|it| it.attnum == column.attnum);
         // A column may have been dropped, another one added under its name, and that one renamed. A
         // description in between looks as if nothing had happened, unless a survey since then shows
-        // that nothing had.
+        // that nothing had. Types that turn into each other without a rewrite are alike for clients.
         let described = told.described.get(&now.oid);
         let doubtful = described.is_some_and(|begun| *begun >= self.calm);
-        if doubtful && held.columns.iter().any(is_gone) && now.columns.iter().any(|it| is_new(&it))
-        {
+        let mistaken = |gone: &Column| {
+            let mut new = now.columns.iter().filter(is_new);
+            new.any(|column| column.value_type == gone.value_type)
+        };
+        if doubtful && held.columns.iter().filter(is_gone).any(mistaken) {
             return Err(reason("the columns"));
         }
         let mut fills = Vec::new();
