@@ -9,7 +9,7 @@ use kelvin_storage::{Catalog, Column, Table, Transaction};
 
 use crate::copy::{Format, Rows};
 use crate::decode::Decoder;
-use crate::stream::{Assembled, Assembler};
+use crate::stream::{Assembled, Assembler, StreamSchema};
 use crate::wire::{Channel, Inbound, ReplicationConnection, authenticate};
 use crate::{Address, Error, Result};
 
@@ -23,7 +23,7 @@ impl Stream {
     /// A stream of changes of these tables.
     #[must_use]
     pub fn new(catalog: Arc<Catalog>) -> Self {
-        Self(Assembler::new(catalog))
+        Self(Assembler::new(StreamSchema::new(catalog), None))
     }
 
     /// Takes in one message; gives the transaction it completes.

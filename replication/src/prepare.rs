@@ -13,6 +13,7 @@ use crate::options::Options;
 use crate::preflight::{self, Upstream};
 use crate::progress::Progress;
 use crate::quote::literal;
+use crate::stream::{KnownTables, known};
 use crate::upstream::{self, RegisteredReplica};
 use crate::wire::{CreatedSlot, ReplicationConnection};
 use crate::{Address, Error, Result, sql};
@@ -35,6 +36,8 @@ pub struct Prepared {
     pub(crate) slot: String,
     pub(crate) system_identifier: String,
     pub(crate) facts: preflight::Facts,
+    /// Of the tables as the replica holds them.
+    pub(crate) known: KnownTables,
 }
 
 /// Checks the server, creates what is missing in the upstream, and opens the replica there is, or
@@ -49,9 +52,9 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
     upstream::ensure_replica_identities(&upstream.client, &publications).await?;
     let replica = match open(options).await? {
         None => None,
-        Some(replica) => match unfit(&upstream, &replica, &publications).await? {
-            None => Some(replica),
-            Some(reason) if options.auto_reset => {
+        Some(replica) => match fitness(&upstream, &replica, &publications).await? {
+            Ok(known) => Some((replica, known)),
+            Err(reason) if options.auto_reset => {
                 tracing::warn!(
                     reason,
                     "the replica does not continue the upstream: copying anew"
@@ -59,16 +62,16 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
                 remember(options, &replica)?;
                 None
             }
-            Some(reason) => return Err(Error::Resync(reason)),
+            Err(reason) => return Err(Error::Resync(reason)),
         },
     };
-    let replica = match replica {
-        Some(replica) => {
+    let (replica, known) = match replica {
+        Some((replica, known)) => {
             tracing::info!(
                 version = replica.watermark(),
                 "continuing with the replica there is"
             );
-            replica
+            (replica, known)
         }
         None => copy(options, &mut upstream, &publications, progress).await?,
     };
@@ -81,6 +84,7 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
         slot: identity.slot,
         system_identifier: identity.system_identifier,
         facts: upstream.facts,
+        known,
     })
 }
 
@@ -152,28 +156,28 @@ async fn open(options: &Options) -> Result<Option<Replica>> {
     }
 }
 
-/// Why a replica does not continue the upstream, if it does not.
-async fn unfit(
+/// What is known of the tables of a replica that continues the upstream, or why it does not.
+async fn fitness(
     upstream: &Upstream,
     replica: &Replica,
     publications: &[String],
-) -> Result<Option<String>> {
+) -> Result<std::result::Result<KnownTables, String>> {
     let identity = replica.identity();
     if identity.system_identifier != upstream.system.system_identifier {
-        return Ok(Some("it was copied from another PostgreSQL cluster".into()));
+        return Ok(Err("it was copied from another PostgreSQL cluster".into()));
     }
     if replica.watermark() > upstream.system.flushed {
-        return Ok(Some(
-            "PostgreSQL has gone back in time, as after a restore".into(),
+        return Ok(Err(
+            "PostgreSQL has gone back in time, as after a restore".into()
         ));
     }
     if identity.publications != publications {
-        return Ok(Some("the list of publications has changed".into()));
+        return Ok(Err("the list of publications has changed".into()));
     }
     match upstream::slot_state(&upstream.client, &identity.slot).await? {
-        None => return Ok(Some(format!("slot {:?} is gone", identity.slot))),
+        None => return Ok(Err(format!("slot {:?} is gone", identity.slot))),
         Some(slot) if slot.lost => {
-            return Ok(Some(format!(
+            return Ok(Err(format!(
                 "slot {:?} has lost WAL it needs",
                 identity.slot
             )));
@@ -182,9 +186,9 @@ async fn unfit(
     }
     let now = discover(&upstream.client, publications, upstream.facts.version).await?;
     Ok(match difference(replica, &now) {
-        Some(SchemaDifference::Structure(reason)) => Some(reason),
+        Some(SchemaDifference::Structure(reason)) => Err(reason),
         // The schema watch adds indexes.
-        Some(SchemaDifference::Indexes(_)) | None => None,
+        Some(SchemaDifference::Indexes(_)) | None => Ok(known(&now)),
     })
 }
 
@@ -208,7 +212,7 @@ async fn copy(
     upstream: &mut Upstream,
     publications: &[String],
     progress: Arc<dyn Progress>,
-) -> Result<Replica> {
+) -> Result<(Replica, KnownTables)> {
     let shard = options.shard();
     let mut lineage = match Lineage::read(&options.replica_dir) {
         Some(lineage) => lineage.continued(&upstream.system),
@@ -237,9 +241,9 @@ async fn copy(
             created: &created,
             lineage: &lineage,
         };
-        let replica = copy.run(&progress).await?;
+        let copied = copy.run(&progress).await?;
         copy.announce().await?;
-        Ok(replica)
+        Ok(copied)
     };
     let outcome = work.await;
     // The exported snapshot lived as long as this connection was idle.
@@ -297,7 +301,7 @@ struct SnapshotCopy<'a> {
 }
 
 impl SnapshotCopy<'_> {
-    async fn run(&self, progress: &Arc<dyn Progress>) -> Result<Replica> {
+    async fn run(&self, progress: &Arc<dyn Progress>) -> Result<(Replica, KnownTables)> {
         let discovery = self.discover().await?;
         warn_of_unsynced(&discovery);
         tracing::info!(
@@ -312,7 +316,8 @@ impl SnapshotCopy<'_> {
         let loader =
             crate::copy::copy(options, address, snapshot, &discovery, loader, progress).await?;
         tracing::info!("sorting what was copied");
-        self.finish(loader, discovery.row_filters()).await
+        let replica = self.finish(loader, discovery.row_filters()).await?;
+        Ok((replica, known(&discovery)))
     }
 
     /// The schema as of the snapshot.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kelvin_protocol::Version;
 use kelvin_storage::IndexBuilder;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +13,7 @@ use crate::preflight::{REPLICATOR_NAME, explain};
 use crate::prepare::{Prepared, blocking};
 use crate::stream::{
     Applier, Assembler, Backoff, Durability, Feedback, QueueSender, SchemaWatch, Session, Severity,
+    StreamSchema, Surveyor,
 };
 use crate::wire::{CopyBoth, ReplicationConnection};
 use crate::{CommitListener, Error, ErrorKind, Result, sql, upstream};
@@ -26,7 +27,8 @@ impl Prepared {
     /// PostgreSQL what is durable. Reconnects by itself, with growing pauses.
     ///
     /// # Errors
-    /// * `Resync`: the slot, the schema or the upstream is not the one the replica was copied from.
+    /// * `Resync`: the slot or the upstream is not the one the replica was copied from, or its schema
+    ///   changed in a way that cannot be followed.
     ///   Drop every handle on the replica, [`discard`](crate::discard) it and
     ///   [`prepare`](crate::prepare) anew.
     /// * `Config`: only the operator can mend it. What keeps it from connecting is not among these,
@@ -42,11 +44,17 @@ impl Prepared {
         let mark = durability.mark();
         let mut applier = Applier::start(&self.options, self.replica.clone(), listener, mark)?;
         let described = Arc::new(Notify::new());
+        let surveyor = Surveyor::new(
+            &self.options,
+            self.address.clone(),
+            self.publications.clone(),
+            self.facts.version,
+            self.known.clone(),
+        );
+        let surveyor = Arc::new(Mutex::new(surveyor));
         let watch = SchemaWatch {
             interval: self.options.schema_interval,
-            address: self.address.clone(),
-            publications: self.publications.clone(),
-            version: self.facts.version,
+            surveyor: Arc::clone(&surveyor),
             replica: self.replica.clone(),
             indexes: IndexBuilder::start(self.replica.clone())?,
             described: Arc::clone(&described),
@@ -54,6 +62,7 @@ impl Prepared {
         let queue = applier.queue();
         let follower = Follower {
             prepared: Arc::new(self),
+            surveyor,
             described,
             shutdown,
             queue,
@@ -75,6 +84,7 @@ impl Prepared {
 /// Keeps a session going.
 struct Follower {
     prepared: Arc<Prepared>,
+    surveyor: Arc<Mutex<Surveyor>>,
     described: Arc<Notify>,
     shutdown: CancellationToken,
     queue: QueueSender,
@@ -85,9 +95,10 @@ impl Follower {
     async fn follow(self) -> Result<()> {
         let mut feedback = Feedback::new(*self.durable.borrow());
         let mut backoff = Backoff::default();
+        let mut schema = StreamSchema::new(self.prepared.replica.catalog());
         loop {
             let ended = tokio::select! {
-                ended = self.session(&mut feedback, &mut backoff) => ended,
+                ended = self.session(&mut feedback, &mut schema, &mut backoff) => ended,
                 () = self.shutdown.cancelled() => return Ok(()),
             };
             let Err(error) = ended else { return Ok(()) };
@@ -104,14 +115,21 @@ impl Follower {
     }
 
     /// Connects and streams until something fails.
-    async fn session(&self, feedback: &mut Feedback, backoff: &mut Backoff) -> Result<()> {
+    async fn session(
+        &self,
+        feedback: &mut Feedback,
+        schema: &mut StreamSchema,
+        backoff: &mut Backoff,
+    ) -> Result<()> {
         let prepared = &self.prepared;
         let stream = self.connect(feedback).await.map_err(mendable)?;
         let timeout = prepared.facts.wal_sender_timeout;
         let watchdog = (!timeout.is_zero()).then(|| timeout * 2);
         let session = Session {
             stream,
-            assembler: Assembler::new(prepared.replica.catalog()),
+            assembler: Assembler::new(schema.clone(), Some(self.surveyor.lock().await.marks())),
+            schema,
+            surveyor: Arc::clone(&self.surveyor),
             feedback,
             backoff,
             queue: self.queue.clone(),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! prepare (check upstream, open or copy the replica)
-//!   └► generation: engine, groups, replication stream ── lost slot, changed schema ──┐
+//!   └► generation: engine, groups, replication stream ── lost slot, other schema ────┐
 //!         ▲  ▲                                    └─ full or failing disk ─┐         │
 //!         │  └──── open again, all clients reconnect ◄─────────────────────┘         │
 //!         └───────────── copy anew, all clients reconnect ◄──────────────────────────┘

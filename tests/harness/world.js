@@ -45,10 +45,12 @@ export async function modelDatabase(cluster, name, permissions = undefined) {
  * @param {Record<string, string>} [options.env] further variables of the sync server
  * @param {unknown} [options.permissions] compiled permissions instead of open ones
  * @param {Omit<Parameters<typeof startApi>[0], 'sql'>} [options.app]
+ * @param {string} [options.tables] SQL that makes further tables
  */
-export async function startWorld({env = {}, permissions, app} = {}) {
+export async function startWorld({env = {}, permissions, app, tables} = {}) {
   const cluster = await Cluster.start();
   const sql = await modelDatabase(cluster, 'model', permissions);
+  if (tables) await sql.unsafe(tables);
   const api = app && (await startApi({sql, ...app}));
   const server = new SyncServer(cluster.url('model'), {
     ZERO_APP_PUBLICATIONS: PUBLICATION,

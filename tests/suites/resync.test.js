@@ -1,4 +1,4 @@
-// What makes a server copy the database anew while it runs: a changed schema, a slot that is gone.
+// What makes a server copy the database anew while it runs: a new table, a slot that is gone.
 // The process stays, and clients that start afresh find everything.
 
 import {strict as assert} from 'node:assert';

@@ -13,7 +13,7 @@ use crate::check::Check;
 use crate::plan::draft::{Draft, Filter, Link};
 
 /// Version of the form; part of the hash.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 
 /// Hash of a draft's canonical form.
 ///
@@ -138,9 +138,25 @@ impl Form {
         }
     }
 
+    /// A table by name and form: a plan for one form of a table must not be taken for one of another.
+    fn table(&mut self, table: &Table) {
+        self.text(&table.name);
+        self.number(table.columns.len());
+        for column in &table.columns {
+            self.text(&column.name);
+            self.0.extend_from_slice(&column.attnum.to_be_bytes());
+            self.0.extend_from_slice(&column.type_oid.to_be_bytes());
+            self.text(&column.upstream_type);
+            self.tag(u8::from(column.not_null));
+        }
+        for key in std::iter::once(&table.key).chain(&table.unique_keys) {
+            self.columns(Some(table), key);
+        }
+    }
+
     fn draft(&mut self, draft: &Draft) {
         let owner = Some(&*draft.table);
-        self.text(&draft.table.name);
+        self.table(&draft.table);
         self.columns(owner, &draft.key);
         match draft.limit {
             None => self.tag(0),

@@ -1,5 +1,7 @@
 //! Decides what of a published table is held, by which key, with which indexes.
 
+use std::collections::HashMap;
+
 use kelvin_protocol::{Direction, ValueType};
 use kelvin_storage::{Catalog, Column, Index, IndexId, Table, TableId, UnsyncedTable};
 
@@ -11,14 +13,17 @@ use crate::quote::{identifier, qualified};
 /// Builds the catalog. Tables are numbered from 1 by schema and name.
 pub(super) fn build(published: Vec<Published>) -> Discovery {
     let (mut tables, mut sources, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
+    let mut heaps = HashMap::new();
     for table in published {
         let (source, oid) = (table.source.clone(), table.oid);
+        let heap = table.heap.clone();
         let name = client_name(&table.schema, &table.name);
         match hold(table, &name) {
             Ok(mut table) => {
                 table.id = TableId(u32::try_from(tables.len()).unwrap_or(u32::MAX - 1) + 1);
                 tables.push(table);
                 sources.push(source);
+                heaps.insert(oid, heap);
             }
             Err(why) => left_out.push(LeftOut { oid, name, why }),
         }
@@ -31,6 +36,7 @@ pub(super) fn build(published: Vec<Published>) -> Discovery {
         catalog: Catalog::new(tables, unsynced.collect()),
         sources,
         left_out,
+        heaps,
     }
 }
 
@@ -254,7 +260,7 @@ fn secondary(indexes: Vec<Mirrored>, key: &[usize]) -> Vec<Index> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Source;
+    use super::super::{Heap, Source};
     use super::*;
     use crate::decode::ElementKind;
 
@@ -271,6 +277,7 @@ mod tests {
             },
             not_null,
             generated: false,
+            missing: None,
         }
     }
 
@@ -292,6 +299,7 @@ mod tests {
             schema: "public".into(),
             name: "t".into(),
             identity: identity.into(),
+            heap: Heap::default(),
             columns: vec![
                 column("a", 1, "int4", true),
                 column("b", 2, "text", true),

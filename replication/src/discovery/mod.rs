@@ -5,7 +5,7 @@ mod compare;
 mod read;
 mod selection;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use kelvin_storage::Catalog;
 use tokio_postgres::GenericClient;
@@ -24,6 +24,22 @@ pub(crate) struct Discovery {
     pub(crate) sources: Vec<Source>,
     /// The tables that are not held.
     pub(crate) left_out: Vec<LeftOut>,
+    /// By `pg_class.oid`, how the tables of the catalog are stored.
+    pub(crate) heaps: HashMap<u32, Heap>,
+}
+
+/// What tells where the values in a table's columns come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Heap {
+    /// `relnatts`: the highest `attnum` that was ever given.
+    pub(crate) columns: i16,
+    /// `relfilenode`: another one after every rewrite; zero where there is no file, as of a
+    /// partitioned table.
+    pub(crate) filenode: u32,
+    /// The `attnum`s of the columns there are, published or not.
+    pub(crate) live: Vec<i16>,
+    /// By `attnum`, what rows older than the column have in it, as text.
+    pub(crate) missing: Vec<(i16, String)>,
 }
 
 /// A published table that is not held.

@@ -7,7 +7,7 @@ use tokio_postgres::{GenericClient, Row};
 use crate::Result;
 use crate::advice::Advice;
 use crate::decode::ElementKind;
-use crate::discovery::{Selection, Source};
+use crate::discovery::{Heap, Selection, Source};
 
 /// First version whose `pg_publication_tables` lists generated columns only where they are
 /// published.
@@ -24,6 +24,7 @@ pub(super) struct Published {
     pub(super) columns: Vec<PublishedColumn>,
     pub(super) indexes: Vec<PublishedIndex>,
     pub(super) source: Source,
+    pub(super) heap: Heap,
 }
 
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(super) struct PublishedColumn {
     pub(super) kind: ElementKind,
     pub(super) not_null: bool,
     pub(super) generated: bool,
+    /// What rows older than the column have in it, as text.
+    pub(super) missing: Option<String>,
 }
 
 #[derive(Debug)]
@@ -57,7 +60,8 @@ const TABLES: [&str; 2] = [
            p.attnames::text[], p.rowfilter, p.pubname::text,
            coalesce(CASE WHEN c.relkind = 'r' THEN pg_relation_size(c.oid) END, 0)
              / current_setting('block_size')::bigint,
-           coalesce(pg_table_size(c.oid), 0), greatest(c.reltuples, 0)::bigint
+           coalesce(pg_table_size(c.oid), 0), greatest(c.reltuples, 0)::bigint,
+           c.relnatts, c.relfilenode
     FROM ",
     " p
     JOIN pg_namespace n ON n.nspname = p.schemaname
@@ -68,7 +72,8 @@ const TABLES: [&str; 2] = [
 
 const COLUMNS: &str = "
     SELECT a.attrelid, a.attname, a.attnum, t.oid, t.typname, t.typtype::text,
-           e.typname, greatest(a.attndims::int, 1), a.attnotnull, a.attgenerated <> ''
+           e.typname, greatest(a.attndims::int, 1), a.attnotnull, a.attgenerated <> '',
+           CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END
     FROM pg_attribute a
     JOIN pg_type t ON t.oid = a.atttypid
     LEFT JOIN pg_type e ON e.typarray = t.oid
@@ -100,6 +105,14 @@ pub(super) async fn published(
         .into_values()
         .map(|(mut table, names)| {
             table.columns = columns.remove(&table.oid).unwrap_or_default();
+            for column in &mut table.columns {
+                table.heap.live.push(column.attnum);
+                let missing = column.missing.take();
+                table
+                    .heap
+                    .missing
+                    .extend(missing.map(|text| (column.attnum, text)));
+            }
             table
                 .columns
                 .retain(|column| names.contains(&column.name) && (trusted || !column.generated));
@@ -166,6 +179,11 @@ fn table(row: &Row) -> Result<(Published, Vec<String>)> {
             bytes: count(9)?,
             rows: count(10)?,
         },
+        heap: Heap {
+            columns: row.try_get(11)?,
+            filenode: row.try_get(12)?,
+            ..Heap::default()
+        },
     };
     let names: Option<Vec<String>> = row.try_get(5)?;
     Ok((table, names.unwrap_or_default()))
@@ -194,6 +212,7 @@ async fn columns(
             kind,
             not_null: row.try_get(8)?,
             generated: row.try_get(9)?,
+            missing: row.try_get(10)?,
         };
         columns.entry(row.try_get(0)?).or_default().push(column);
     }

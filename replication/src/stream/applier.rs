@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kelvin_storage::{Replica, Transaction};
+use kelvin_storage::{Replica, RowOp, Transaction};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,7 @@ impl Applier {
             listener,
             mark,
             transactions,
+            waiting: None,
             stop: stop.clone(),
             started: Instant::now(),
         };
@@ -97,6 +98,8 @@ struct Worker {
     listener: Arc<dyn CommitListener>,
     mark: AppliedMark,
     transactions: Receiver<Queued>,
+    /// A transaction that could not join the last batch.
+    waiting: Option<Queued>,
     stop: CancellationToken,
     started: Instant,
 }
@@ -123,6 +126,11 @@ impl Worker {
     }
 
     async fn next(&mut self, upkeep: Instant) -> Work {
+        if !self.stop.is_cancelled()
+            && let Some(queued) = self.waiting.take()
+        {
+            return Work::Transaction(queued);
+        }
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Work::Stop,
@@ -139,11 +147,16 @@ impl Worker {
         let mut operations = 0;
         let mut next = Some(first);
         while let Some(queued) = next {
+            let alone = changes_schema(&queued.transaction);
+            if alone && !batch.is_empty() {
+                self.waiting = Some(queued);
+                break;
+            }
             operations += queued.transaction.ops.len();
             let (transaction, share) = queued.into_parts();
             batch.push(transaction);
             shares.push(share);
-            let full = batch.len() >= BATCH_TRANSACTIONS || operations >= BATCH_OPERATIONS;
+            let full = alone || batch.len() >= BATCH_TRANSACTIONS || operations >= BATCH_OPERATIONS;
             next = if full {
                 None
             } else {
@@ -157,4 +170,10 @@ impl Worker {
         self.listener.committed(applied);
         Ok(())
     }
+}
+
+/// Whether a transaction has to be applied by itself.
+fn changes_schema(transaction: &Transaction) -> bool {
+    let mut ops = transaction.ops.iter();
+    ops.any(|op| matches!(op, RowOp::Schema(_)))
 }

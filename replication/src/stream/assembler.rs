@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kelvin_protocol::Version;
-use kelvin_storage::{Catalog, RowOp, Transaction};
+use kelvin_storage::{Catalog, RowOp, SchemaChange, Table, TableId, Transaction};
 
+use super::evolution::{Survey, Told};
 use super::pgoutput::{Message, Relation};
-use super::relation::{Held, Target, is_new};
+use super::relation::{Held, Target, held, is_new};
+use super::survey::Marks;
 use crate::{Error, Result};
 
 /// Estimated bytes an operation takes beside its values.
@@ -21,6 +23,11 @@ pub(crate) enum Assembled {
     Nothing,
     /// A table was described; its schema may have changed.
     Described,
+    /// A table was described that is held in another form: to be [interpreted](Assembler::interpret)
+    /// with the help of a survey before the stream goes on.
+    Unclear(Relation),
+    /// The schema was surveyed; to be [adopted](Assembler::adopt) before the stream goes on.
+    Marked(u64),
     /// A transaction is complete.
     Transaction {
         transaction: Transaction,
@@ -36,9 +43,30 @@ pub(crate) enum Assembled {
 
 /// Decodes one stream. What it knows of tables and of an open transaction ends with the stream.
 pub(crate) struct Assembler {
-    catalog: Arc<Catalog>,
-    targets: HashMap<u32, Target>,
+    schema: StreamSchema,
+    marks: Option<Marks>,
+    targets: HashMap<u32, (Relation, Target)>,
     open: Option<Open>,
+}
+
+/// The schema at a place of the stream. The replica may still be behind it.
+#[derive(Clone)]
+pub(crate) struct StreamSchema {
+    pub(crate) catalog: Arc<Catalog>,
+    /// Number of the last survey that had a part in it.
+    survey: u64,
+    told: Told,
+}
+
+impl StreamSchema {
+    /// That of a replica which stands where the stream begins.
+    pub(crate) fn new(catalog: Arc<Catalog>) -> Self {
+        Self {
+            catalog,
+            survey: 0,
+            told: Told::default(),
+        }
+    }
 }
 
 struct Open {
@@ -48,12 +76,20 @@ struct Open {
 }
 
 impl Assembler {
-    pub(crate) fn new(catalog: Arc<Catalog>) -> Self {
+    /// An assembler for a stream that begins with this schema. Without `marks` it takes no notice of
+    /// surveys.
+    pub(crate) fn new(schema: StreamSchema, marks: Option<Marks>) -> Self {
         Self {
-            catalog,
+            schema,
+            marks,
             targets: HashMap::new(),
             open: None,
         }
+    }
+
+    /// The schema after the last message.
+    pub(crate) fn schema(&self) -> &StreamSchema {
+        &self.schema
     }
 
     /// Whether a transaction has begun and not ended.
@@ -82,36 +118,133 @@ impl Assembler {
                 commit_lsn,
                 end_lsn,
             } => return self.commit(commit_lsn, end_lsn),
-            Message::Relation(relation) => {
-                self.describe(&relation)?;
-                return Ok(Assembled::Described);
+            Message::Relation(relation) => return self.describe(relation),
+            Message::Logical { prefix, content } => {
+                let marks = self.marks.as_ref();
+                if let Some(number) = marks.and_then(|marks| marks.number(&prefix, &content)) {
+                    return Ok(Assembled::Marked(number));
+                }
             }
             Message::Insert { oid, new } => {
-                self.change(oid, length, |held| held.insert(&new))?;
+                self.row(oid, length, |held| held.insert(&new))?;
             }
             Message::Update { oid, old, new } => {
-                self.change(oid, length, |held| held.update(old.as_ref(), &new))?;
+                self.row(oid, length, |held| held.update(old.as_ref(), &new))?;
             }
-            Message::Delete { oid, old } => self.change(oid, length, |held| held.delete(&old))?,
+            Message::Delete { oid, old } => self.row(oid, length, |held| held.delete(&old))?,
             Message::Truncate { oids } => self.truncate(&oids)?,
             Message::Other => {}
         }
         Ok(Assembled::Nothing)
     }
 
-    fn describe(&mut self, relation: &Relation) -> Result<()> {
-        let target = Target::resolve(relation, &self.catalog)?;
-        self.targets.insert(relation.oid, target);
+    fn describe(&mut self, relation: Relation) -> Result<Assembled> {
+        match Target::resolve(&relation, &self.schema.catalog) {
+            Ok(target) => {
+                let begun = self.marks.as_ref().map_or(0, Marks::begun);
+                self.schema.told.described.insert(relation.oid, begun);
+                self.targets.insert(relation.oid, (relation, target));
+                Ok(Assembled::Described)
+            }
+            Err(_) if held(&relation, &self.schema.catalog).is_some() => {
+                Ok(Assembled::Unclear(relation))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Changes the form of a table to the one that `relation` describes, for what follows in the
+    /// transaction. The survey was made after the relation was received.
+    ///
+    /// # Errors
+    /// [`Error::Resync`] where that cannot be done without a new copy.
+    pub(crate) fn interpret(&mut self, relation: Relation, survey: &Survey) -> Result<()> {
+        if let Some(table) = held(&relation, &self.schema.catalog) {
+            let form = survey.form(table, &relation, &self.schema.told);
+            let form = form.map_err(Error::Resync)?;
+            let taken = self.schema.catalog.table(&form.table.name);
+            if taken.is_some_and(|other| other.id != table.id) {
+                let message = format!("two tables are called {:?}", form.table.name);
+                return Err(Error::Resync(message));
+            }
+            let columns = table.columns.iter().chain(&form.table.columns);
+            let highest = columns.map(|column| column.attnum).max().unwrap_or(0);
+            let seen = self.schema.told.seen.entry(relation.oid).or_insert(highest);
+            *seen = highest.max(*seen);
+            self.schema.told.described.remove(&relation.oid);
+            self.change(vec![SchemaChange::AlterTable(form)])?;
+        }
+        self.schema.survey = self.schema.survey.max(survey.number);
+        let target = Target::resolve(&relation, &self.schema.catalog)?;
+        self.targets.insert(relation.oid, (relation, target));
         Ok(())
     }
 
-    fn change(
+    /// Makes the schema that of an announced survey whose mark the stream has come to.
+    ///
+    /// # Errors
+    /// [`Error::Resync`] where that cannot be done without a new copy.
+    pub(crate) fn adopt(&mut self, survey: &Survey) -> Result<()> {
+        // INVARIANT: a description behind the survey may have brought the schema further already.
+        // That took a later survey, and this one must not take it back.
+        if survey.number <= self.schema.survey {
+            return Ok(());
+        }
+        let changes = survey.changes(&self.schema.catalog, &self.schema.told);
+        self.change(changes.map_err(Error::Resync)?)?;
+        self.schema.survey = survey.number;
+        let heaps = survey.discovery.heaps.iter();
+        self.schema
+            .told
+            .seen
+            .extend(heaps.map(|(oid, heap)| (*oid, heap.columns)));
+        // Tables are described anew before their next change if their columns are others now. What
+        // was described before is understood by the new form, or no longer.
+        let catalog = &self.schema.catalog;
+        self.targets.retain(|_, (relation, target)| {
+            Target::resolve(relation, catalog)
+                .map(|now| *target = now)
+                .is_ok()
+        });
+        Ok(())
+    }
+
+    /// Changes the schema within the open transaction.
+    fn change(&mut self, changes: Vec<SchemaChange>) -> Result<()> {
+        let open = self.open.as_mut().ok_or_else(outside)?;
+        let catalog = &self.schema.catalog;
+        let mut tables: Vec<Table> = catalog.tables().iter().map(|it| (**it).clone()).collect();
+        let mut unsynced = catalog.unsynced().to_vec();
+        for change in &changes {
+            match change {
+                SchemaChange::AlterTable(form) => {
+                    let altered = tables.iter_mut().find(|table| table.id == form.table.id);
+                    if let Some(table) = altered {
+                        table.clone_from(&form.table);
+                    }
+                }
+                SchemaChange::DropTable(gone) => tables.retain(|table| table.id != *gone),
+                SchemaChange::SetUnsynced(now) => unsynced.clone_from(now),
+                SchemaChange::CreateTable(table) => tables.push(table.clone()),
+                SchemaChange::DropIndex { .. } => {}
+            }
+        }
+        for change in changes {
+            tracing::info!(table = ?name_of(catalog, change.table()), "the schema changed");
+            open.ops.push(RowOp::Schema(Box::new(change)));
+            open.weight += OP_OVERHEAD;
+        }
+        self.schema.catalog = Arc::new(Catalog::new(tables, unsynced));
+        Ok(())
+    }
+
+    fn row(
         &mut self,
         oid: u32,
         length: usize,
         decode: impl FnOnce(&Held) -> Result<RowOp>,
     ) -> Result<()> {
-        let target = self.targets.get(&oid).ok_or_else(|| undescribed(oid))?;
+        let (_, target) = self.targets.get(&oid).ok_or_else(|| undescribed(oid))?;
         let open = self.open.as_mut().ok_or_else(outside)?;
         match target {
             Target::Held(held) => {
@@ -128,7 +261,7 @@ impl Assembler {
         let open = self.open.as_mut().ok_or_else(outside)?;
         let mut tables = Vec::new();
         for oid in oids {
-            match self.targets.get(oid).ok_or_else(|| undescribed(*oid))? {
+            match &self.targets.get(oid).ok_or_else(|| undescribed(*oid))?.1 {
                 Target::Held(held) => tables.push(held.table().id),
                 Target::Ignored => {}
                 Target::Unknown(name) => return Err(is_new(name)),
@@ -160,6 +293,11 @@ impl Assembler {
     }
 }
 
+fn name_of(catalog: &Catalog, table: Option<TableId>) -> Option<&str> {
+    let table = table.and_then(|id| catalog.table_by_id(id));
+    table.map(|table| table.name.as_str())
+}
+
 fn undescribed(oid: u32) -> Error {
     Error::Protocol(format!(
         "pgoutput: a change of table {oid}, which was not described"
@@ -176,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_transaction_within_another_one_ends_the_stream_instead_of_dropping_the_first() {
-        let mut assembler = Assembler::new(Arc::new(Catalog::default()));
+        let mut assembler = Assembler::new(StreamSchema::new(Arc::default()), None);
         let begin = Bytes::from_static(b"B\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\0\0\0\0\0");
         assert!(assembler.push(begin.clone()).is_ok());
         assert!(matches!(assembler.push(begin), Err(Error::Protocol(_))));

@@ -35,7 +35,9 @@ pub(crate) enum Message {
     Delete { oid: u32, old: OldTuple },
     /// All rows of some tables are gone.
     Truncate { oids: Vec<u32> },
-    /// Types, origins and logical messages, which do not matter here.
+    /// Somebody's words: `pg_logical_emit_message`.
+    Logical { prefix: String, content: Bytes },
+    /// Types and origins, which do not matter here.
     Other,
 }
 
@@ -116,7 +118,16 @@ impl Message {
                     oids: (0..count).map(|_| fields.u32()).collect::<Result<_>>()?,
                 }
             }
-            b'Y' | b'O' | b'M' => Self::Other,
+            b'M' => {
+                let (_flags, _lsn) = (fields.u8()?, fields.u64()?);
+                let prefix = fields.text()?;
+                let length = fields.i32()?;
+                Self::Logical {
+                    prefix,
+                    content: fields.bytes(length)?,
+                }
+            }
+            b'Y' | b'O' => Self::Other,
             _ => return Err(malformed("an unknown message")),
         })
     }

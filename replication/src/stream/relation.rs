@@ -34,18 +34,22 @@ impl Target {
     /// Finds the table.
     ///
     /// # Errors
-    /// [`Error::Resync`] where the stream's table is not the one that was copied.
+    /// [`Error::Resync`] where the stream's table is not as it is held.
     pub(super) fn resolve(relation: &Relation, catalog: &Catalog) -> Result<Self> {
         let name = client_name(&relation.schema, &relation.name);
         let changed = |what: &str| Error::Resync(format!("{what} of table {name:?} changed"));
-        let Some(table) = catalog.table(&name) else {
+        let Some(table) = held(relation, catalog) else {
+            if let Some(other) = catalog.table(&name) {
+                let what = format!("table {:?} is another one now", other.name);
+                return Err(Error::Resync(what));
+            }
             if catalog.unsynced().iter().any(|table| table.name == name) {
                 return Ok(Self::Ignored);
             }
             return Ok(Self::Unknown(name));
         };
-        if table.oid != relation.oid {
-            return Err(changed("the identity"));
+        if table.name != name {
+            return Err(changed("the name"));
         }
         let mut columns = Vec::with_capacity(table.columns.len());
         for column in &table.columns {
@@ -82,6 +86,12 @@ impl Target {
             columns,
         }))
     }
+}
+
+/// The table of the replica that a relation message is about.
+pub(super) fn held<'a>(relation: &Relation, catalog: &'a Catalog) -> Option<&'a Arc<Table>> {
+    let mut tables = catalog.tables().iter();
+    tables.find(|table| table.oid == relation.oid)
 }
 
 /// A table that has to be copied before it can be followed.

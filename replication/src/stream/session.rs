@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use kelvin_protocol::Version;
 use kelvin_storage::Transaction;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::assembler::{Assembled, Assembler};
+use super::assembler::{Assembled, Assembler, StreamSchema};
 use super::backoff::Backoff;
+use super::evolution::Survey;
 use super::feedback::Feedback;
 use super::queue::QueueSender;
+use super::survey::Surveyor;
 use crate::wire::{CopyBoth, Inbound};
 use crate::{Error, Result};
 
@@ -29,6 +31,9 @@ const NEVER: Duration = Duration::from_secs(86_400);
 pub(crate) struct Session<'a> {
     pub(crate) stream: CopyBoth,
     pub(crate) assembler: Assembler,
+    /// The schema behind the last transaction that went into the queue.
+    pub(crate) schema: &'a mut StreamSchema,
+    pub(crate) surveyor: Arc<Mutex<Surveyor>>,
     pub(crate) feedback: &'a mut Feedback,
     /// Starts over with each message.
     pub(crate) backoff: &'a mut Backoff,
@@ -154,6 +159,21 @@ impl Session<'_> {
             Inbound::Data(bytes) => match self.assembler.push(bytes)? {
                 Assembled::Nothing => {}
                 Assembled::Described => self.described.notify_one(),
+                Assembled::Unclear(relation) => {
+                    let surveyor = Arc::clone(&self.surveyor);
+                    let look = async move { surveyor.lock().await.survey().await.map(Some) };
+                    if let Some(survey) = self.meanwhile(look, clocks).await? {
+                        self.assembler.interpret(relation, &survey)?;
+                    }
+                    self.described.notify_one();
+                }
+                Assembled::Marked(number) => {
+                    let surveyor = Arc::clone(&self.surveyor);
+                    let look = async move { Ok(surveyor.lock().await.announced(number)) };
+                    if let Some(survey) = self.meanwhile(look, clocks).await? {
+                        self.assembler.adopt(&survey)?;
+                    }
+                }
                 Assembled::Empty { end_lsn } => self.feedback.received(end_lsn),
                 Assembled::Transaction {
                     transaction,
@@ -162,6 +182,28 @@ impl Session<'_> {
             },
         }
         Ok(())
+    }
+
+    /// Waits for a survey. Meanwhile nothing is read, but the server still hears that we are alive.
+    /// `None` at shutdown, or if there is no such survey.
+    async fn meanwhile(
+        &mut self,
+        look: impl Future<Output = Result<Option<Arc<Survey>>>>,
+        clocks: &mut Clocks,
+    ) -> Result<Option<Arc<Survey>>> {
+        let mut look = std::pin::pin!(look);
+        loop {
+            tokio::select! {
+                biased;
+                survey = &mut look => return survey,
+                () = self.shutdown.cancelled() => return Ok(None),
+                _ = clocks.status.tick() => {
+                    let durable = *self.durable.borrow();
+                    self.feedback.durable(durable);
+                    self.status(clocks, false).await?;
+                }
+            }
+        }
     }
 
     /// Waits for room in the queue. Meanwhile nothing is read, so TCP holds the server back, but the
@@ -181,6 +223,7 @@ impl Session<'_> {
                 pushed = &mut push => {
                     pushed.map_err(|_| Error::Protocol("the queue is closed".into()))?;
                     self.feedback.enqueued(version);
+                    self.schema.clone_from(self.assembler.schema());
                     return Ok(());
                 }
                 () = self.shutdown.cancelled() => return Ok(()),

@@ -146,7 +146,8 @@ impl ReplicationConnection {
     ) -> Result<CopyBoth> {
         let names: Vec<_> = publications.iter().map(|name| identifier(name)).collect();
         let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {})",
+            "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', messages 'true', \
+             publication_names {})",
             identifier(slot),
             Lsn(start),
             literal(&names.join(","))

@@ -74,6 +74,11 @@ impl Following {
         }
     }
 
+    /// Whether it follows no more.
+    pub(crate) fn ended(&self) -> bool {
+        self.run.is_finished()
+    }
+
     /// The rows of a table in key order, or nothing where it is not held.
     pub(crate) fn rows(&self, table: &str) -> Vec<Vec<Value>> {
         rows(&self.replica, table)

@@ -8,7 +8,7 @@ use kelvin_ivm::{ChangeSet, PlanDelta, PlanId};
 use kelvin_storage::{Applied, View};
 
 use super::patch::{EncodedRows, PlanPatch};
-use super::thread::EngineThread;
+use super::thread::{EngineThread, reads_any};
 use super::{GroupEvent, GroupId};
 
 impl EngineThread {
@@ -18,6 +18,8 @@ impl EngineThread {
             return;
         }
         self.note_permissions(&applied);
+        // Before the router is asked: it knows tables by number, plans their columns by position.
+        self.drop_altered(&applied);
         let (from, version) = (applied.from.min(self.version), applied.version);
         let views = self
             .replica
@@ -50,9 +52,33 @@ impl EngineThread {
             .changes
             .iter()
             .any(|change| Some(change.table) == table)
+            || table.is_some_and(|table| applied.altered.contains(&table))
         {
-            self.permissions.send_modify(|number| *number += 1);
+            self.signals.permissions.send_modify(|number| *number += 1);
         }
+    }
+
+    /// Plans over tables that have another form now are of no use any more. The groups that have them
+    /// are cut off: they compile their queries anew and bring their clients up by a difference, for
+    /// which every row of these tables counts as changed. Nobody else notices.
+    fn drop_altered(&mut self, applied: &Applied) {
+        if applied.altered.is_empty() {
+            return;
+        }
+        let stale = self
+            .plans
+            .iter()
+            .filter(|(_, live)| reads_any(&live.plan, &applied.altered));
+        let stale: Vec<PlanId> = stale.map(|(id, _)| *id).collect();
+        let mut groups = self.waiting_for_any(&stale);
+        for live in stale.into_iter().filter_map(|id| self.forget(id)) {
+            groups.extend(live.groups);
+        }
+        tracing::debug!(groups = groups.len(), "the schema changed");
+        for group in groups {
+            self.detach(group);
+        }
+        self.signals.schema.send_replace(applied.version);
     }
 
     /// The history a commit needs is gone: the engine fell behind further than the replica
@@ -94,7 +120,7 @@ impl EngineThread {
         let plan = Arc::clone(&live.plan);
         let encoder = self.snapshots.encoder();
         let patch = encoder
-            .encode(&plan, &delta, rows)
+            .encode(&plan, &delta, after.catalog(), rows)
             .map_err(|error| error.to_string())?;
         Ok(Some(patch))
     }

@@ -6,11 +6,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use kelvin_ivm::{Budget, Plan, PlanState};
-use kelvin_storage::{IndexBuilder, Replica, Row, TableId};
+use kelvin_storage::{IndexBuilder, Replica, Row, TableId, View};
 use tokio::sync::mpsc::WeakSender;
 
 use super::snapshot::SnapshotCache;
-use super::{Command, EngineOptions};
+use super::{Command, EngineOptions, HydrationError};
 
 /// Rows of a result that are encoded while the plan hydrates; a larger result is encoded when a
 /// group asks for it, so that a hydration holds few rows in memory.
@@ -100,8 +100,10 @@ impl Worker {
         while let Some(plan) = self.next() {
             let work = std::panic::AssertUnwindSafe(|| self.hydrate(&plan));
             // A panic in one plan must not take the pool with it.
-            let result = std::panic::catch_unwind(work)
-                .unwrap_or_else(|_| Err("the query hit a defect of the server".to_owned()));
+            let result = std::panic::catch_unwind(work).unwrap_or_else(|_| {
+                let message = "the query hit a defect of the server";
+                Err(HydrationError::Failed(message.to_owned()))
+            });
             let Some(engine) = self.engine.upgrade() else {
                 return;
             };
@@ -138,10 +140,18 @@ impl Worker {
         }
     }
 
-    fn hydrate(&self, plan: &Arc<Plan>) -> Result<PlanState, String> {
+    fn hydrate(&self, plan: &Arc<Plan>) -> Result<PlanState, HydrationError> {
+        let view = self.replica.latest();
+        let view = view.map_err(|error| HydrationError::Failed(error.to_string()))?;
+        if !plan.is_current(view.catalog()) {
+            return Err(HydrationError::Stale);
+        }
+        self.hydrate_at(plan, &view).map_err(HydrationError::Failed)
+    }
+
+    fn hydrate_at(&self, plan: &Arc<Plan>, view: &View) -> Result<PlanState, String> {
         super::access::ask_for_indexes(&self.replica, &self.builder, plan);
         let started = Instant::now();
-        let view = self.replica.latest().map_err(|error| error.to_string())?;
         let budget = budget(&self.options, started);
         let mut rows = Vec::new();
         let mut overflow = false;
@@ -152,10 +162,10 @@ impl Worker {
             }
             ControlFlow::Continue(())
         };
-        let state = PlanState::hydrate(Arc::clone(plan), &view, &budget, &mut sink)
+        let state = PlanState::hydrate(Arc::clone(plan), view, &budget, &mut sink)
             .map_err(|error| error.to_string())?;
         if !overflow {
-            self.snapshots.insert(plan, view.version(), rows)?;
+            self.snapshots.insert(plan, view, rows)?;
         }
         let took = started.elapsed();
         let (rows, ms) = (state.row_count(), took.as_millis());

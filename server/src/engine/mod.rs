@@ -127,10 +127,18 @@ enum Command {
     },
     Hydrated {
         plan: PlanId,
-        result: Result<kelvin_ivm::PlanState, String>,
+        result: Result<kelvin_ivm::PlanState, HydrationError>,
     },
     Tick,
     Stop,
+}
+
+/// Why a plan could not be hydrated.
+enum HydrationError {
+    /// A table of it has another form than the plan was compiled for.
+    Stale,
+    /// For the application's developer.
+    Failed(String),
 }
 
 /// Counts for the metrics page.
@@ -160,6 +168,7 @@ pub struct Engine {
     commands: mpsc::Sender<Command>,
     snapshots: Arc<SnapshotCache>,
     permissions: watch::Receiver<u64>,
+    schema: watch::Receiver<Version>,
     metrics: watch::Receiver<EngineMetrics>,
 }
 
@@ -176,9 +185,10 @@ impl Engine {
     ) -> std::io::Result<Self> {
         let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
         let (permissions_out, permissions) = watch::channel(0);
+        let (schema_out, schema) = watch::channel(replica.watermark());
         let (metrics_out, metrics) = watch::channel(EngineMetrics::default());
         let tables = InternalTables::find(&replica.catalog(), app_id, shard);
-        let encoder = Arc::new(RowEncoder::new(replica.catalog(), tables));
+        let encoder = Arc::new(RowEncoder::new(tables));
         let snapshots = Arc::new(SnapshotCache::new(encoder, options.snapshot_cache_bytes));
         let builder = IndexBuilder::start(replica.clone()).map_err(std::io::Error::other)?;
         let pool = hydration::HydrationPool::start(
@@ -192,8 +202,11 @@ impl Engine {
             replica,
             Arc::clone(&snapshots),
             pool,
-            permissions_out,
-            metrics_out,
+            thread::Signals {
+                permissions: permissions_out,
+                schema: schema_out,
+                metrics: metrics_out,
+            },
             options,
         );
         thread::spawn(thread, inbox, commands.downgrade())?;
@@ -201,6 +214,7 @@ impl Engine {
             commands,
             snapshots,
             permissions,
+            schema,
             metrics,
         })
     }
@@ -258,6 +272,12 @@ impl Engine {
     #[must_use]
     pub fn permissions_changed(&self) -> watch::Receiver<u64> {
         self.permissions.clone()
+    }
+
+    /// The version at which a table was last altered, or appeared, or went.
+    #[must_use]
+    pub fn schema_changed(&self) -> watch::Receiver<Version> {
+        self.schema.clone()
     }
 
     /// Counts, as of the last commit.

@@ -54,7 +54,6 @@ pub struct PlanPatch {
 
 /// Turns rows into the JSON of their patches.
 pub struct RowEncoder {
-    catalog: Arc<Catalog>,
     internal: InternalTables,
 }
 
@@ -65,10 +64,10 @@ pub struct EncodedRows {
 }
 
 impl RowEncoder {
-    /// An encoder for the tables of `catalog`.
+    /// An encoder that treats these tables apart.
     #[must_use]
-    pub fn new(catalog: Arc<Catalog>, internal: InternalTables) -> Self {
-        Self { catalog, internal }
+    pub fn new(internal: InternalTables) -> Self {
+        Self { internal }
     }
 
     /// The tables this encoder treats apart.
@@ -77,7 +76,8 @@ impl RowEncoder {
         self.internal
     }
 
-    /// Encodes what a commit did to `plan`.
+    /// Encodes what a commit did to `plan`. `catalog` is that of the version the rows were read at;
+    /// none of the plan's tables has another form on the other side of the commit.
     ///
     /// # Errors
     /// If a row holds a value that no client can be sent.
@@ -85,6 +85,7 @@ impl RowEncoder {
         &self,
         plan: &Plan,
         delta: &PlanDelta,
+        catalog: &Catalog,
         rows: &mut EncodedRows,
     ) -> Result<PlanPatch, EncodeError> {
         let mut patch = PlanPatch {
@@ -92,7 +93,7 @@ impl RowEncoder {
             ..PlanPatch::default()
         };
         for change in &delta.rows {
-            let Some(table) = self.catalog.table_by_id(change.table) else {
+            let Some(table) = catalog.table_by_id(change.table) else {
                 continue;
             };
             if self.encode_internal(table, change, &mut patch)? {

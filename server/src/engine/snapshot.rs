@@ -73,17 +73,17 @@ impl SnapshotCache {
             ControlFlow::Continue(())
         };
         evaluate(plan, view, budget, &mut sink).map_err(|error| error.to_string())?;
-        self.insert(plan, view.version(), rows)
+        self.insert(plan, view, rows)
     }
 
-    /// Encodes and keeps the result of `plan` at `version`.
+    /// Encodes and keeps the result of `plan` at the view's version.
     ///
     /// # Errors
     /// A sentence for the application's developer.
     pub fn insert(
         &self,
         plan: &Plan,
-        version: Version,
+        view: &View,
         rows: Vec<(TableId, Row)>,
     ) -> Result<Arc<PlanSnapshot>, String> {
         let rows = rows.into_iter().map(|(table, row)| RowDelta {
@@ -96,11 +96,11 @@ impl SnapshotCache {
         };
         let patch = self
             .encoder
-            .encode(plan, &delta, &mut EncodedRows::default())
+            .encode(plan, &delta, view.catalog(), &mut EncodedRows::default())
             .map_err(|error| error.to_string())?;
         let bytes = patch.puts.iter().map(|put| put.len() + 1).sum();
         let snapshot = Arc::new(PlanSnapshot {
-            version,
+            version: view.version(),
             patch,
             bytes,
         });

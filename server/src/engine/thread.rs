@@ -12,7 +12,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::hydration::HydrationPool;
 use super::snapshot::SnapshotCache;
-use super::{Command, EngineMetrics, EngineOptions, GroupEvent, GroupId, Reconciled};
+use super::{
+    Command, EngineMetrics, EngineOptions, GroupEvent, GroupId, HydrationError, Reconciled,
+};
 
 /// How often idle plans are looked for.
 const TICK: Duration = Duration::from_secs(5);
@@ -52,10 +54,19 @@ pub(super) struct EngineThread {
     hydrating: HashMap<PlanId, (Arc<Plan>, HashSet<GroupId>)>,
     /// Plans hydrated at a version the engine has not reached yet.
     early: Vec<(PlanId, PlanState)>,
-    pub(super) permissions: watch::Sender<u64>,
-    metrics_out: watch::Sender<EngineMetrics>,
+    pub(super) signals: Signals,
     pub(super) metrics: EngineMetrics,
     options: EngineOptions,
+}
+
+/// What the engine tells everybody.
+pub(super) struct Signals {
+    /// Counts changes of the application's permissions.
+    pub(super) permissions: watch::Sender<u64>,
+    /// Version of the last change of the schema.
+    pub(super) schema: watch::Sender<Version>,
+    /// Counts, as of the last commit.
+    pub(super) metrics: watch::Sender<EngineMetrics>,
 }
 
 /// Starts the thread and the ticks that remind it of idle plans.
@@ -96,8 +107,7 @@ impl EngineThread {
         replica: Replica,
         snapshots: Arc<SnapshotCache>,
         pool: HydrationPool,
-        permissions: watch::Sender<u64>,
-        metrics_out: watch::Sender<EngineMetrics>,
+        signals: Signals,
         options: EngineOptions,
     ) -> Self {
         let version = replica.watermark();
@@ -111,8 +121,7 @@ impl EngineThread {
             groups: HashMap::new(),
             hydrating: HashMap::new(),
             early: Vec::new(),
-            permissions,
-            metrics_out,
+            signals,
             metrics: EngineMetrics {
                 version,
                 ..EngineMetrics::default()
@@ -151,7 +160,7 @@ impl EngineThread {
         self.metrics.version = self.version;
         self.metrics.plans = self.plans.len();
         self.metrics.groups = self.groups.len();
-        self.metrics_out.send_replace(self.metrics);
+        self.signals.metrics.send_replace(self.metrics);
     }
 
     fn reconcile(&mut self, group: GroupId, plans: Vec<Arc<Plan>>) {
@@ -177,9 +186,10 @@ impl EngineThread {
         self.answer_if_complete(group);
     }
 
-    fn hydrated(&mut self, id: PlanId, result: Result<PlanState, String>) {
+    fn hydrated(&mut self, id: PlanId, result: Result<PlanState, HydrationError>) {
         match result {
-            Err(message) => self.hydration_failed(id, &message),
+            Err(HydrationError::Failed(message)) => self.hydration_failed(id, &message),
+            Err(HydrationError::Stale) => self.hydration_stale(id),
             Ok(state) if state.version() > self.version => self.early.push((id, state)),
             Ok(state) => self.activate(id, state),
         }
@@ -200,6 +210,17 @@ impl EngineThread {
         }
     }
 
+    /// A table of the plan changed while it was on its way: those who wait for it compile their
+    /// queries anew.
+    fn hydration_stale(&mut self, id: PlanId) {
+        let Some((_, waiting)) = self.hydrating.remove(&id) else {
+            return;
+        };
+        for group in waiting {
+            self.detach(group);
+        }
+    }
+
     /// Takes up plans that were hydrated ahead of the engine and that it has now caught up with.
     fn activate_early(&mut self) {
         let version = self.version;
@@ -216,10 +237,16 @@ impl EngineThread {
         let hydrated_at = state.version();
         let mut last_changed = hydrated_at;
         if hydrated_at < self.version {
-            match self.fast_forward(&mut state) {
+            let Some((plan, _)) = self.hydrating.get(&id) else {
+                return;
+            };
+            match self.fast_forward(&Arc::clone(plan), &mut state) {
                 Ok(true) => last_changed = self.version,
                 Ok(false) => {}
-                Err(message) => return self.hydration_failed(id, &message),
+                Err(HydrationError::Stale) => return self.hydration_stale(id),
+                Err(HydrationError::Failed(message)) => {
+                    return self.hydration_failed(id, &message);
+                }
             }
         }
         let Some((plan, waiting)) = self.hydrating.remove(&id) else {
@@ -244,18 +271,32 @@ impl EngineThread {
         }
     }
 
+    /// Groups that wait for an answer with one of these plans in it.
+    pub(super) fn waiting_for_any(&self, plans: &[PlanId]) -> HashSet<GroupId> {
+        let waits = |attached: &AttachedGroup| {
+            let wanted = attached.wanted.as_ref();
+            wanted.is_some_and(|wanted| plans.iter().any(|id| wanted.plans.contains(id)))
+        };
+        let waiting = self.groups.iter().filter(|(_, attached)| waits(attached));
+        waiting.map(|(group, _)| *group).collect()
+    }
+
     /// Whether anything changed between the state's version and the engine's.
-    fn fast_forward(&self, state: &mut PlanState) -> Result<bool, String> {
+    fn fast_forward(&self, plan: &Plan, state: &mut PlanState) -> Result<bool, HydrationError> {
         let (from, to) = (state.version(), self.version);
-        let error = |error: kelvin_storage::Error| error.to_string();
-        let changes = ChangeSet::new(self.replica.changes(from, to).map_err(error)?);
+        let error = |error: kelvin_storage::Error| HydrationError::Failed(error.to_string());
+        let applied = self.replica.changes(from, to).map_err(error)?;
+        if reads_any(plan, &applied.altered) {
+            return Err(HydrationError::Stale);
+        }
+        let changes = ChangeSet::new(applied);
         let (before, after) = (
             self.replica.at(from).map_err(error)?,
             self.replica.at(to).map_err(error)?,
         );
         let delta = state
             .advance(&changes, &before, &after)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| HydrationError::Failed(error.to_string()))?;
         Ok(!delta.rows.is_empty())
     }
 
@@ -338,7 +379,7 @@ impl EngineThread {
         self.detach(group);
     }
 
-    fn detach(&mut self, group: GroupId) {
+    pub(super) fn detach(&mut self, group: GroupId) {
         let Some(attached) = self.groups.remove(&group) else {
             return;
         };
@@ -386,4 +427,9 @@ impl EngineThread {
         self.router.remove(&id);
         self.plans.remove(&id)
     }
+}
+
+/// Whether a plan reads one of these tables.
+pub(super) fn reads_any(plan: &Plan, tables: &[TableId]) -> bool {
+    !tables.is_empty() && plan.tables().iter().any(|table| tables.contains(table))
 }

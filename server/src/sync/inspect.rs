@@ -108,13 +108,12 @@ fn analyze(services: &Services, raw: Option<&RawValue>, keys: &ClientKeys) -> Re
         return Err("analyze-query needs an ast; named queries are not supported yet".into());
     };
     let ast: Ast = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
-    let catalog = services.replica.catalog();
-    let plan = Plan::compile(&ast, &catalog, keys).map_err(|error| error.to_string())?;
-    let started = Instant::now();
     let view = services
         .replica
         .latest()
         .map_err(|error| error.to_string())?;
+    let plan = Plan::compile(&ast, view.catalog(), keys).map_err(|error| error.to_string())?;
+    let started = Instant::now();
     let mut count = 0_u64;
     let budget = (services.row_reader().budget)();
     evaluate(&plan, &view, &budget, &mut |_, _| {

@@ -193,13 +193,29 @@ impl Group {
             }
             (Some(_), _) => {}
         }
+        self.check_schema()
+    }
+
+    /// Whether the replica has what the group's clients declared.
+    fn check_schema(&self) -> Result<(), ErrorBody> {
         let Some(record) = &self.record else {
             return Ok(());
         };
-        crate::sync::schema_check::check_schema(
-            &record.client_schema,
-            &self.services.replica.catalog(),
-        )
+        let catalog = self.services.replica.catalog();
+        crate::sync::schema_check::check_schema(&record.client_schema, &catalog)
+    }
+
+    /// The schema changed. Clients that it no longer serves are told; returns whether it serves them.
+    pub(super) fn schema_changed(&mut self) -> bool {
+        let Err(body) = self.check_schema() else {
+            return true;
+        };
+        let members = self.sessions.values().filter(|s| s.is_member());
+        let members: Vec<SessionId> = members.map(|session| session.id).collect();
+        for id in members {
+            self.fail_session(id, body.clone());
+        }
+        false
     }
 
     /// Every group watches its last mutation ids and mutation results by ordinary queries.
@@ -297,8 +313,15 @@ impl Group {
             return Err(ErrorBody::new(ErrorKind::ClientNotFound, message));
         }
         let asts: Vec<Arc<str>> = record.plans_at(cookie.config).cloned().collect();
-        let compiled: Result<Vec<_>, String> = asts.iter().map(|ast| self.compile(ast)).collect();
+        if asts.is_empty() {
+            return Ok(Held::default());
+        }
         let not_found = |error| ErrorBody::new(ErrorKind::ClientNotFound, error);
+        // The tables may have had another form then.
+        let then = self.services.replica.at(cookie.version);
+        let catalog = Arc::clone(then.map_err(|e| not_found(e.to_string()))?.catalog());
+        let compiled = asts.iter().map(|ast| self.compile_for(ast, &catalog));
+        let compiled: Result<Vec<_>, String> = compiled.collect();
         Ok(Held {
             plans: compiled.map_err(not_found)?,
             version: cookie.version,
@@ -334,7 +357,7 @@ impl Group {
                 let body = ErrorBody::new(ErrorKind::ClientNotFound, message);
                 return self.fail_session(id, body);
             }
-            Err(CatchUpError::Storage(error)) => {
+            Err(error @ (CatchUpError::Storage(_) | CatchUpError::Stale)) => {
                 tracing::warn!(group = %self.id, %error, "a catch-up failed");
                 let body = ErrorBody::rehome("The server's history moved on; reconnect.", 1_000);
                 return self.fail_session(id, body);

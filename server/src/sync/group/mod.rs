@@ -89,6 +89,7 @@ pub struct Group {
     mailbox: mpsc::Receiver<GroupMessage>,
     to_self: mpsc::WeakSender<GroupMessage>,
     permissions: watch::Receiver<u64>,
+    schema: watch::Receiver<Version>,
     pub(super) record: Option<GroupRecord>,
     pub(super) sessions: BTreeMap<SessionId, Session>,
     /// The user every session must be, once one was accepted.
@@ -125,12 +126,14 @@ impl Group {
         to_self: mpsc::WeakSender<GroupMessage>,
     ) -> Self {
         let permissions = services.engine.permissions_changed();
+        let schema = services.engine.schema_changed();
         Self {
             id,
             services,
             mailbox,
             to_self,
             permissions,
+            schema,
             record: None,
             sessions: BTreeMap::new(),
             pinned_user: None,
@@ -173,6 +176,12 @@ impl Group {
                         break;
                     }
                     self.permissions_changed();
+                }
+                changed = self.schema.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    self.schema_changed();
                 }
                 _ = tick.tick() => self.look_after().await,
                 () = tokio::time::sleep(alarm) => self.look_after().await,
@@ -234,13 +243,14 @@ impl Group {
         }
     }
 
-    /// The engine dropped the group because it did not keep up: start again from the newest state.
+    /// The engine dropped the group, because it did not keep up or because tables of its queries have
+    /// another form now: start again from the newest state.
     async fn cut_off(&mut self) {
         self.attachment = Attachment::Detached;
         self.subscribed.clear();
         self.reconciliation = None;
         self.rejoin_members();
-        if self.sessions.values().any(Session::is_member) {
+        if self.schema_changed() && self.sessions.values().any(Session::is_member) {
             self.reconcile().await;
         }
     }

@@ -6,6 +6,7 @@ use kelvin_ivm::{ClientKeys, Plan};
 use kelvin_protocol::{
     Ast, ChangeDesiredQueries, DeleteClients, ErrorBody, ErrorKind, ErroredQuery,
 };
+use kelvin_storage::Catalog;
 
 use super::{Group, GroupMessage};
 use crate::sync::poke::PokeBody;
@@ -170,20 +171,27 @@ impl Group {
             .collect()
     }
 
-    /// The plan of a transformed AST.
+    /// The plan of a transformed AST, for the tables as they are now.
     pub(super) fn compile(&mut self, ast: &Arc<str>) -> Result<Arc<Plan>, String> {
-        if let Some(plan) = self.compiled.get(ast) {
+        let catalog = self.services.replica.catalog();
+        let plan = self.compile_for(ast, &catalog)?;
+        self.compiled.insert(Arc::clone(ast), Arc::clone(&plan));
+        Ok(plan)
+    }
+
+    /// The plan of a transformed AST, for the tables of a catalog.
+    pub(super) fn compile_for(
+        &self,
+        ast: &Arc<str>,
+        catalog: &Arc<Catalog>,
+    ) -> Result<Arc<Plan>, String> {
+        let known = self.compiled.get(ast);
+        if let Some(plan) = known.filter(|plan| plan.is_current(catalog)) {
             return Ok(Arc::clone(plan));
         }
         let parsed: Ast = serde_json::from_str(ast).map_err(|error| error.to_string())?;
-        let plan = Plan::compile(
-            &parsed,
-            &self.services.replica.catalog(),
-            &self.client_keys(),
-        )
-        .map_err(|error| error.to_string())?;
-        let plan = Arc::new(plan);
-        self.compiled.insert(Arc::clone(ast), Arc::clone(&plan));
-        Ok(plan)
+        Plan::compile(&parsed, catalog, &self.client_keys())
+            .map(Arc::new)
+            .map_err(|error| error.to_string())
     }
 }

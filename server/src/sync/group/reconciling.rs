@@ -37,8 +37,16 @@ impl Group {
             return;
         }
         self.reconcile_again = false;
-        let Some(in_flight) = self.plan_reconciliation(refresh) else {
-            return;
+        let in_flight = match self.plan_reconciliation(refresh) {
+            Ok(Some(in_flight)) => in_flight,
+            Ok(None) => return,
+            Err(failed) => {
+                // Compiled once, and now no more: the schema changed under them. The members' own
+                // catch-ups take the rows back that these queries leave behind.
+                self.leave_engine().await;
+                self.withdraw_failed(failed, PokeBody::default());
+                return Box::pin(self.reconcile_now(refresh)).await;
+            }
         };
         if self.attachment == Attachment::Detached && !self.attach().await {
             // The engine is gone, and the server with it: clients find another or come back later.
@@ -71,9 +79,24 @@ impl Group {
             .is_ok()
     }
 
-    /// What is to be done; `None` if nothing is.
-    fn plan_reconciliation(&mut self, refresh: bool) -> Option<InFlight> {
-        let record = self.record.as_ref()?;
+    /// Gives up the place in the engine; every member is caught up once the group has one again.
+    async fn leave_engine(&mut self) {
+        if self.attachment != Attachment::Detached {
+            let _ = self.services.engine.detach(self.attachment_id).await;
+        }
+        self.attachment = Attachment::Detached;
+        self.subscribed.clear();
+        self.rejoin_members();
+    }
+
+    /// What is to be done, `None` if nothing is; else the queries that no longer compile.
+    fn plan_reconciliation(
+        &mut self,
+        refresh: bool,
+    ) -> Result<Option<InFlight>, Vec<(String, String)>> {
+        let Some(record) = self.record.as_ref() else {
+            return Ok(None);
+        };
         let expired: BTreeSet<String> = record.expired().into_iter().collect();
         let queries: BTreeMap<String, Arc<str>> = record
             .live_queries()
@@ -97,22 +120,20 @@ impl Group {
             }
         }
         if !failed.is_empty() {
-            // Compiled once, and now no more: the catalog changed under it.
-            self.withdraw_failed(failed, PokeBody::default());
-            return self.plan_reconciliation(refresh);
+            return Err(failed);
         }
         let subscribed = plans.len() == self.subscribed.len()
             && plans.keys().all(|id| self.subscribed.contains_key(id));
         let attached = self.attachment == Attachment::Attached;
         if attached && settled && subscribed && expired.is_empty() && !refresh {
-            return None;
+            return Ok(None);
         }
-        Some(InFlight {
+        Ok(Some(InFlight {
             queries,
             expired,
             plans,
             refresh,
-        })
+        }))
     }
 
     /// The engine has answered: read the rows of what was added and removed.
@@ -259,10 +280,7 @@ impl Group {
             error => tracing::warn!(group = %self.id, %error, "a reconciliation starts again"),
         }
         // The engine already counts the new plans as subscribed: start from a clean slate.
-        let _ = self.services.engine.detach(self.attachment_id).await;
-        self.attachment = Attachment::Detached;
-        self.subscribed.clear();
-        self.rejoin_members();
+        self.leave_engine().await;
         Box::pin(self.reconcile()).await;
     }
 

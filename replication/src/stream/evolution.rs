@@ -1,0 +1,288 @@
+//! How the replica's tables follow a change of the upstream's schema without being copied again.
+//!
+//! A relation message says how the rows behind it look, but neither which column is which nor what
+//! older rows have in a new one. A survey of the catalogs says both, but may have been made later than
+//! the message was written. Together they tell the table's form at the message, or else that it cannot
+//! be told; then the upstream is copied anew.
+
+use std::collections::HashMap;
+
+use kelvin_protocol::Value;
+use kelvin_storage::{Alteration, Catalog, Column, SchemaChange, Table};
+
+use super::pgoutput::{Relation, RelationColumn};
+use crate::decode::Decoder;
+use crate::discovery::{Discovery, Heap, client_name};
+
+/// How a table was stored when its columns were those of the replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Known {
+    columns: i16,
+    filenode: u32,
+}
+
+/// By `pg_class.oid`, what is known of tables.
+pub(crate) type KnownTables = HashMap<u32, Known>;
+
+/// What the stream has told of tables, by `pg_class.oid`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    /// The highest `attnum` a table had, where it was higher than is known otherwise.
+    pub(crate) seen: HashMap<u32, i16>,
+    /// Tables whose last description was that of the form they are held in, with the number of surveys
+    /// begun until then.
+    pub(crate) described: HashMap<u32, u64>,
+}
+
+/// What `discovery` teaches about its tables, all of which the replica holds in the same form.
+pub(crate) fn known(discovery: &Discovery) -> KnownTables {
+    let known = |heap: &Heap| Known {
+        columns: heap.columns,
+        filenode: heap.filenode,
+    };
+    let heaps = discovery.heaps.iter();
+    heaps.map(|(oid, heap)| (*oid, known(heap))).collect()
+}
+
+/// The upstream's schema at one moment.
+pub(crate) struct Survey {
+    /// Grows with each survey of a process.
+    pub(crate) number: u64,
+    pub(crate) discovery: Discovery,
+    /// What was known before.
+    pub(crate) known: KnownTables,
+    /// Number of the survey it is known from.
+    pub(crate) calm: u64,
+    /// Schemas whose tables kelvin itself needs.
+    pub(crate) internal: [String; 2],
+}
+
+/// Why a table cannot follow; text for [`Error::Resync`](crate::Error::Resync).
+type Reason = String;
+
+impl Survey {
+    fn table(&self, oid: u32) -> Option<&Table> {
+        let tables = self.discovery.catalog.tables().iter();
+        tables.map(|table| &**table).find(|table| table.oid == oid)
+    }
+
+    /// What turns `held` into the tables of the survey.
+    ///
+    /// # Errors
+    /// Why only a new copy can.
+    pub(crate) fn changes(&self, held: &Catalog, told: &Told) -> Result<Vec<SchemaChange>, Reason> {
+        let (mut drops, mut alterations) = (Vec::new(), Vec::new());
+        for table in held.tables() {
+            let Some(now) = self.table(table.oid) else {
+                if self.internal.contains(&table.schema) {
+                    return Err(format!("table {:?} is gone", table.name));
+                }
+                drops.push(SchemaChange::DropTable(table.id));
+                continue;
+            };
+            let fills = self.fills(table, now, told)?;
+            let now = Table {
+                id: table.id,
+                ..now.clone()
+            };
+            if !alike(table, &now) {
+                let alteration = Alteration { table: now, fills };
+                alterations.push(SchemaChange::AlterTable(alteration));
+            }
+        }
+        let now = &self.discovery.catalog;
+        let known = |table: &Table| held.tables().iter().any(|held| held.oid == table.oid);
+        if let Some(new) = now.tables().iter().find(|table| !known(table)) {
+            return Err(format!("table {:?} is new", new.name));
+        }
+        drops.append(&mut alterations);
+        if !same_unsynced(held, now) {
+            drops.push(SchemaChange::SetUnsynced(now.unsynced().to_vec()));
+        }
+        Ok(drops)
+    }
+
+    /// What turns `held` into the table that a relation message describes, which is as old as the
+    /// survey or older.
+    ///
+    /// # Errors
+    /// Why that cannot be told.
+    pub(crate) fn form(
+        &self,
+        held: &Table,
+        relation: &Relation,
+        told: &Told,
+    ) -> Result<Alteration, Reason> {
+        let name = client_name(&relation.schema, &relation.name);
+        let reason = |what: &str| format!("{what} of table {:?} changed", held.name);
+        let now = self.table(relation.oid).ok_or_else(|| reason("the form"))?;
+        if name != held.name && name != now.name {
+            return Err(reason("the name"));
+        }
+        let mut fills = self.fills(held, now, told)?;
+        let mut columns: Vec<Column> = Vec::with_capacity(relation.columns.len());
+        for there in &relation.columns {
+            let is = |column: &&Column| is_described(column, there);
+            // INVARIANT: `fills` has made sure that no name stands for one column then and for
+            // another one now.
+            match now.columns.iter().chain(&held.columns).find(is) {
+                Some(column) => columns.push(column.clone()),
+                None if is_unsynced(now, there) || is_unsynced(held, there) => {}
+                None => return Err(reason(&format!("column {:?}", there.name))),
+            }
+        }
+        let ascending = columns.is_sorted_by(|a, b| a.attnum < b.attnum);
+        let stays = |column: &&Column| now.columns.iter().any(|it| it.attnum == column.attnum);
+        let lost = |column: &Column| !columns.iter().any(|it| it.attnum == column.attnum);
+        if !ascending || held.columns.iter().filter(stays).any(lost) {
+            return Err(reason("the columns"));
+        }
+        let new = |attnum: i16| !held.columns.iter().any(|it| it.attnum == attnum);
+        fills.retain(|(attnum, _)| new(*attnum) && columns.iter().any(|c| c.attnum == *attnum));
+        if name == now.name && columns == now.columns {
+            let table = Table {
+                id: held.id,
+                ..now.clone()
+            };
+            return Ok(Alteration { table, fills });
+        }
+        let table = between(held, now, relation, columns).ok_or_else(|| reason("the key"))?;
+        Ok(Alteration { table, fills })
+    }
+
+    /// What rows written before have in the columns that are new in `now`.
+    ///
+    /// # Errors
+    /// Why `now` does not continue `held`, or the reason why the values cannot be told.
+    fn fills(&self, held: &Table, now: &Table, told: &Told) -> Result<Vec<(i16, Value)>, Reason> {
+        let reason = |what: &str| format!("{what} of table {:?} changed", held.name);
+        for column in &held.columns {
+            let same = now.columns.iter().find(|it| it.attnum == column.attnum);
+            let named = now.columns.iter().find(|it| it.name == column.name);
+            let kept = same.is_none_or(|same| same.type_oid == column.type_oid)
+                && same.is_none_or(|same| same.upstream_type == column.upstream_type)
+                && named.is_none_or(|named| named.attnum == column.attnum);
+            if !kept {
+                return Err(reason(&format!("column {:?}", column.name)));
+            }
+        }
+        if attnums(held, &held.key) != attnums(now, &now.key) {
+            return Err(reason("the key"));
+        }
+        let seen = told.seen.get(&now.oid).copied().unwrap_or(0);
+        let is_new = |column: &&Column| !held.columns.iter().any(|it| it.attnum == column.attnum);
+        let is_gone = |column: &&Column| !now.columns.iter().any(|it| it.attnum == column.attnum);
+        // A column may have been dropped, another one added under its name, and that one renamed. A
+        // description in between looks as if nothing had happened, unless a survey since then shows
+        // that nothing had. Types that turn into each other without a rewrite are alike for clients.
+        let described = told.described.get(&now.oid);
+        let doubtful = described.is_some_and(|begun| *begun >= self.calm);
+        let mistaken = |gone: &Column| {
+            let mut new = now.columns.iter().filter(is_new);
+            new.any(|column| column.value_type == gone.value_type)
+        };
+        if doubtful && held.columns.iter().filter(is_gone).any(mistaken) {
+            return Err(reason("the columns"));
+        }
+        let mut fills = Vec::new();
+        for column in now.columns.iter().filter(is_new) {
+            let fill = self.fill(now.oid, column, seen);
+            let value = fill.ok_or_else(|| reason(&format!("column {:?}", column.name)))?;
+            fills.push((column.attnum, value));
+        }
+        Ok(fills)
+    }
+
+    /// What rows older than a column have in it; `None` if that cannot be told. Columns up to `seen`
+    /// are older than the place of the stream.
+    fn fill(&self, oid: u32, column: &Column, seen: i16) -> Option<Value> {
+        let (heap, known) = (self.discovery.heaps.get(&oid)?, self.known.get(&oid)?);
+        // A number that was given since and is out of use again may have had the same name.
+        let seen = seen.max(known.columns);
+        let mut given = seen + 1..=heap.columns;
+        if column.attnum <= seen || !given.all(|attnum| heap.live.contains(&attnum)) {
+            return None;
+        }
+        let mut missing = heap.missing.iter();
+        if let Some((_, text)) = missing.find(|(attnum, _)| *attnum == column.attnum) {
+            return Decoder::of(column).text(text.as_bytes()).ok();
+        }
+        // Without a rewrite, PostgreSQL itself reads null where a row is older than the column.
+        (heap.filenode != 0 && heap.filenode == known.filenode).then_some(Value::Null)
+    }
+}
+
+/// The table between `held` and `now` with these columns; `None` if it has no key then.
+fn between(held: &Table, now: &Table, relation: &Relation, columns: Vec<Column>) -> Option<Table> {
+    let place = |attnum: &i16| columns.iter().position(|column| column.attnum == *attnum);
+    let places = |key: &Vec<i16>| key.iter().map(place).collect::<Option<Vec<usize>>>();
+    let key = places(&attnums(held, &held.key))?;
+    let before: Vec<_> = held
+        .unique_keys
+        .iter()
+        .map(|key| attnums(held, key))
+        .collect();
+    let after = now.unique_keys.iter().map(|key| attnums(now, key));
+    let both = after.filter(|key| before.contains(key));
+    let unique_keys: Vec<_> = both.filter_map(|key| places(&key)).collect();
+    if !unique_keys.contains(&key) {
+        return None;
+    }
+    let described = |name: &str| relation.columns.iter().any(|column| column.name == name);
+    let mut unsynced_columns = now.unsynced_columns.clone();
+    for column in &held.unsynced_columns {
+        if !unsynced_columns.iter().any(|(name, _)| *name == column.0) {
+            unsynced_columns.push(column.clone());
+        }
+    }
+    unsynced_columns.retain(|(name, _)| described(name));
+    Some(Table {
+        id: held.id,
+        name: client_name(&relation.schema, &relation.name),
+        schema: relation.schema.clone(),
+        upstream_name: relation.name.clone(),
+        oid: relation.oid,
+        columns,
+        unsynced_columns,
+        key,
+        unique_keys,
+        indexes: Vec::new(),
+    })
+}
+
+fn attnums(table: &Table, key: &[usize]) -> Vec<i16> {
+    let columns = key.iter().filter_map(|at| table.columns.get(*at));
+    columns.map(|column| column.attnum).collect()
+}
+
+fn is_described(column: &Column, there: &RelationColumn) -> bool {
+    column.name == there.name && column.type_oid == there.type_oid
+}
+
+fn is_unsynced(table: &Table, there: &RelationColumn) -> bool {
+    let mut names = table.unsynced_columns.iter();
+    names.any(|(name, _)| *name == there.name)
+}
+
+/// Whether two forms of a table differ in nothing but indexes and the wording of reasons.
+fn alike(held: &Table, now: &Table) -> bool {
+    let names = |table: &Table| -> Vec<String> {
+        let names = table.unsynced_columns.iter().map(|(name, _)| name.clone());
+        names.collect()
+    };
+    held.name == now.name
+        && (&held.schema, &held.upstream_name) == (&now.schema, &now.upstream_name)
+        && held.columns == now.columns
+        && held.key == now.key
+        && held.unique_keys == now.unique_keys
+        && names(held) == names(now)
+}
+
+/// Whether the same tables are published and not held.
+pub(crate) fn same_unsynced(held: &Catalog, now: &Catalog) -> bool {
+    let names = |catalog: &Catalog| -> Vec<String> {
+        let names = catalog.unsynced().iter().map(|table| table.name.clone());
+        names.collect()
+    };
+    names(held) == names(now)
+}

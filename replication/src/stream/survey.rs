@@ -1,0 +1,184 @@
+//! Looking at the upstream's schema, and marking in the stream that it was looked at.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio_postgres::{Client, IsolationLevel};
+
+use super::evolution::{KnownTables, Survey, known};
+use crate::discovery::discover;
+use crate::{Address, Options, Result, sql};
+
+/// Application name of the connection that looks.
+const APPLICATION: &str = "kelvin-schema-watch";
+/// Longest look.
+const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '30s'";
+/// Announced surveys that are kept until the stream comes to their marks; the newest count.
+const ANNOUNCED: usize = 8;
+
+/// Looks at the schema over a connection of its own.
+pub(crate) struct Surveyor {
+    address: Address,
+    publications: Vec<String>,
+    /// `server_version_num`.
+    version: i32,
+    internal: [String; 2],
+    marks: Marks,
+    client: Option<Client>,
+    known: KnownTables,
+    /// Number of the survey it is known from; zero for what was known at first.
+    calm: u64,
+    announced: VecDeque<Arc<Survey>>,
+}
+
+/// What marks look like: messages that PostgreSQL passes on where they stand among transactions.
+#[derive(Clone, Debug)]
+pub(crate) struct Marks {
+    prefix: String,
+    /// Tells marks of this process from those of others.
+    nonce: u64,
+    /// Surveys begun.
+    begun: Arc<AtomicU64>,
+}
+
+impl Marks {
+    /// Marks of this process.
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            prefix: format!("kelvin/{}/schema", options.shard().schema()),
+            nonce: RandomState::new().build_hasher().finish(),
+            begun: Arc::default(),
+        }
+    }
+
+    /// How many surveys were begun so far, which is the number of the last.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    fn content(&self, number: u64) -> String {
+        format!("{:x}:{number}", self.nonce)
+    }
+
+    /// The number of the survey that a message marks, if it is one of ours.
+    pub(crate) fn number(&self, prefix: &str, content: &[u8]) -> Option<u64> {
+        let content = std::str::from_utf8(content).ok()?;
+        let (nonce, number) = content.split_once(':')?;
+        let ours = prefix == self.prefix && nonce == format!("{:x}", self.nonce);
+        ours.then(|| number.parse().ok()).flatten()
+    }
+}
+
+impl Surveyor {
+    /// A surveyor that knows of the tables as the replica holds them.
+    pub(crate) fn new(
+        options: &Options,
+        address: Address,
+        publications: Vec<String>,
+        version: i32,
+        known: KnownTables,
+    ) -> Self {
+        Self {
+            address,
+            publications,
+            version,
+            internal: [options.app_id.clone(), options.shard().schema()],
+            marks: Marks::new(options),
+            client: None,
+            known,
+            calm: 0,
+            announced: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn marks(&self) -> Marks {
+        self.marks.clone()
+    }
+
+    /// Looks at the schema.
+    pub(crate) async fn survey(&mut self) -> Result<Arc<Survey>> {
+        // A look that is given up or fails leaves a connection in an unknown state.
+        let mut client = match self.client.take() {
+            Some(client) if !client.is_closed() => client,
+            _ => {
+                let fresh = sql::connect(&self.address, APPLICATION).await?;
+                sql::set_session(&fresh).await?;
+                fresh.batch_execute(STATEMENT_TIMEOUT).await?;
+                fresh
+            }
+        };
+        // INVARIANT: counted before the snapshot is taken, so that a description that came at a lower
+        // count is older than the snapshot.
+        let number = self.marks.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        // One snapshot for all queries, so that a change is seen whole or not at all.
+        let transaction = client
+            .build_transaction()
+            .isolation_level(IsolationLevel::RepeatableRead)
+            .read_only(true)
+            .start()
+            .await?;
+        let discovery = discover(&transaction, &self.publications, self.version).await?;
+        transaction.commit().await?;
+        self.client = Some(client);
+        Ok(Arc::new(Survey {
+            number,
+            discovery,
+            known: self.known.clone(),
+            calm: self.calm,
+            internal: self.internal.clone(),
+        }))
+    }
+
+    /// The replica holds every table in the form it has in `survey`.
+    pub(crate) fn learn(&mut self, survey: &Survey) {
+        self.known = known(&survey.discovery);
+        self.calm = survey.number;
+    }
+
+    /// Puts a mark into the stream: what is found there behind it was written with the schema of the
+    /// survey, or with a later one.
+    pub(crate) async fn announce(&mut self, survey: Arc<Survey>) -> Result<()> {
+        let Some(client) = self.client.take() else {
+            return Ok(());
+        };
+        let content = self.marks.content(survey.number);
+        self.announced.push_back(survey);
+        if self.announced.len() > ANNOUNCED {
+            self.announced.pop_front();
+        }
+        client
+            .execute(
+                "SELECT pg_logical_emit_message(true, $1, $2::text)",
+                &[&self.marks.prefix, &content],
+            )
+            .await?;
+        self.client = Some(client);
+        Ok(())
+    }
+
+    /// The survey with this number, unless newer ones have pushed it out.
+    pub(crate) fn announced(&self, number: u64) -> Option<Arc<Survey>> {
+        let mut announced = self.announced.iter();
+        announced.find(|survey| survey.number == number).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_of_others_are_not_taken_for_ours() {
+        let (ours, others) = (
+            Marks::new(&Options::default()),
+            Marks::new(&Options::default()),
+        );
+        let content = ours.content(7);
+        assert_eq!(ours.number(&ours.prefix, content.as_bytes()), Some(7));
+        assert_eq!(others.number(&ours.prefix, content.as_bytes()), None);
+        assert_eq!(ours.number("zero/0/ddl", content.as_bytes()), None);
+        assert_eq!(ours.number(&ours.prefix, b"\xff"), None);
+    }
+}
