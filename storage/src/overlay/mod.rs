@@ -64,7 +64,6 @@ pub(crate) struct Overlay<'a> {
     /// What the transaction makes of the schema, if it touches it.
     schema: Option<SchemaDraft>,
     workshop: Workshop<'a>,
-    fetched: prefetch::Fetched,
     rows: Vec<RowSlot>,
     row_at: HashMap<Place, usize>,
     entries: Vec<EntrySlot>,
@@ -108,7 +107,6 @@ impl<'a> Overlay<'a> {
             era: base.era.clone(),
             schema: None,
             workshop,
-            fetched: prefetch::Fetched::new(),
             rows: Vec::new(),
             row_at: HashMap::new(),
             entries: Vec::new(),
@@ -310,28 +308,32 @@ impl<'a> Overlay<'a> {
 
     /// The place in `rows` of the row under this key.
     fn load(&mut self, space: &Arc<TableSpace>, key: Slice) -> Result<usize> {
-        let place = (space.number(), key);
-        if let Some(at) = self.row_at.get(&place) {
+        if let Some(at) = self.row_at.get(&(space.number(), key.clone())) {
             return Ok(*at);
         }
-        let fetched = match self.fetched.remove(&place) {
-            Some(fetched) => fetched,
-            None => self.snapshot.get(&space.keyspace, &place.1)?,
-        };
-        let before = match fetched {
+        let before = match self.snapshot.get(&space.keyspace, &key)? {
             Some(bytes) => Some(space.read(bytes, self.loaded_at)?),
             None => None,
         };
-        let at = self.rows.len();
-        self.rows.push(RowSlot {
-            space: space.clone(),
-            key: place.1.clone(),
-            now: before.clone(),
-            before,
-            touched: None,
-        });
-        self.row_at.insert(place, at);
-        Ok(at)
+        Ok(self.take_in(space, key, before))
+    }
+
+    /// The place in `rows` of a row that was read, unless it is there already.
+    fn take_in(&mut self, space: &Arc<TableSpace>, key: Slice, before: Option<Row>) -> usize {
+        match self.row_at.entry((space.number(), key)) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(vacant) => {
+                let at = self.rows.len();
+                self.rows.push(RowSlot {
+                    space: space.clone(),
+                    key: vacant.key().1.clone(),
+                    now: before.clone(),
+                    before,
+                    touched: None,
+                });
+                *vacant.insert(at)
+            }
+        }
     }
 
     fn replace(&mut self, at: usize, new: Option<Row>, version: Version) -> Result<()> {

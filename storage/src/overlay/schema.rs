@@ -106,8 +106,6 @@ impl SchemaDraft {
 
 impl Overlay<'_> {
     pub(super) fn change_schema(&mut self, change: &SchemaChange, version: Version) -> Result<()> {
-        // What was read ahead may lie elsewhere from now on.
-        self.fetched.clear();
         if self.schema.is_none() {
             self.schema = Some(SchemaDraft::of(&self.era, self.workshop.next_space));
         }
