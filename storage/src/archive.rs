@@ -27,7 +27,7 @@ use crate::evolution::Reading;
 use crate::{IndexId, Row, RowId};
 
 /// Format of rows and index entries.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 const SINCE: std::ops::Range<usize> = 1..9;
 const ROW_ID: std::ops::Range<usize> = 9..13;
@@ -43,44 +43,72 @@ const ENTRY_BYTES: usize = 11;
 /// `since` of a row that came with the initial copy, whose version is known only at its end.
 pub(crate) const LOADED: Version = 0;
 
+/// A value; that of a text says where it is in the text of the row.
 #[derive(Archive, Serialize)]
-enum ValueArchive<'a> {
+enum ValueArchive {
     Null,
     Bool(bool),
     Number(f64),
     BigInt(i64),
-    String(#[rkyv(with = InlineAsBox)] &'a str),
-    Json(#[rkyv(with = InlineAsBox)] &'a str),
+    String { start: u32, end: u32 },
+    Json { start: u32, end: u32 },
 }
 
+/// All texts of a row are in one: they are validated in one pass, and nothing points to anything.
 #[derive(Archive, Serialize)]
 struct RowArchive<'a> {
-    values: Vec<ValueArchive<'a>>,
+    values: Vec<ValueArchive>,
+    #[rkyv(with = InlineAsBox)]
+    text: &'a str,
 }
 
-impl<'a> From<ValueRef<'a>> for ValueArchive<'a> {
-    fn from(value: ValueRef<'a>) -> Self {
-        match value {
-            ValueRef::Null => Self::Null,
-            ValueRef::Bool(value) => Self::Bool(value),
-            ValueRef::Number(value) => Self::Number(value),
-            ValueRef::BigInt(value) => Self::BigInt(value),
-            ValueRef::String(text) => Self::String(text),
-            ValueRef::Json(text) => Self::Json(text),
+/// Takes values apart.
+fn archive_value(value: ValueRef<'_>, text: &mut String) -> Result<ValueArchive> {
+    let mut put = |part: &str| -> Result<(u32, u32)> {
+        let start = text.len();
+        text.push_str(part);
+        match (u32::try_from(start), u32::try_from(text.len())) {
+            (Ok(start), Ok(end)) => Ok((start, end)),
+            _ => Err(Error::Invalid("a row of more than 4 GiB".into())),
         }
+    };
+    Ok(match value {
+        ValueRef::Null => ValueArchive::Null,
+        ValueRef::Bool(value) => ValueArchive::Bool(value),
+        ValueRef::Number(value) => ValueArchive::Number(value),
+        ValueRef::BigInt(value) => ValueArchive::BigInt(value),
+        ValueRef::String(value) => {
+            let (start, end) = put(value)?;
+            ValueArchive::String { start, end }
+        }
+        ValueRef::Json(value) => {
+            let (start, end) = put(value)?;
+            ValueArchive::Json { start, end }
+        }
+    })
+}
+
+impl ArchivedRowArchive<'_> {
+    /// The value at a position; `None` beyond the last, or for a text that is not one.
+    fn value(&self, at: usize) -> Option<ValueRef<'_>> {
+        let whole: &str = &self.text;
+        let text = |start: u32, end: u32| whole.get(start as usize..end as usize);
+        Some(match self.values.get(at)? {
+            ArchivedValueArchive::Null => ValueRef::Null,
+            ArchivedValueArchive::Bool(value) => ValueRef::Bool(*value),
+            ArchivedValueArchive::Number(value) => ValueRef::Number(value.to_native()),
+            ArchivedValueArchive::BigInt(value) => ValueRef::BigInt(value.to_native()),
+            ArchivedValueArchive::String { start, end } => {
+                ValueRef::String(text(start.to_native(), end.to_native())?)
+            }
+            ArchivedValueArchive::Json { start, end } => {
+                ValueRef::Json(text(start.to_native(), end.to_native())?)
+            }
+        })
     }
-}
 
-impl<'a> From<&'a ArchivedValueArchive<'_>> for ValueRef<'a> {
-    fn from(value: &'a ArchivedValueArchive<'_>) -> Self {
-        match value {
-            ArchivedValueArchive::Null => Self::Null,
-            ArchivedValueArchive::Bool(value) => Self::Bool(*value),
-            ArchivedValueArchive::Number(value) => Self::Number(value.to_native()),
-            ArchivedValueArchive::BigInt(value) => Self::BigInt(value.to_native()),
-            ArchivedValueArchive::String(text) => Self::String(text),
-            ArchivedValueArchive::Json(text) => Self::Json(text),
-        }
+    fn is_whole(&self) -> bool {
+        (0..self.values.len()).all(|at| self.value(at).is_some())
     }
 }
 
@@ -97,7 +125,9 @@ impl Record {
         Yoke::try_attach_to_cart(Arc::new(bytes), |bytes| {
             let archive = bytes.get(archive_start(bytes)..).unwrap_or_default();
             rkyv::api::low::access::<ArchivedRowArchive<'static>, rancor::Failure>(archive)
-                .map_err(|_| Error::Corrupt("unreadable row".into()))
+                .ok()
+                .filter(|row| row.is_whole())
+                .ok_or_else(|| Error::Corrupt("unreadable row".into()))
         })
         .map(Self)
     }
@@ -125,7 +155,7 @@ impl Record {
 
     /// The value at this position.
     pub(crate) fn value(&self, at: usize) -> Option<ValueRef<'_>> {
-        self.0.get().values.get(at).map(ValueRef::from)
+        self.0.get().value(at)
     }
 }
 
@@ -156,8 +186,12 @@ pub(crate) fn encode_row_in<'v>(
 ) -> Result<Vec<u8>> {
     let older = u8::try_from(head.older.len())
         .map_err(|_| Error::Invalid("a table has more than 255 indexes".into()))?;
+    let mut text = String::with_capacity(out.capacity());
+    let values = values.map(|value| archive_value(value, &mut text));
+    let values = values.collect::<Result<_>>()?;
     let row = RowArchive {
-        values: values.map(ValueArchive::from).collect(),
+        values,
+        text: &text,
     };
     out.clear();
     out.push(FORMAT);
