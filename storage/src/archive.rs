@@ -33,8 +33,8 @@ const SINCE: std::ops::Range<usize> = 1..9;
 const ROW_ID: std::ops::Range<usize> = 9..13;
 const LAYOUT: std::ops::Range<usize> = 13..15;
 /// How many entries are older than the row; their list follows.
-const OLDER: usize = 15;
-const ROW_HEADER: usize = 16;
+const OLDER: std::ops::Range<usize> = 15..17;
+const ROW_HEADER: usize = 17;
 /// An index and since when the row's entry in it stands.
 const OLDER_BYTES: usize = 10;
 const KEY_OFFSET: std::ops::Range<usize> = 9..11;
@@ -184,8 +184,8 @@ pub(crate) fn encode_row_in<'v>(
     values: impl Iterator<Item = ValueRef<'v>>,
     mut out: Vec<u8>,
 ) -> Result<Vec<u8>> {
-    let older = u8::try_from(head.older.len())
-        .map_err(|_| Error::Invalid("a table has more than 255 indexes".into()))?;
+    let older = u16::try_from(head.older.len())
+        .map_err(|_| Error::Invalid("a table has more than 65,535 indexes".into()))?;
     let mut text = String::with_capacity(out.capacity());
     let values = values.map(|value| archive_value(value, &mut text));
     let values = values.collect::<Result<_>>()?;
@@ -198,7 +198,7 @@ pub(crate) fn encode_row_in<'v>(
     out.extend_from_slice(&head.version.to_be_bytes());
     out.extend_from_slice(&head.id.to_be_bytes());
     out.extend_from_slice(&head.layout.to_be_bytes());
-    out.push(older);
+    out.extend_from_slice(&older.to_be_bytes());
     for (index, since) in head.older {
         out.extend_from_slice(&index.0.to_be_bytes());
         out.extend_from_slice(&since.to_be_bytes());
@@ -243,7 +243,7 @@ pub(crate) fn decode_row(bytes: Slice, readings: &[Reading], loaded_at: Version)
 
 /// Where the archive begins.
 fn archive_start(bytes: &[u8]) -> usize {
-    let older = bytes.get(OLDER).copied().unwrap_or_default();
+    let older = array(bytes, OLDER).map_or(0, u16::from_be_bytes);
     ROW_HEADER + usize::from(older) * OLDER_BYTES
 }
 
