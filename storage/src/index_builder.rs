@@ -74,6 +74,16 @@ impl IndexBuilder {
     }
 }
 
+impl IndexBuilder {
+    /// How many indexes of a table wait or are being built.
+    #[must_use]
+    pub fn pending(&self, table: TableId) -> usize {
+        let state = self.shared.state();
+        let requests = state.waiting.iter().chain(&state.building);
+        requests.filter(|request| request.table == table).count()
+    }
+}
+
 impl Drop for IndexBuilder {
     fn drop(&mut self) {
         self.shared.state().closed = true;

@@ -139,4 +139,7 @@ fn the_builder_builds_what_is_asked_for_once() {
         std::thread::yield_now();
     }
     assert_eq!(indexes(), 3);
+    while builder.pending(ITEMS) > 0 {
+        std::thread::yield_now();
+    }
 }

@@ -18,7 +18,7 @@ pub(super) fn ask_for_indexes(replica: &Replica, builder: &IndexBuilder, plan: &
         let Some(table) = catalog.table_by_id(wish.table) else {
             continue;
         };
-        let few = own_indexes(table) < MAX_OWN_INDEXES;
+        let few = own_indexes(table) + builder.pending(wish.table) < MAX_OWN_INDEXES;
         let large = replica.row_count(wish.table) > WORTH_INDEXING;
         if few && large && !builder.request(wish.table, &wish.columns) {
             tracing::debug!(table = table.name, "too many indexes wait to be built");
