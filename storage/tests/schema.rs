@@ -114,6 +114,33 @@ fn an_update_keeps_the_fill_of_a_column_it_does_not_send() {
 }
 
 #[test]
+fn a_column_that_came_and_went_in_one_transaction_leaves_no_trace_in_its_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = load(dir.path(), 0..3);
+    let columns = |replica: &Replica| {
+        let catalog = replica.catalog();
+        catalog.table("items").unwrap().columns.len()
+    };
+    let new_name = vec![1.0.into(), "renamed".into(), Value::Null, 5.0.into()];
+    let ops = vec![
+        alter(with_stars(), vec![(4, 1.0.into())]),
+        RowOp::Insert {
+            table: ITEMS,
+            row: new_name,
+        },
+        alter(items(ITEMS), vec![]),
+    ];
+    let applied = apply(&replica, 101, ops);
+    assert_eq!((applied.altered.len(), columns(&replica)), (0, 3));
+    assert_eq!(applied.changes.len(), 1);
+    let change = &applied.changes[0];
+    let values = |row: &Option<kelvin_storage::Row>| row.as_ref().unwrap().to_values();
+    let old = ["item 1".into(), "note of item 1".into()];
+    assert_eq!(values(&change.old)[1..], old);
+    assert_eq!(values(&change.new)[1..], ["renamed".into(), Value::Null]);
+}
+
+#[test]
 fn a_dropped_column_takes_its_indexes_along_and_the_rest_keeps_working() {
     let dir = tempfile::tempdir().unwrap();
     let replica = load(dir.path(), 0..4);

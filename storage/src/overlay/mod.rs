@@ -311,27 +311,37 @@ impl<'a> Overlay<'a> {
         if let Some(at) = self.row_at.get(&(space.number(), key.clone())) {
             return Ok(*at);
         }
-        let before = match self.snapshot.get(&space.keyspace, &key)? {
+        let row = match self.snapshot.get(&space.keyspace, &key)? {
             Some(bytes) => Some(space.read(bytes, self.loaded_at)?),
             None => None,
         };
-        Ok(self.take_in(space, key, before))
+        self.take_in(space, key, row)
     }
 
     /// The place in `rows` of a row that was read, unless it is there already.
-    fn take_in(&mut self, space: &Arc<TableSpace>, key: Slice, before: Option<Row>) -> usize {
+    ///
+    /// INVARIANT: what the row was is told in the form the table had before the batch. A transaction
+    /// can give a table another form and take it back, and then nobody is told that it was altered.
+    fn take_in(&mut self, space: &Arc<TableSpace>, key: Slice, row: Option<Row>) -> Result<usize> {
+        let (era, loaded_at) = (&self.era, self.loaded_at);
+        let before = |row: &Row| match era.space(space.number()) {
+            Some(form) if !Arc::ptr_eq(form, space) => {
+                form.read(row.record().bytes().clone(), loaded_at)
+            }
+            _ => Ok(row.clone()),
+        };
         match self.row_at.entry((space.number(), key)) {
-            Entry::Occupied(known) => *known.get(),
+            Entry::Occupied(known) => Ok(*known.get()),
             Entry::Vacant(vacant) => {
                 let at = self.rows.len();
                 self.rows.push(RowSlot {
                     space: space.clone(),
                     key: vacant.key().1.clone(),
-                    now: before.clone(),
-                    before,
+                    before: row.as_ref().map(|row| before(row)).transpose()?,
+                    now: row,
                     touched: None,
                 });
-                *vacant.insert(at)
+                Ok(*vacant.insert(at))
             }
         }
     }

@@ -53,8 +53,8 @@ impl Overlay<'_> {
         for part in parts {
             rows.extend(part?);
         }
-        for ((space, key), before) in wanted.into_iter().zip(rows) {
-            self.take_in(&space, key, before);
+        for ((space, key), row) in wanted.into_iter().zip(rows) {
+            self.take_in(&space, key, row)?;
         }
         Ok(())
     }
