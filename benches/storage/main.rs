@@ -153,6 +153,10 @@ fn newest(measure: &mut Measure, stores: &Stores) {
     let kelvin = || scan(&view, &Scan::all().start(vec![stores.any_id()], true));
     let fjall = || stores.plain.scan(stores.any(), PAGE);
     measure.run_both(group, PAGE, ("kelvin", kelvin), ("fjall", fjall));
+    let group = "scan of 50 by key, records looked at too";
+    let kelvin = || scan(&view, &Scan::all().start(vec![stores.any_id()], true));
+    let fjall = || stores.plain.scan_through(stores.any(), PAGE);
+    measure.run_both(group, PAGE, ("kelvin", kelvin), ("fjall", fjall));
     let group = "scan of 50 by an index";
     let kelvin = || scan(&view, &Scan::of(BY_MODIFIED));
     let fjall = || stores.plain.scan_index(PAGE);

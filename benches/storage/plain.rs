@@ -154,6 +154,13 @@ impl Plain {
         records.map(|record| record.value().unwrap().len()).sum()
     }
 
+    /// Reads the records of some issues from this one on, and looks at what is in them.
+    pub fn scan_through(&self, id: usize, count: usize) -> usize {
+        let records = self.issues.range(&self.keys[id][..]..).take(count);
+        let sum = |bytes: &[u8]| bytes.iter().map(|byte| usize::from(*byte)).sum::<usize>();
+        records.map(|record| sum(&record.value().unwrap())).sum()
+    }
+
     /// Reads the records of some issues in the order of the index.
     pub fn scan_index(&self, count: usize) -> usize {
         let keys = self.issues.prefix(BY_MODIFIED).take(count);

@@ -91,6 +91,7 @@ impl Replica {
             db: &inner.db,
             options: &inner.options,
             scratch: &inner.scratch,
+            readers: &inner.readers,
             next_space: writer.next_space,
             next_indexes: &writer.next_indexes,
         };

@@ -57,7 +57,8 @@ enum ValueArchive {
 /// All texts of a row are in one: they are validated in one pass, and nothing points to anything.
 #[derive(Archive, Serialize)]
 struct RowArchive<'a> {
-    values: Vec<ValueArchive>,
+    #[rkyv(with = InlineAsBox)]
+    values: &'a [ValueArchive],
     #[rkyv(with = InlineAsBox)]
     text: &'a str,
 }
@@ -91,25 +92,31 @@ fn archive_value(value: ValueRef<'_>, text: &mut String) -> Result<ValueArchive>
 impl ArchivedRowArchive<'_> {
     /// The value at a position; `None` beyond the last, or for a text that is not one.
     fn value(&self, at: usize) -> Option<ValueRef<'_>> {
-        let whole: &str = &self.text;
-        let text = |start: u32, end: u32| whole.get(start as usize..end as usize);
-        Some(match self.values.get(at)? {
-            ArchivedValueArchive::Null => ValueRef::Null,
-            ArchivedValueArchive::Bool(value) => ValueRef::Bool(*value),
-            ArchivedValueArchive::Number(value) => ValueRef::Number(value.to_native()),
-            ArchivedValueArchive::BigInt(value) => ValueRef::BigInt(value.to_native()),
-            ArchivedValueArchive::String { start, end } => {
-                ValueRef::String(text(start.to_native(), end.to_native())?)
-            }
-            ArchivedValueArchive::Json { start, end } => {
-                ValueRef::Json(text(start.to_native(), end.to_native())?)
-            }
-        })
+        value_in(self.values.get().get(at)?, &self.text)
     }
 
     fn is_whole(&self) -> bool {
-        (0..self.values.len()).all(|at| self.value(at).is_some())
+        let text: &str = &self.text;
+        let mut values = self.values.iter();
+        values.all(|value| value_in(value, text).is_some())
     }
+}
+
+/// A value whose text, if it has one, is in `text`; `None` where it is not.
+fn value_in<'t>(value: &ArchivedValueArchive, text: &'t str) -> Option<ValueRef<'t>> {
+    let part = |start: u32, end: u32| text.get(start as usize..end as usize);
+    Some(match value {
+        ArchivedValueArchive::Null => ValueRef::Null,
+        ArchivedValueArchive::Bool(value) => ValueRef::Bool(*value),
+        ArchivedValueArchive::Number(value) => ValueRef::Number(value.to_native()),
+        ArchivedValueArchive::BigInt(value) => ValueRef::BigInt(value.to_native()),
+        ArchivedValueArchive::String { start, end } => {
+            ValueRef::String(part(start.to_native(), end.to_native())?)
+        }
+        ArchivedValueArchive::Json { start, end } => {
+            ValueRef::Json(part(start.to_native(), end.to_native())?)
+        }
+    })
 }
 
 /// The validated bytes of a row. They stay where the engine has them, in a block of its cache or in
@@ -170,41 +177,51 @@ pub(crate) struct RowHead<'a> {
     pub(crate) older: &'a [(IndexId, Version)],
 }
 
-/// Bytes of a row.
-pub(crate) fn encode_row<'v>(
-    head: RowHead<'_>,
-    values: impl Iterator<Item = ValueRef<'v>>,
-) -> Result<Vec<u8>> {
-    encode_row_in(head, values, Vec::with_capacity(320))
+/// Encodes rows one after another, in memory it keeps.
+#[derive(Default)]
+pub(crate) struct RowEncoder {
+    values: Vec<ValueArchive>,
+    text: String,
+    out: Vec<u8>,
 }
 
-/// Bytes of a row, in the memory of `out`.
-pub(crate) fn encode_row_in<'v>(
-    head: RowHead<'_>,
-    values: impl Iterator<Item = ValueRef<'v>>,
-    mut out: Vec<u8>,
-) -> Result<Vec<u8>> {
-    let older = u16::try_from(head.older.len())
-        .map_err(|_| Error::Invalid("a table has more than 65,535 indexes".into()))?;
-    let mut text = String::with_capacity(out.capacity());
-    let values = values.map(|value| archive_value(value, &mut text));
-    let values = values.collect::<Result<_>>()?;
-    let row = RowArchive {
-        values,
-        text: &text,
-    };
-    out.clear();
-    out.push(FORMAT);
-    out.extend_from_slice(&head.version.to_be_bytes());
-    out.extend_from_slice(&head.id.to_be_bytes());
-    out.extend_from_slice(&head.layout.to_be_bytes());
-    out.extend_from_slice(&older.to_be_bytes());
-    for (index, since) in head.older {
-        out.extend_from_slice(&index.0.to_be_bytes());
-        out.extend_from_slice(&since.to_be_bytes());
+impl RowEncoder {
+    /// Bytes of a row.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a row that is too large.
+    pub(crate) fn encode<'v>(
+        &mut self,
+        head: RowHead<'_>,
+        values: impl Iterator<Item = ValueRef<'v>>,
+    ) -> Result<&[u8]> {
+        let older = u16::try_from(head.older.len())
+            .map_err(|_| Error::Invalid("a table has more than 65,535 indexes".into()))?;
+        self.values.clear();
+        self.text.clear();
+        for value in values {
+            let value = archive_value(value, &mut self.text)?;
+            self.values.push(value);
+        }
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        out.push(FORMAT);
+        out.extend_from_slice(&head.version.to_be_bytes());
+        out.extend_from_slice(&head.id.to_be_bytes());
+        out.extend_from_slice(&head.layout.to_be_bytes());
+        out.extend_from_slice(&older.to_be_bytes());
+        for (index, since) in head.older {
+            out.extend_from_slice(&index.0.to_be_bytes());
+            out.extend_from_slice(&since.to_be_bytes());
+        }
+        let row = RowArchive {
+            values: &self.values,
+            text: &self.text,
+        };
+        self.out = rkyv::api::high::to_bytes_in::<_, rancor::Error>(&row, out)
+            .map_err(|error| Error::Invalid(format!("a row cannot be encoded: {error}")))?;
+        Ok(&self.out)
     }
-    rkyv::api::high::to_bytes_in::<_, rancor::Error>(&row, out)
-        .map_err(|error| Error::Invalid(format!("a row cannot be encoded: {error}")))
 }
 
 /// Writes the number of a row into its bytes.
@@ -299,7 +316,8 @@ mod tests {
             layout: 0,
             older: &[(IndexId(3), 77), (IndexId(9), LOADED)],
         };
-        encode_row(head, values.iter().map(Value::as_ref)).unwrap()
+        let values = values.iter().map(Value::as_ref);
+        RowEncoder::default().encode(head, values).unwrap().to_vec()
     }
 
     fn decode(bytes: &[u8], width: usize, loaded_at: Version) -> Result<Row> {

@@ -2,7 +2,7 @@
 
 use kelvin_protocol::{Direction, Value, Version};
 
-use crate::archive::RowHead;
+use crate::archive::{RowEncoder, RowHead};
 use crate::evolution::Reading;
 use crate::key::IndexLimit;
 use crate::{Result, Row, RowId, archive, changelog};
@@ -28,7 +28,10 @@ pub fn encode_row(version: Version, id: RowId, values: &[Value]) -> Result<Vec<u
         layout: 0,
         older: &[],
     };
-    archive::encode_row(head, values.iter().map(Value::as_ref))
+    let values = values.iter().map(Value::as_ref);
+    RowEncoder::default()
+        .encode(head, values)
+        .map(<[u8]>::to_vec)
 }
 
 /// The row in these bytes.

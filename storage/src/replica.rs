@@ -17,6 +17,7 @@ use crate::history::Samples;
 use crate::index_build::Builds;
 use crate::layout::{GROUPS, META};
 use crate::meta::{self, Garbage, Meta, MetaWriter, ReplicaIdentity};
+use crate::overlay::Readers;
 use crate::row_counts::RowCounts;
 use crate::shape::{Bucket, Shape, open_keyspace};
 use crate::sorted_ingest::Scratch;
@@ -42,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) row_counts: RowCounts,
     pub(crate) builds: Builds,
     pub(crate) scratch: Scratch,
+    pub(crate) readers: Readers,
     pub(crate) gate: WriteGate,
     /// Milliseconds the history spans, for metrics.
     pub(crate) history_age_ms: AtomicU64,
@@ -189,6 +191,7 @@ impl Replica {
             }),
             builds: Builds::default(),
             scratch: Scratch::new(directory.runs()),
+            readers: Readers::default(),
             durable: AtomicU64::new(0),
             db,
             _directory: directory,

@@ -186,6 +186,9 @@ impl Iterator for RowScan {
     type Item = Result<Row>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if self.recheck.is_empty() {
+            return self.next_row();
+        }
         loop {
             let row = self.next_row()?;
             let differs = |row: &Row| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fjall::{Keyspace, Slice};
 use kelvin_protocol::{Direction, Value, ValueRef, Version};
 
-use crate::archive::{Record, RowHead, decode_row, encode_row};
+use crate::archive::{Record, RowEncoder, RowHead, decode_row};
 use crate::error::{Error, Result};
 use crate::evolution::{Reading, StoredTable};
 use crate::key::{IndexLimit, MAX_PRIMARY_BYTES, encode, encode_all};
@@ -81,6 +81,7 @@ impl TableSpace {
     /// [`Error::Invalid`] for a value that cannot be encoded.
     pub(crate) fn write<'v>(
         &self,
+        encoder: &mut RowEncoder,
         version: Version,
         id: RowId,
         older: &[(IndexId, Version)],
@@ -92,7 +93,7 @@ impl TableSpace {
             layout: self.layout,
             older,
         };
-        let bytes = encode_row(head, values)?;
+        let bytes = encoder.encode(head, values)?;
         Ok(Row::new(version, id, Record::read(bytes.into())?, None))
     }
 

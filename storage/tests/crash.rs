@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use kelvin_protocol::{Value, Version};
 use kelvin_storage::{Replica, RowOp, Scan};
-use sample::{BY_NAME, ITEMS, delete, insert, load, options, transaction};
+use sample::{BY_NAME, ITEMS, delete, insert, load, open_soon, transaction};
 
 const DIR: &str = "KELVIN_CRASH_DIR";
 const ITEM_COUNT: u32 = 40;
@@ -55,7 +55,7 @@ fn applies_until_it_is_killed() {
     let Ok(dir) = std::env::var(DIR) else {
         return;
     };
-    let replica = Replica::open(Path::new(&dir), &options()).unwrap();
+    let replica = open_soon(Path::new(&dir)).unwrap();
     let mut version = replica.watermark();
     while std::env::var(FULL).is_ok() {
         version += 1;
@@ -87,7 +87,7 @@ fn a_killed_replica_reopens_at_a_transaction_boundary() {
     drop(load(dir.path(), 0..ITEM_COUNT));
     for round in 0..ROUNDS {
         let printed = run_and_kill(dir.path(), 20 + round * 137, false);
-        let replica = Replica::open(dir.path(), &options()).unwrap();
+        let replica = open_soon(dir.path()).unwrap();
         let watermark = replica.watermark();
         assert!(
             watermark >= printed,
@@ -117,7 +117,7 @@ fn memtables_that_waited_when_the_process_died_do_not_block_the_next_one() {
         assert!(printed > last, "nothing was applied after {last}");
         last = printed;
     }
-    let replica = Replica::open(dir.path(), &options()).unwrap();
+    let replica = open_soon(dir.path()).unwrap();
     let version = replica.watermark() + 1;
     assert!(version > last);
     let ops = large_ops(version);

@@ -21,7 +21,7 @@ use kelvin_storage::{
     Alteration, Catalog, Column, ErrorKind, IndexId, Replica, ReplicaIdentity, RowOp, Scan,
     SchemaChange, Table, TableId,
 };
-use sample::{ITEMS, item, items, options, transaction};
+use sample::{ITEMS, item, items, open_soon, options, transaction};
 
 const DIR: &str = "KELVIN_CRASH_DIR";
 const POINT: &str = "KELVIN_CRASH_POINT";
@@ -162,7 +162,7 @@ fn works_until_it_dies() {
     };
     fail::cfg_callback(point, die).unwrap();
     let dir = Path::new(&dir);
-    let replica = match Replica::open(dir, &options()) {
+    let replica = match open_soon(dir) {
         Err(error) if error.kind() == ErrorKind::Missing => load(dir),
         opened => opened.unwrap(),
     };
@@ -232,7 +232,7 @@ fn a_process_that_dies_anywhere_leaves_a_whole_replica() {
 fn a_load_that_dies_before_its_end_counts_as_none() {
     let dir = tempfile::tempdir().unwrap();
     assert!(!run(dir.path(), "load-before-complete", 0, 1));
-    let error = Replica::open(dir.path(), &options()).unwrap_err();
+    let error = open_soon(dir.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Missing);
     check_rows(&load(dir.path()), 1, 100);
 }
@@ -257,7 +257,7 @@ fn run(dir: &Path, point: &str, passes: u32, seed: u64) -> bool {
 
 fn check(dir: &Path, seed: u64, point: &str) {
     println!("seed {seed}: {point}");
-    let replica = Replica::open(dir, &options()).unwrap();
+    let replica = open_soon(dir).unwrap();
     let (horizon, watermark) = (replica.horizon(), replica.watermark());
     for version in [horizon, horizon + (watermark - horizon) / 2, watermark] {
         check_rows(&replica, seed, version);

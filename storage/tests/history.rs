@@ -10,7 +10,7 @@ mod sample;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kelvin_protocol::Version;
+use kelvin_protocol::{Value, ValueRef, Version};
 use kelvin_storage::{ErrorKind, Replica, ReplicaOptions, RowOp, Scan, View};
 use sample::{BY_NAME, ITEMS, delete, insert, load, options, transaction};
 
@@ -226,4 +226,26 @@ fn an_idle_replica_does_not_pin_its_past() {
         names(&replica.at(100).unwrap(), &Scan::all()),
         ["item 0", "item 1", "item 2"]
     );
+}
+
+#[test]
+fn every_old_row_of_a_large_transaction_is_told_whichever_thread_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = load(dir.path(), 0..3000);
+    // Every third is changed, every third is new, and some of both come twice.
+    let ids: Vec<u32> = (0..3000).filter(|id| id % 3 == 0).collect();
+    let news: Vec<u32> = (3000..4000).collect();
+    let all = ids.iter().chain(&news).chain(&ids[..100]);
+    let ops = all.map(|id| insert(*id, "renamed")).collect();
+    let applied = replica.apply(&[transaction(101, ops)]).unwrap();
+    assert_eq!(applied.changes.len(), 2000);
+    for change in &applied.changes {
+        let new = change.new.as_ref().unwrap();
+        let id = new.value(0).as_f64().unwrap();
+        assert_eq!(new.value(1), ValueRef::String("renamed"));
+        let old = change.old.as_ref().map(|row| row.value(1).to_value());
+        let expected = (id < 3000.0).then(|| Value::from(format!("item {id}")));
+        assert_eq!(old, expected);
+    }
+    assert_eq!(replica.row_count(ITEMS), 4000);
 }

@@ -9,7 +9,7 @@ use super::Shared;
 use super::budget::Reservation;
 use super::buffer::Buffer;
 use super::run::Run;
-use crate::archive::{LOADED, RowHead, encode_entry, encode_row_in};
+use crate::archive::{LOADED, RowEncoder, RowHead, encode_entry};
 use crate::error::{Error, Result};
 use crate::table_space::TableSpace;
 
@@ -38,7 +38,7 @@ pub struct TableLoader {
     /// Bytes of the row at hand. They keep their memory from row to row.
     key: Vec<u8>,
     entry: Vec<u8>,
-    row: Vec<u8>,
+    encoder: RowEncoder,
 }
 
 /// What was collected since the last spill.
@@ -92,7 +92,7 @@ impl TableLoader {
             finished: false,
             key: Vec::new(),
             entry: Vec::new(),
-            row: Vec::new(),
+            encoder: RowEncoder::default(),
             shared,
             space,
         }
@@ -139,8 +139,8 @@ impl TableLoader {
         self.key.clear();
         self.space.put_row_key(value_at, &mut self.key)?;
         let values = row.iter().map(&value);
-        self.row = encode_row_in(NEW, values, std::mem::take(&mut self.row))?;
-        self.collected.rows.push(&self.key, &self.row)?;
+        let row = self.encoder.encode(NEW, values)?;
+        self.collected.rows.push(&self.key, row)?;
         for (index, entries) in self.space.indexes.iter().zip(&mut self.collected.entries) {
             self.entry.clear();
             let offset = index.put_entry_key(value_at, &self.key, &mut self.entry);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use fjall::{Keyspace, OwnedWriteBatch, Readable, Slice, Snapshot};
 use kelvin_protocol::{Value, ValueRef, Version};
 
-use crate::archive::{encode_entry, since};
+use crate::archive::{RowEncoder, encode_entry, since};
 use crate::era::Era;
 use crate::error::{Error, Result};
 use crate::layout::{ended_key, space_key};
@@ -20,7 +20,7 @@ use crate::table_space::TableSpace;
 use crate::view::View;
 use crate::{Datum, IndexId, Row, RowChange, RowId, RowOp, TableId};
 
-pub(crate) use prefetch::WINDOW;
+pub(crate) use prefetch::{Readers, WINDOW};
 pub(crate) use schema::{SchemaDraft, Workshop};
 
 /// Bytes a record of the history takes beside its key and value, for accounting.
@@ -79,6 +79,7 @@ pub(crate) struct Overlay<'a> {
     grown: HashMap<TableId, i64>,
     /// Rows written by the transaction under way, by their place in `rows`.
     touched: Vec<usize>,
+    encoder: RowEncoder,
 }
 
 /// What a batch comes to.
@@ -117,6 +118,7 @@ impl<'a> Overlay<'a> {
             taken: HashMap::new(),
             grown: HashMap::new(),
             touched: Vec::new(),
+            encoder: RowEncoder::default(),
         }
     }
 
@@ -244,7 +246,8 @@ impl<'a> Overlay<'a> {
             Some(old) => kept_entries(space, old, row, version)?,
             None => Vec::new(),
         };
-        let row = space.write(version, id, &older, row.iter().map(Value::as_ref))?;
+        let values = row.iter().map(Value::as_ref);
+        let row = space.write(&mut self.encoder, version, id, &older, values)?;
         self.replace(at, Some(row), version)
     }
 
@@ -337,7 +340,7 @@ impl<'a> Overlay<'a> {
                 self.rows.push(RowSlot {
                     space: space.clone(),
                     key: vacant.key().1.clone(),
-                    before: row.as_ref().map(|row| before(row)).transpose()?,
+                    before: row.as_ref().map(before).transpose()?,
                     now: row,
                     touched: None,
                 });

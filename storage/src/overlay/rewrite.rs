@@ -6,7 +6,7 @@ use fail::fail_point;
 use fjall::Readable;
 
 use super::Overlay;
-use crate::archive::encode_entry;
+use crate::archive::{RowEncoder, encode_entry};
 use crate::error::{Error, Result};
 use crate::evolution::StoredTable;
 use crate::layout::space_key;
@@ -31,13 +31,14 @@ impl Overlay<'_> {
         let scratch = self.workshop.scratch;
         let limit = self.workshop.options.load_bytes;
         let mut ingest = SortedIngest::new(scratch, limit)?;
+        let mut encoder = RowEncoder::default();
         let mut add = |row: &Row| -> Result<()> {
             let key = target.row_key_of(|at| row.value(at))?;
             for index in &target.indexes {
                 let (entry, offset) = index.entry_key(|at| row.value(at), &key);
                 ingest.push(&entry, &encode_entry(row.version, offset))?;
             }
-            let row = target.write(row.version, row.id, &[], row.values())?;
+            let row = target.write(&mut encoder, row.version, row.id, &[], row.values())?;
             ingest.push(&key, row.record().bytes())
         };
         let rows = space_key(IndexId::PRIMARY);

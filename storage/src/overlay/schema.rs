@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fjall::Database;
 use kelvin_protocol::Version;
 
-use super::Overlay;
+use super::{Overlay, Readers};
 use crate::era::{Era, Spaces};
 use crate::error::{Error, Result};
 use crate::evolution::StoredTable;
@@ -16,12 +16,13 @@ use crate::sorted_ingest::Scratch;
 use crate::table_space::TableSpace;
 use crate::{IndexId, ReplicaOptions, SchemaChange, Table, TableId, UnsyncedTable};
 
-/// What new and rewritten tables are made with.
+/// What old rows are read with, and new and rewritten tables made with.
 #[derive(Clone, Copy)]
 pub(crate) struct Workshop<'a> {
     pub(crate) db: &'a Database,
     pub(crate) options: &'a ReplicaOptions,
     pub(crate) scratch: &'a Scratch,
+    pub(crate) readers: &'a Readers,
     /// The next number of a space.
     pub(crate) next_space: u32,
     /// The next number of an index of each table that has lost or been given some.

@@ -3,15 +3,30 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::time::Duration;
 
 use kelvin_protocol::{Direction, Value, ValueType, Version};
 use kelvin_storage::{
-    Catalog, Column, Index, IndexId, Replica, ReplicaIdentity, ReplicaOptions, RowOp, Table,
-    TableId, Transaction,
+    Catalog, Column, ErrorKind, Index, IndexId, Replica, ReplicaIdentity, ReplicaOptions, RowOp,
+    Table, TableId, Transaction,
 };
 
 pub const ITEMS: TableId = TableId(7);
 pub const BY_NAME: IndexId = IndexId(1);
+
+/// Opens a replica that may be locked for a moment yet: a child that another test starts has a copy
+/// of the lock until it runs its own program.
+pub fn open_soon(dir: &Path) -> kelvin_storage::Result<Replica> {
+    for _ in 0..1000 {
+        match Replica::open(dir, &options()) {
+            Err(error) if error.kind() == ErrorKind::Locked => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
+    }
+    Replica::open(dir, &options())
+}
 
 pub fn catalog() -> Catalog {
     Catalog::new(vec![items(ITEMS)], vec![])
