@@ -52,6 +52,23 @@ async fn the_tables_others_rely_on_are_as_zero_cache_makes_them() {
 }
 
 #[tokio::test]
+async fn an_unclaimed_slot_is_dropped_but_not_that_of_an_app_whose_name_begins_alike() {
+    let cluster = Cluster::start();
+    let create =
+        |name: &str| format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')");
+    // The last is of shard 1 of the app `zero_0`.
+    for name in ["zero_0_a", "zero_0_k", "zero_0_1_a"] {
+        cluster.sql(&create(name)).await;
+    }
+    let (options, _directory) = options(&cluster);
+    drop(prepared(&options).await);
+    let slots = "SELECT string_agg(slot_name, ' ' ORDER BY slot_name COLLATE \"C\")
+                 FROM pg_replication_slots";
+    let slots = cluster.value(slots).await;
+    assert_eq!(slots.as_deref(), Some("zero_0_1_a zero_0_a"));
+}
+
+#[tokio::test]
 async fn what_is_there_is_left_alone() {
     let cluster = Cluster::start();
     // As zero-deploy-permissions leaves it.
