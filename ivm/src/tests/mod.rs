@@ -9,5 +9,6 @@ mod plans;
 mod queries;
 mod random;
 mod routing;
+mod routing_random;
 mod watched;
 mod world;

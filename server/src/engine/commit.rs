@@ -110,6 +110,8 @@ impl EngineThread {
         }))
         .map_err(|_| "the query hit a defect of the server".to_owned())?;
         let delta: PlanDelta = advanced.map_err(|error| error.to_string())?;
+        // INVARIANT: before anything else is routed, see `Router::narrow`.
+        self.router.narrow(&live.state);
         if delta.rows.is_empty() {
             return Ok(None);
         }

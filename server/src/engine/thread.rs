@@ -254,6 +254,7 @@ impl EngineThread {
         };
         self.metrics.hydrations += 1;
         self.router.insert(id, &plan);
+        self.router.narrow(&state);
         let idle_since = Some(Instant::now());
         let groups = HashSet::new();
         self.plans.insert(
