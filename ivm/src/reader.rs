@@ -13,8 +13,9 @@ use kelvin_storage::{Row, Scan, Table, View};
 use crate::Error;
 use crate::access::{Path, choose};
 use crate::budget::Meter;
+use crate::explain::{Purpose, Trace};
 use crate::plan::Plan;
-use crate::plan::node::{Node, Predicate};
+use crate::plan::node::{Node, NodeId, Predicate};
 use crate::reader::gates::Gate;
 
 /// Evaluates the nodes of one plan at the version of one view.
@@ -22,6 +23,7 @@ pub(crate) struct Reader<'a> {
     plan: &'a Plan,
     view: &'a View,
     meter: &'a Meter,
+    trace: Option<&'a Trace>,
     /// What is known of the gates' partitions, by node.
     gates: RefCell<Vec<Gate>>,
 }
@@ -32,7 +34,21 @@ impl<'a> Reader<'a> {
             plan,
             view,
             meter,
+            trace: None,
             gates: RefCell::new(vec![Gate::default(); plan.nodes().len()]),
+        }
+    }
+
+    /// The same, noting what it reads.
+    pub(crate) fn traced(mut self, trace: &'a Trace) -> Self {
+        self.trace = Some(trace);
+        self
+    }
+
+    /// Notes that a row of the node is in the view.
+    pub(crate) fn note_kept(&self, node: NodeId) {
+        if let Some(trace) = self.trace {
+            trace.kept(node);
         }
     }
 
@@ -90,15 +106,21 @@ impl<'a> Reader<'a> {
     /// Walks a scan, counting what it examines, until `each` has enough.
     fn walk(
         &self,
-        table: &Table,
-        scan: &Scan,
+        purpose: Purpose,
+        node: &Node,
+        (path, scan): (&Path, &Scan),
         mut each: impl FnMut(Row) -> Result<Step, Error>,
     ) -> Result<(), Error> {
-        for row in self.view.scan(table.id, scan)? {
+        let mut examined = 0;
+        for row in self.view.scan(node.table.id, scan)? {
             self.meter.count()?;
+            examined += 1;
             if each(row?)? == Step::Enough {
                 break;
             }
+        }
+        if let Some(trace) = self.trace {
+            trace.scanned(node.id, purpose, path, examined);
         }
         Ok(())
     }

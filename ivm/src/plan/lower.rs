@@ -30,6 +30,7 @@ fn add(nodes: &mut Vec<Node>, draft: Draft, root: Root) -> NodeId {
     let id = NodeId(nodes.len());
     let fixed = known_values(&draft.filter);
     nodes.push(Node {
+        id,
         table: draft.table,
         order: draft.order,
         start: draft.start,

@@ -24,6 +24,7 @@ pub(crate) type PartitionKey = Box<[Value]>;
 /// one partition.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
+    pub(crate) id: NodeId,
     pub(crate) table: Arc<Table>,
     /// Order in which `limit` counts.
     pub(crate) order: RowOrder,

@@ -14,6 +14,7 @@ use super::{Reader, Step, known_value, serves_partitions};
 use crate::Error;
 use crate::access::Path;
 use crate::check::Check;
+use crate::explain::Purpose;
 use crate::fuzzing::is_impatient;
 use crate::plan::node::{Node, NodeId, PartitionKey, Predicate};
 
@@ -49,6 +50,9 @@ impl Reader<'_> {
         };
         let mut found = Found::new();
         let complete = drive.by(node, &node.predicate, &mut found)?;
+        if let Some(trace) = self.trace.filter(|_| !complete) {
+            trace.drive_failed();
+        }
         Ok(complete.then(|| found.into_values().collect()))
     }
 }
@@ -118,6 +122,15 @@ impl Drive<'_, '_> {
     }
 
     fn by_gate(&mut self, node: &Node, gate: NodeId, found: &mut Found) -> Result<bool, Error> {
+        let before = self.left;
+        let complete = self.from_gate(node, gate, found)?;
+        if let Some(trace) = self.reader.trace.filter(|_| self.left < before || complete) {
+            trace.gate_read(gate, complete);
+        }
+        Ok(complete)
+    }
+
+    fn from_gate(&mut self, node: &Node, gate: NodeId, found: &mut Found) -> Result<bool, Error> {
         let below = self.reader.plan.node(gate);
         let Some((_, columns)) = &below.parent else {
             return Ok(false);
@@ -159,7 +172,8 @@ impl Drive<'_, '_> {
     ) -> Result<bool, Error> {
         let scan = path.scan(|column| known_value(node, columns, values, column), None);
         let mut complete = true;
-        self.reader.walk(&node.table, &scan, |row| {
+        let way = (path, &scan);
+        self.reader.walk(Purpose::Drive, node, way, |row| {
             let Some(left) = self.left.checked_sub(1) else {
                 complete = false;
                 return Ok(Step::Enough);

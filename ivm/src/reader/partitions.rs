@@ -9,6 +9,7 @@ use super::top::Top;
 use super::{Reader, Step, known_value, serves_partitions};
 use crate::Error;
 use crate::access::Path;
+use crate::explain::Purpose;
 use crate::fuzzing::is_impatient;
 use crate::plan::node::{Node, PartitionKey, Predicate};
 
@@ -88,7 +89,8 @@ impl Reader<'_> {
             return rows.into_iter().try_for_each(each);
         }
         let value_of = |column| known_value(node, &node.correlation, partition, column);
-        self.walk(&node.table, &path.scan(value_of, None), |row| {
+        let scan = path.scan(value_of, None);
+        self.walk(Purpose::Rows, node, (path, &scan), |row| {
             if node.is_in(&row, partition) && self.passes(node, &row)? {
                 each(row)?;
             }
@@ -127,7 +129,8 @@ impl Reader<'_> {
             return Ok(rows);
         }
         let value_of = |column| known_value(node, &node.correlation, partition, column);
-        self.walk(&node.table, &path.scan(value_of, None), |row| {
+        let scan = path.scan(value_of, None);
+        self.walk(Purpose::Rows, node, (path, &scan), |row| {
             self.offer(node, partition, after, row, &mut top)?;
             Ok(Step::More)
         })?;
@@ -155,7 +158,8 @@ impl Reader<'_> {
         let mut top = Top::new(&node.order, count);
         let mut group: Option<Row> = None;
         let mut failed = None;
-        self.walk(&node.table, &path.scan(value_of, begin), |row| {
+        let scan = path.scan(value_of, begin);
+        self.walk(Purpose::Rows, node, (path, &scan), |row| {
             if path.misplaces(&row) {
                 failed = Some(Sorted::Misplaced);
                 return Ok(Step::Enough);
@@ -216,7 +220,7 @@ impl Reader<'_> {
         let path = self.path(node, &[], None);
         let scan = path.scan(|column| known_value(node, &[], &[], column), None);
         let mut tops: HashMap<usize, Top<'_>> = HashMap::new();
-        self.walk(&node.table, &scan, |row| {
+        self.walk(Purpose::Rows, node, (&path, &scan), |row| {
             let partition = node.partition(&row);
             let Some(at) = partition.and_then(|partition| at_of.get(&partition).copied()) else {
                 return Ok(Step::More);

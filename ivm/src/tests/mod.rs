@@ -2,6 +2,7 @@
 
 mod case;
 mod costs;
+mod explaining;
 mod hard_cases;
 mod histories;
 mod naive;
