@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::RandomState;
 use std::sync::Arc;
 
-use kelvin_protocol::Value;
-use kelvin_storage::Row;
+use kelvin_protocol::{Value, ValueRef};
+use kelvin_storage::{Row, RowChange};
 
 use super::cover::Term;
 use super::interval_tree::IntervalTree;
@@ -115,22 +115,33 @@ impl Listeners {
         self.always.iter().copied()
     }
 
-    /// Calls `each` with the groups that a term of theirs leads the row to, some perhaps more than
-    /// once; those that listen to every row are left out.
-    pub(super) fn find(&self, row: &Row, each: &mut impl FnMut(GroupId)) {
+    /// Calls `each` with the groups that a term of theirs leads either side of the change to, some
+    /// perhaps more than once; those that listen to every row are left out.
+    pub(super) fn find(&self, change: &RowChange, each: &mut impl FnMut(GroupId)) {
         for (column, by_value) in &self.by_value {
-            let groups = by_value.get(&row.value(*column));
-            groups.into_iter().flatten().for_each(|group| each(*group));
+            for value in values(change, *column) {
+                let groups = by_value.get(&value);
+                groups.into_iter().flatten().for_each(|group| each(*group));
+            }
         }
         for (column, tree) in &self.by_range {
-            tree.find(row.value(*column), each);
+            values(change, *column).for_each(|value| tree.find(value, each));
         }
         for tested in self.by_test.values() {
-            if tested.check.holds(row.value(tested.column)) {
+            let mut values = values(change, tested.column);
+            if values.any(|value| tested.check.holds(value)) {
                 tested.groups.iter().for_each(|group| each(*group));
             }
         }
     }
+}
+
+/// What a change has in a column, before and after it; once where that is the same, as it mostly is.
+fn values(change: &RowChange, column: usize) -> impl Iterator<Item = ValueRef<'_>> {
+    let old = change.old.as_ref().map(|row: &Row| row.value(column));
+    let new = change.new.as_ref().map(|row: &Row| row.value(column));
+    let new = new.filter(|new| old != Some(*new));
+    old.into_iter().chain(new)
 }
 
 fn form(column: usize, check: &Check) -> Vec<u8> {

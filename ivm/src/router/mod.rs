@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use kelvin_protocol::{Direction, Value};
-use kelvin_storage::{Row, TableId};
+use kelvin_storage::{RowChange, TableId};
 
 use self::condition::Condition;
 use self::cover::{Cover, Term, window_range};
@@ -187,9 +187,9 @@ impl Router {
             if !rows.is_empty() {
                 heard.extend(listeners.always());
             }
-            for row in rows.iter().flat_map(|row| row.old.iter().chain(&row.new)) {
-                listeners.find(row, &mut |group| {
-                    if !heard.contains(&group) && self.concerns(group, row) {
+            for change in rows {
+                listeners.find(change, &mut |group| {
+                    if !heard.contains(&group) && self.concerns(group, change) {
                         heard.insert(group);
                     }
                 });
@@ -214,9 +214,10 @@ impl Router {
         self.groups.get(group as usize)?.as_ref()
     }
 
-    fn concerns(&self, group: GroupId, row: &Row) -> bool {
+    fn concerns(&self, group: GroupId, change: &RowChange) -> bool {
+        let mut sides = change.old.iter().chain(&change.new);
         self.group(group)
-            .is_some_and(|group| group.exact || group.condition.holds(row))
+            .is_some_and(|group| group.exact || sides.any(|row| group.condition.holds(row)))
     }
 
     /// Makes a node of the plan a member of the group for this condition and these terms.
