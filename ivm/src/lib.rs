@@ -111,6 +111,7 @@ pub use change_set::ChangeSet;
 pub use error::{Error, ErrorKind};
 pub use explain::{
     Driver, Explanation, MissingIndex, NodeExplanation, Purpose, ReadExplanation, Role, explain,
+    outline,
 };
 pub use hydrate::evaluate;
 pub use plan::{ClientKeys, IndexWish, Plan, PlanId};

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use kelvin_protocol::Direction;
 use kelvin_storage::{IndexId, Row, Table, TableId, View};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::condition_text::{condition, name, order, start};
 pub(crate) use self::trace::{Cost, Trace, Way};
@@ -21,7 +21,7 @@ use crate::{Error, IndexWish};
 pub use trace::Purpose;
 
 /// A plan as a tree, and what it cost.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// Identity of the plan.
@@ -37,7 +37,7 @@ pub struct Explanation {
 }
 
 /// A query or subquery.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeExplanation {
     /// Position of the node it belongs to.
@@ -49,24 +49,24 @@ pub struct NodeExplanation {
     /// Rows of that table, whether they pass or not.
     pub table_rows: u64,
     /// The condition, if there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
     /// Where its rows start.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
     /// The order that its limit counts in.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,
     /// Rows of it that each parent has at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     /// Columns of the parent and the columns they are equal to.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ties: Vec<(String, String)>,
     /// Whether its rows go to clients.
     pub synced: bool,
     /// Who is read first; only for EXISTS.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<Driver>,
     /// Rows of it in the view, once for each path to them.
     pub rows: u64,
@@ -75,7 +75,7 @@ pub struct NodeExplanation {
 }
 
 /// What a node is to its parent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// The query itself.
@@ -89,7 +89,7 @@ pub enum Role {
 }
 
 /// Which side of an EXISTS is read first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Driver {
     /// The parents; each is asked whether it has a child.
@@ -103,13 +103,13 @@ pub enum Driver {
 }
 
 /// One way in which a node's table was read.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReadExplanation {
     /// What for.
     pub purpose: Purpose,
     /// Name of the index; the primary key where there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<String>,
     /// Columns whose values the index narrowed it to.
     pub narrowed_by: Vec<String>,
@@ -121,12 +121,12 @@ pub struct ReadExplanation {
     pub examined: u64,
     /// Rows that one had to expect for these scans, where the shape alone says so: one for a scan by
     /// a whole unique key, all there are for one that nothing narrows.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated: Option<u64>,
 }
 
 /// An index that is not there.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MissingIndex {
     /// Name of the table.
     pub table: String,
@@ -166,6 +166,14 @@ pub fn explain(
             .filter_map(|wish| named(wish, catalog.table_by_id(wish.table)?))
             .collect(),
     })
+}
+
+/// The tree of a plan alone: nothing is read, and every number is 0.
+#[must_use]
+pub fn outline(plan: &Plan) -> Vec<NodeExplanation> {
+    let trace = Trace::default();
+    let outlined = |id| explain_node(plan, id, &plan.node(id).table, &trace, 0);
+    plan.ids().map(outlined).collect()
 }
 
 fn explain_node(

@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use kelvin_storage::IndexId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::access::Path;
 use crate::plan::node::NodeId;
 
 /// Why rows of a node were read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Purpose {
     /// For what they are: the rows of the result.
@@ -22,6 +22,8 @@ pub enum Purpose {
     /// From the selective side of the query, to find its few rows without asking each row of its
     /// table.
     Drive,
+    /// To see how long a way is before it is chosen.
+    Choice,
     /// To find the parents of rows that changed.
     Parents,
 }
