@@ -1,5 +1,6 @@
 //! Reads of a plan's nodes at one version.
 
+mod dive;
 mod drive;
 mod gates;
 mod partitions;
@@ -95,12 +96,13 @@ impl<'a> Reader<'a> {
     ///
     /// Indexes come and go while a plan lives, so the view says which there are.
     fn path(&self, node: &Node, columns: &[usize], wanted: Option<&[(usize, Direction)]>) -> Path {
-        let fixed = node.fixed.iter().map(|(column, _)| *column);
-        let equal: Vec<usize> = columns.iter().copied().chain(fixed).collect();
-        match self.view.catalog().table_by_id(node.table.id) {
-            Some(table) => choose(table, &equal, wanted),
-            None => choose(&node.table, &equal, wanted),
-        }
+        choose(self.table(node), &equal_columns(node, columns), wanted)
+    }
+
+    /// The node's table with the indexes there are in this view.
+    fn table<'b>(&'b self, node: &'b Node) -> &'b Table {
+        let known = self.view.catalog().table_by_id(node.table.id);
+        known.map_or(&*node.table, |table| table)
     }
 
     /// Walks a scan, counting what it examines, until `each` has enough.
@@ -124,6 +126,12 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
+}
+
+/// Columns whose values are known: these, and those that the node's condition fixes.
+fn equal_columns(node: &Node, columns: &[usize]) -> Vec<usize> {
+    let fixed = node.fixed.iter().map(|(column, _)| *column);
+    columns.iter().copied().chain(fixed).collect()
 }
 
 /// Whether a walk goes on.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use kelvin_protocol::Value;
 use kelvin_storage::Row;
 
+use super::dive::Chosen;
 use super::top::Top;
 use super::{Reader, Step, known_value, serves_partitions};
 use crate::Error;
@@ -52,10 +53,20 @@ impl Reader<'_> {
             return self.contents_in_one_scan(node, partitions, each);
         }
         for (at, partition) in partitions.iter().enumerate() {
+            let chosen = match &path {
+                // Looking pays for the one partition of the root, not for each of many.
+                _ if node.correlation.is_empty() => {
+                    self.look_and_choose(node, partition, wanted)?
+                }
+                path => Chosen {
+                    path: path.clone(),
+                    along_order: None,
+                },
+            };
             match node.limit {
-                None => self.all_rows(node, &path, partition, &mut |row| each(at, row))?,
+                None => self.all_rows(node, &chosen.path, partition, &mut |row| each(at, row))?,
                 Some(limit) => {
-                    for row in self.first_rows(node, &path, partition, None, limit)? {
+                    for row in self.first_rows(node, &chosen, partition, None, limit)? {
                         each(at, row)?;
                     }
                 }
@@ -72,8 +83,16 @@ impl Reader<'_> {
         place: &[Value],
         count: usize,
     ) -> Result<Vec<Row>, Error> {
-        let path = self.path(node, &node.correlation, Some(node.order.decisive()));
-        self.first_rows(node, &path, partition, Some(place), count)
+        let wanted = Some(node.order.decisive());
+        let chosen = if node.correlation.is_empty() {
+            self.look_and_choose(node, partition, wanted)?
+        } else {
+            Chosen {
+                path: self.path(node, &node.correlation, wanted),
+                along_order: None,
+            }
+        };
+        self.first_rows(node, &chosen, partition, Some(place), count)
     }
 
     fn all_rows(
@@ -101,7 +120,7 @@ impl Reader<'_> {
     fn first_rows(
         &self,
         node: &Node,
-        path: &Path,
+        Chosen { path, along_order }: &Chosen,
         partition: &[Value],
         after: Option<&[Value]>,
         count: usize,
@@ -114,6 +133,12 @@ impl Reader<'_> {
             PATIENCE
         };
         let patience = count.saturating_mul(2).saturating_add(beyond);
+        if let Some(path) = along_order
+            && let Sorted::Rows(rows) =
+                self.first_sorted(node, path, partition, after, count, patience)?
+        {
+            return Ok(rows);
+        }
         let mut sorted = read(if may_drive { patience } else { usize::MAX })?;
         let mut top = Top::new(&node.order, count);
         if matches!(sorted, Sorted::Impatient) {
