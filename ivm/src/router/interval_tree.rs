@@ -5,13 +5,19 @@ use std::cmp::Ordering;
 use kelvin_protocol::ValueRef;
 
 use super::interval::{Edge, Interval, begins_before, cmp_high, ends_after};
+use super::rank::{rank, rank_of_high, rank_of_low};
 
 /// Intervals with what they lead to: a treap by their low edges, where each node knows how far its
 /// subtree reaches. Asking costs the logarithm of their number for each interval found, and once
 /// more; so do adding and removing.
+///
+/// A descent compares ranks, which lie close together, and looks at values only where ranks are
+/// equal.
 #[derive(Clone, Debug, Default)]
 pub(super) struct IntervalTree {
     nodes: Vec<Node>,
+    /// What a node stands for, at the same position.
+    entries: Vec<Entry>,
     free: Vec<u32>,
     root: Link,
     /// Of the numbers that give nodes their place; they keep the tree balanced whatever comes in
@@ -21,18 +27,26 @@ pub(super) struct IntervalTree {
 
 type Link = Option<u32>;
 
-#[derive(Clone, Debug)]
+/// Ranks of the edges, and the children.
+#[derive(Clone, Copy, Debug)]
 struct Node {
+    low: u64,
+    high: u64,
+    reach: u64,
+    left: Link,
+    right: Link,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
     interval: Interval,
     target: u32,
     priority: u64,
-    left: Link,
-    right: Link,
     /// The last high edge in the subtree.
     reach: Option<Edge>,
 }
 
-impl Node {
+impl Entry {
     fn cmp(&self, interval: &Interval, target: u32) -> Ordering {
         self.interval
             .cmp(interval)
@@ -49,15 +63,21 @@ impl IntervalTree {
     pub(super) fn insert(&mut self, interval: Interval, target: u32) {
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let (before, after) = self.split(self.root, &interval, target);
+        let high = rank_of_high(interval.high.as_ref());
         let node = Node {
+            low: rank_of_low(interval.low.as_ref()),
+            high,
+            reach: high,
+            left: None,
+            right: None,
+        };
+        let entry = Entry {
             reach: interval.high.clone(),
             interval,
             target,
             priority: mixed(self.seed),
-            left: None,
-            right: None,
         };
-        let new = self.place(node);
+        let new = self.place(node, entry);
         let upto = self.merge(before, Some(new));
         self.root = self.merge(upto, after);
     }
@@ -69,33 +89,52 @@ impl IntervalTree {
 
     /// Calls `each` with the target of every interval that the value lies in.
     pub(super) fn find(&self, value: ValueRef<'_>, each: &mut impl FnMut(u32)) {
-        self.find_below(self.root, value, each);
+        self.find_below(self.root, (rank(value), value), each);
     }
 
-    fn find_below(&self, link: Link, value: ValueRef<'_>, each: &mut impl FnMut(u32)) {
+    fn find_below(
+        &self,
+        link: Link,
+        (ranked, value): (u64, ValueRef<'_>),
+        each: &mut impl FnMut(u32),
+    ) {
         let mut next = link;
         while let Some(at) = next {
-            let node = &self.nodes[at as usize];
-            if !ends_after(node.reach.as_ref(), value) {
+            let (node, entry) = (&self.nodes[at as usize], &self.entries[at as usize]);
+            let reaches = match node.reach.cmp(&ranked) {
+                Ordering::Equal => ends_after(entry.reach.as_ref(), value),
+                ordering => ordering.is_gt(),
+            };
+            if !reaches {
                 return;
             }
-            self.find_below(node.left, value, each);
-            if !begins_before(node.interval.low.as_ref(), value) {
+            self.find_below(node.left, (ranked, value), each);
+            let begins = match node.low.cmp(&ranked) {
+                Ordering::Equal => begins_before(entry.interval.low.as_ref(), value),
+                ordering => ordering.is_lt(),
+            };
+            if !begins {
                 return;
             }
-            if ends_after(node.interval.high.as_ref(), value) {
-                each(node.target);
+            let ends = match node.high.cmp(&ranked) {
+                Ordering::Equal => ends_after(entry.interval.high.as_ref(), value),
+                ordering => ordering.is_gt(),
+            };
+            if ends {
+                each(entry.target);
             }
             next = node.right;
         }
     }
 
-    fn place(&mut self, node: Node) -> u32 {
+    fn place(&mut self, node: Node, entry: Entry) -> u32 {
         if let Some(at) = self.free.pop() {
             self.nodes[at as usize] = node;
+            self.entries[at as usize] = entry;
             return at;
         }
         self.nodes.push(node);
+        self.entries.push(entry);
         (self.nodes.len() - 1) as u32
     }
 
@@ -104,8 +143,8 @@ impl IntervalTree {
         let Some(at) = link else {
             return (None, None);
         };
-        let node = &self.nodes[at as usize];
-        if node.cmp(interval, target).is_lt() {
+        let node = self.nodes[at as usize];
+        if self.entries[at as usize].cmp(interval, target).is_lt() {
             let (before, after) = self.split(node.right, interval, target);
             self.nodes[at as usize].right = before;
             self.measure(at);
@@ -123,7 +162,7 @@ impl IntervalTree {
         let (Some(a), Some(b)) = (first, second) else {
             return first.or(second);
         };
-        if self.nodes[a as usize].priority >= self.nodes[b as usize].priority {
+        if self.entries[a as usize].priority >= self.entries[b as usize].priority {
             let right = self.merge(self.nodes[a as usize].right, second);
             self.nodes[a as usize].right = right;
             self.measure(a);
@@ -138,9 +177,8 @@ impl IntervalTree {
 
     fn without(&mut self, link: Link, interval: &Interval, target: u32) -> Link {
         let at = link?;
-        let node = &self.nodes[at as usize];
-        let (left, right) = (node.left, node.right);
-        match node.cmp(interval, target) {
+        let Node { left, right, .. } = self.nodes[at as usize];
+        match self.entries[at as usize].cmp(interval, target) {
             Ordering::Equal => {
                 self.free.push(at);
                 return self.merge(left, right);
@@ -156,16 +194,17 @@ impl IntervalTree {
 
     /// Finds out anew how far the node's subtree reaches.
     fn measure(&mut self, at: u32) {
-        let node = &self.nodes[at as usize];
-        let mut furthest = node.interval.high.as_ref();
+        let node = self.nodes[at as usize];
+        let mut furthest = self.entries[at as usize].interval.high.as_ref();
         for child in [node.left, node.right].into_iter().flatten() {
-            let reach = self.nodes[child as usize].reach.as_ref();
+            let reach = self.entries[child as usize].reach.as_ref();
             if cmp_high(reach, furthest).is_gt() {
                 furthest = reach;
             }
         }
         let reach = furthest.cloned();
-        self.nodes[at as usize].reach = reach;
+        self.nodes[at as usize].reach = rank_of_high(reach.as_ref());
+        self.entries[at as usize].reach = reach;
     }
 }
 

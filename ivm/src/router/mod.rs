@@ -5,6 +5,7 @@ mod cover;
 mod interval;
 mod interval_tree;
 mod listeners;
+mod rank;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
