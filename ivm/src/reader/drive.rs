@@ -126,7 +126,7 @@ impl Drive<'_, '_> {
                 self.left = bound;
                 if self.by(node, member, found)? {
                     // What the others used was theirs.
-                    self.left = all - bound + self.left;
+                    self.left += all - bound;
                     return Ok(true);
                 }
                 if self.left == 0 {
