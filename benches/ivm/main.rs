@@ -9,6 +9,7 @@
 
 #[path = "../measure.rs"]
 mod measure;
+mod router;
 #[path = "../world.rs"]
 mod world;
 
@@ -16,7 +17,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kelvin_ivm::{Budget, ChangeSet, ClientKeys, Plan, PlanState, Router, evaluate};
+use kelvin_ivm::{Budget, ChangeSet, ClientKeys, Plan, PlanState, evaluate};
 use kelvin_protocol::{Ast, Value};
 use kelvin_storage::{Replica, TableId, View};
 use measure::{Measure, size};
@@ -118,37 +119,6 @@ fn hydrate(plan: &Arc<Plan>, view: &View) -> PlanState {
     PlanState::hydrate(plan.clone(), view, &Budget::unlimited(), &mut sink).unwrap()
 }
 
-/// A change that concerns none of ever more plans; the most of them against each lesser number.
-fn routing(measure: &mut Measure, world: &World, most: usize) {
-    let (_, changes, _) = world.write(ISSUE, vec![world::issue(0, 0, "nobody")]);
-    let router = |plans: usize| {
-        let mut router = Router::new();
-        for n in 0..plans {
-            let query = format!(
-                r#"{{"table":"issue","where":{{"type":"simple","op":"=","left":{{"type":"column","name":"owner"}},"right":{{"type":"literal","value":"user {n}"}}}}}}"#
-            );
-            let plan = world.plan(&query);
-            router.insert(plan.id(), &plan);
-        }
-        router
-    };
-    let mut sizes = vec![most, 10_000, 10];
-    sizes.retain(|plans| *plans <= most);
-    sizes.dedup();
-    for plans in sizes {
-        let router = router(plans);
-        measure.run(
-            "route past every plan",
-            &format!("{plans} plans"),
-            1,
-            || {
-                let found = router.route(&changes);
-                assert!(found.is_empty());
-            },
-        );
-    }
-}
-
 /// 50 issues, their comments and the comments' authors, beside the same rows read by key.
 fn nested(measure: &mut Measure, world: &World) {
     let query = r#"{"table":"issue","orderBy":[["modified","desc"]],"limit":50,"related":[
@@ -218,6 +188,6 @@ fn main() {
     nested(&mut measure, &world);
     exists(&mut measure, &mut world, parents);
     window(&mut measure, &mut world);
-    routing(&mut measure, &world, size("PLANS", 100_000));
+    router::routing(&mut measure, &world);
     measure.finish();
 }

@@ -54,6 +54,15 @@ struct Merit {
 /// The longest known prefix wins, then the one that yields most of the order. Booleans alone hardly
 /// tell rows apart, so that they count for neither.
 pub(crate) fn choose(table: &Table, equal: &[usize], wanted: Option<Columns<'_>>) -> Path {
+    let best = candidates(table, equal, wanted).into_iter().next();
+    best.unwrap_or_else(|| {
+        let primary: Order = table.key.iter().map(|at| (*at, Direction::Asc)).collect();
+        walk(IndexId::PRIMARY, &primary, primary.len(), &[], None)
+    })
+}
+
+/// All paths for such a read, the one that promises most by its columns first.
+pub(crate) fn candidates(table: &Table, equal: &[usize], wanted: Option<Columns<'_>>) -> Vec<Path> {
     let primary: Order = table.key.iter().map(|at| (*at, Direction::Asc)).collect();
     let secondary = table.indexes.iter().map(|index| {
         let mut columns = index.columns.clone();
@@ -61,19 +70,17 @@ pub(crate) fn choose(table: &Table, equal: &[usize], wanted: Option<Columns<'_>>
         (index.id, columns, index.columns.len())
     });
     let first = (IndexId::PRIMARY, primary.clone(), primary.len());
-    let mut best: Option<(Merit, Path)> = None;
-    for (id, columns, own) in std::iter::once(first).chain(secondary) {
+    let paths = std::iter::once(first).chain(secondary);
+    let paths = paths.map(|(id, columns, own)| {
         let mut path = walk(id, &columns, own, equal, wanted);
         let merit = merit(table, &path, wanted.is_some());
         path.telling = merit.telling > 0;
-        if best.as_ref().is_none_or(|(known, _)| merit > *known) {
-            best = Some((merit, path));
-        }
-    }
-    best.map_or_else(
-        || walk(IndexId::PRIMARY, &primary, primary.len(), &[], None),
-        |(_, path)| path,
-    )
+        (merit, path)
+    });
+    let mut paths: Vec<(Merit, Path)> = paths.collect();
+    // Of equals the first one stays first.
+    paths.sort_by(|(a, _), (b, _)| b.cmp(a));
+    paths.into_iter().map(|(_, path)| path).collect()
 }
 
 fn merit(table: &Table, path: &Path, sorted: bool) -> Merit {

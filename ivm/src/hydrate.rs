@@ -68,6 +68,7 @@ pub(crate) fn hydrate(
             {
                 partition.window.push(Spot::of(&node.order, &row));
             }
+            reader.note_kept(id);
             if members.add(node.table.id, row.id) && sink(node.table.id, &row).is_break() {
                 return Err(Error::Stopped);
             }

@@ -92,6 +92,7 @@ mod budget;
 mod change_set;
 mod check;
 mod error;
+mod explain;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hydrate;
@@ -108,6 +109,10 @@ pub use advance::{PlanDelta, RowDelta};
 pub use budget::Budget;
 pub use change_set::ChangeSet;
 pub use error::{Error, ErrorKind};
+pub use explain::{
+    Driver, Explanation, MissingIndex, NodeExplanation, Purpose, ReadExplanation, Role, explain,
+    outline,
+};
 pub use hydrate::evaluate;
 pub use plan::{ClientKeys, IndexWish, Plan, PlanId};
 pub use router::Router;

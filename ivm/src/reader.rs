@@ -1,5 +1,6 @@
 //! Reads of a plan's nodes at one version.
 
+mod dive;
 mod drive;
 mod gates;
 mod partitions;
@@ -13,8 +14,9 @@ use kelvin_storage::{Row, Scan, Table, View};
 use crate::Error;
 use crate::access::{Path, choose};
 use crate::budget::Meter;
+use crate::explain::{Purpose, Trace};
 use crate::plan::Plan;
-use crate::plan::node::{Node, Predicate};
+use crate::plan::node::{Node, NodeId, Predicate};
 use crate::reader::gates::Gate;
 
 /// Evaluates the nodes of one plan at the version of one view.
@@ -22,6 +24,7 @@ pub(crate) struct Reader<'a> {
     plan: &'a Plan,
     view: &'a View,
     meter: &'a Meter,
+    trace: Option<&'a Trace>,
     /// What is known of the gates' partitions, by node.
     gates: RefCell<Vec<Gate>>,
 }
@@ -32,7 +35,21 @@ impl<'a> Reader<'a> {
             plan,
             view,
             meter,
+            trace: None,
             gates: RefCell::new(vec![Gate::default(); plan.nodes().len()]),
+        }
+    }
+
+    /// The same, noting what it reads.
+    pub(crate) fn traced(mut self, trace: &'a Trace) -> Self {
+        self.trace = Some(trace);
+        self
+    }
+
+    /// Notes that a row of the node is in the view.
+    pub(crate) fn note_kept(&self, node: NodeId) {
+        if let Some(trace) = self.trace {
+            trace.kept(node);
         }
     }
 
@@ -79,29 +96,42 @@ impl<'a> Reader<'a> {
     ///
     /// Indexes come and go while a plan lives, so the view says which there are.
     fn path(&self, node: &Node, columns: &[usize], wanted: Option<&[(usize, Direction)]>) -> Path {
-        let fixed = node.fixed.iter().map(|(column, _)| *column);
-        let equal: Vec<usize> = columns.iter().copied().chain(fixed).collect();
-        match self.view.catalog().table_by_id(node.table.id) {
-            Some(table) => choose(table, &equal, wanted),
-            None => choose(&node.table, &equal, wanted),
-        }
+        choose(self.table(node), &equal_columns(node, columns), wanted)
+    }
+
+    /// The node's table with the indexes there are in this view.
+    fn table<'b>(&'b self, node: &'b Node) -> &'b Table {
+        let known = self.view.catalog().table_by_id(node.table.id);
+        known.map_or(&*node.table, |table| table)
     }
 
     /// Walks a scan, counting what it examines, until `each` has enough.
     fn walk(
         &self,
-        table: &Table,
-        scan: &Scan,
+        purpose: Purpose,
+        node: &Node,
+        (path, scan): (&Path, &Scan),
         mut each: impl FnMut(Row) -> Result<Step, Error>,
     ) -> Result<(), Error> {
-        for row in self.view.scan(table.id, scan)? {
+        let mut examined = 0;
+        for row in self.view.scan(node.table.id, scan)? {
             self.meter.count()?;
+            examined += 1;
             if each(row?)? == Step::Enough {
                 break;
             }
         }
+        if let Some(trace) = self.trace {
+            trace.scanned(node.id, purpose, path, examined);
+        }
         Ok(())
     }
+}
+
+/// Columns whose values are known: these, and those that the node's condition fixes.
+fn equal_columns(node: &Node, columns: &[usize]) -> Vec<usize> {
+    let fixed = node.fixed.iter().map(|(column, _)| *column);
+    columns.iter().copied().chain(fixed).collect()
 }
 
 /// Whether a walk goes on.

@@ -21,6 +21,7 @@
 //! assert!(matches!(error, ConfigError::Missing(option) if option == "ZERO_UPSTREAM_DB"));
 //! ```
 
+pub mod analysis;
 pub mod app_api;
 pub mod auth;
 pub mod config;
@@ -31,6 +32,7 @@ pub mod http;
 pub mod log;
 pub mod mutation;
 pub mod permissions;
+mod query_report;
 mod replica_report;
 pub mod report;
 pub mod serve;

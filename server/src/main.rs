@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use kelvin_server::config::{Config, ConfigError, Environment};
-use kelvin_server::{demo, doctor, log, serve};
+use kelvin_server::{analysis, demo, doctor, log, serve};
 use tokio_util::sync::CancellationToken;
 
 const USAGE: &str = "\
@@ -12,13 +12,14 @@ kelvin - a sync server for PostgreSQL and Zero clients
 Usage: kelvin [COMMAND] [OPTIONS]
 
 Commands:
-  serve   sync a PostgreSQL database to Zero clients (default)
-  doctor  look whether a PostgreSQL is ready for that, and say how to mend it
-  demo    start a throwaway PostgreSQL, a sample app and a server on it
+  serve    sync a PostgreSQL database to Zero clients (default)
+  doctor   look whether a PostgreSQL is ready for that, and say how to mend it
+  analyze  tell what a query reads, through which indexes, and what that costs
+  demo     start a throwaway PostgreSQL, a sample app and a server on it
 
 Options of `serve` are flags, environment variables or lines of a .env file;
 `kelvin serve --help` lists them. `doctor` reads the same ones. `kelvin doctor
---help` and `kelvin demo --help` say more about these two.
+--help`, `kelvin analyze --help` and `kelvin demo --help` say more about these.
   -h, --help      print this
   -V, --version   print the version
 ";
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
             println!("kelvin {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
-        Some(command @ ("serve" | "doctor" | "demo")) => command.to_owned(),
+        Some(command @ ("serve" | "doctor" | "analyze" | "demo")) => command.to_owned(),
         Some(other) if !other.starts_with('-') => {
             eprintln!("kelvin: unknown command {other:?}\n\n{USAGE}");
             return ExitCode::from(2);
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
     };
     let code = match command.as_str() {
         "demo" => runtime.block_on(Box::pin(run_demo(arguments))),
+        "analyze" => runtime.block_on(Box::pin(run_analyze(arguments))),
         "doctor" => runtime.block_on(Box::pin(run_doctor(arguments))),
         _ => runtime.block_on(Box::pin(run_server(arguments))),
     };
@@ -97,6 +99,11 @@ async fn run_doctor(arguments: Vec<String>) -> ExitCode {
     let environment: Environment = std::env::vars().collect();
     let directory = std::env::current_dir().unwrap_or_default();
     ExitCode::from(doctor::run(arguments, &environment, &directory).await)
+}
+
+async fn run_analyze(arguments: Vec<String>) -> ExitCode {
+    let environment: Environment = std::env::vars().collect();
+    ExitCode::from(analysis::run(arguments, &environment).await)
 }
 
 async fn run_demo(arguments: Vec<String>) -> ExitCode {

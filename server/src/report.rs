@@ -11,7 +11,9 @@ use kelvin_storage::ErrorKind;
 use serde_json::{Value, json};
 
 use crate::http::Statz;
-use crate::replica_report::{Figure, builds_json, replica_figures, replica_json, table_lines};
+use crate::query_report::plan_figures;
+pub(crate) use crate::replica_report::Figure;
+use crate::replica_report::{builds_json, replica_figures, replica_json, table_lines};
 use crate::serve::Current;
 use crate::sync::registry::Registry;
 
@@ -210,6 +212,7 @@ fn figures(registry: &Registry) -> Vec<Figure> {
             engine.cut_off as f64,
         ),
     ];
+    figures.extend(plan_figures(engine.plan_rows, &engine.costs));
     figures.extend(replica_figures(&services.replica.metrics()));
     figures
 }
@@ -241,7 +244,12 @@ impl Statz for Reports {
                         "clientGroups": registry.len(),
                         "plans": engine.plans,
                         "subscriptions": engine.subscriptions,
+                        "planRows": engine.plan_rows,
                         "hydrations": engine.hydrations,
+                        "hydrationMs": engine.costs.hydration.as_secs_f64() * 1000.0,
+                        "advances": engine.costs.advances,
+                        "advanceMs": engine.costs.advancing.as_secs_f64() * 1000.0,
+                        "deltas": engine.costs.deltas,
                         "deliveries": engine.deliveries,
                         "cutOff": engine.cut_off,
                     })
@@ -264,7 +272,7 @@ impl Statz for Reports {
 }
 
 /// A version the way PostgreSQL prints it.
-fn lsn(version: u64) -> String {
+pub(crate) fn lsn(version: u64) -> String {
     format!("{:X}/{:X}", version >> 32, version & 0xFFFF_FFFF)
 }
 

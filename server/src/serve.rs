@@ -27,6 +27,7 @@ use crate::http::{
     Statz,
 };
 use crate::mutation::{CatalogSource, Mutations};
+use crate::query_report::Queries;
 use crate::report::Reports;
 use crate::sync::connection;
 use crate::sync::desire::GroupLimits;
@@ -286,6 +287,7 @@ fn site(config: &Config, current: &Arc<Current>, reports: &Arc<Reports>) -> Site
         admin: AdminGate::new(config.admin_password.clone(), config.development),
         statz: Arc::clone(reports) as Arc<dyn Statz>,
         metrics: Arc::new(move || metrics.prometheus()),
+        queries: Arc::new(Queries::new(Arc::clone(current))),
     }
 }
 

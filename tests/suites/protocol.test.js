@@ -137,6 +137,41 @@ describe('protocol', () => {
     b.clean();
   });
 
+  test('a query with a number beyond 2^53 outlives a reconnect', async () => {
+    const beyond = [2 ** 53 + 2, 1e21, -1e21].map((value, at) => ({
+      op: 'put',
+      hash: `beyond ${at}`,
+      ast: {
+        table: 'label',
+        where: {
+          type: 'simple',
+          op: '<',
+          left: {type: 'column', name: 'id'},
+          right: {type: 'literal', value},
+        },
+      },
+    }));
+    const a = client({
+      init: {
+        desiredQueriesPatch: beyond,
+        clientSchema: CLIENT_SCHEMA,
+      },
+    });
+    for (const {hash} of beyond) await a.gets(hash);
+    const {size} = a.table('label');
+    assert(size >= 5, `${size} labels`);
+    a.close();
+    await world.sql`insert into label values (81, 'beyond', null)`;
+    const b = client({
+      params: {clientID: a.clientID, clientGroupID: a.groupID, baseCookie: a.cookie},
+      init: {desiredQueriesPatch: [], activeClients: [a.clientID]},
+    });
+    await b.until('what changed', () => b.table('label').has('[81]'));
+    await world.sql`delete from label where id = 81`;
+    await b.until('the row to go', () => !b.table('label').has('[81]'));
+    b.clean();
+  });
+
   test('the server echoes the whole subprotocol and says its connection first', async () => {
     const c = client({params: {wsid: 'a wsid'}});
     await c.until('a message', () => c.messages.length);

@@ -93,6 +93,8 @@ struct Run<'a> {
     /// There is always one, but while it is opened again.
     replica: Option<Replica>,
     router: Router,
+    /// Knows no windows, so that it answers for changes from any version on.
+    wide_router: Router,
     watched: Vec<Watched>,
     versions: Vec<Version>,
     directory: tempfile::TempDir,
@@ -108,6 +110,7 @@ impl<'a> Run<'a> {
             case,
             replica: Some(replica.or_else(|error| fail("creates", error))?),
             router: Router::new(),
+            wide_router: Router::new(),
             watched: Vec::new(),
             versions: vec![FIRST],
             directory,
@@ -118,7 +121,9 @@ impl<'a> Run<'a> {
             let plan = Plan::compile(&ast, &run.replica().catalog(), &case.client_keys());
             let plan = Arc::new(plan.or_else(|error| fail("plans", (error, &ast)))?);
             run.router.insert(plan.id(), &plan);
+            run.wide_router.insert(plan.id(), &plan);
             let (state, view) = hydrate(&plan, &snapshot)?;
+            run.router.narrow(&state);
             let past = vec![(view.clone(), state.clone())];
             run.watched.push(Watched {
                 plan,
@@ -214,6 +219,7 @@ impl<'a> Run<'a> {
                 let delta = query.state.advance(&changes, &before, &after);
                 let delta = delta.or_else(|error| fail("advances", error))?;
                 fold(&mut query.view, &delta, &after)?;
+                self.router.narrow(&query.state);
             }
         }
         for transaction in batch {
@@ -242,7 +248,7 @@ impl<'a> Run<'a> {
             let changes = self.replica().changes(*from, after.version());
             let changes = ChangeSet::new(changes.or_else(|error| fail("reads", error))?);
             let before = self.at(*from)?;
-            let routed = self.router.route(&changes);
+            let routed = self.wide_router.route(&changes);
             for query in &self.watched {
                 let (mut view, mut state) = query.past[at].clone();
                 if routed.contains(&query.plan.id()) {

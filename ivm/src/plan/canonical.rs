@@ -60,18 +60,29 @@ fn sorted<T>(items: Vec<T>, form: impl Fn(&T) -> Vec<u8>) -> Vec<T> {
     formed.into_iter().map(|(_, item)| item).collect()
 }
 
-struct Form(Vec<u8>);
+/// A canonical form in the making.
+#[derive(Default)]
+pub(crate) struct Form(Vec<u8>);
 
 /// Columns are written by name where the table is known, else by position: sorting the members of
 /// one junction, whose table is one, needs no more, and the hash always knows the table.
-type Owner<'a> = Option<&'a Table>;
+pub(crate) type Owner<'a> = Option<&'a Table>;
 
 impl Form {
-    fn tag(&mut self, tag: u8) {
+    pub(crate) fn finish(self) -> Vec<u8> {
+        self.0
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len());
+        self.0.extend_from_slice(bytes);
+    }
+
+    pub(crate) fn tag(&mut self, tag: u8) {
         self.0.push(tag);
     }
 
-    fn number(&mut self, number: usize) {
+    pub(crate) fn number(&mut self, number: usize) {
         self.0.extend_from_slice(&(number as u64).to_be_bytes());
     }
 
@@ -94,7 +105,7 @@ impl Form {
         }
     }
 
-    fn order(&mut self, owner: Owner<'_>, order: &[(usize, Direction)]) {
+    pub(crate) fn order(&mut self, owner: Owner<'_>, order: &[(usize, Direction)]) {
         self.number(order.len());
         for (at, direction) in order {
             self.column(owner, *at);
@@ -105,7 +116,7 @@ impl Form {
         }
     }
 
-    fn value(&mut self, value: &Value) {
+    pub(crate) fn value(&mut self, value: &Value) {
         match value {
             Value::Null => self.tag(0),
             Value::Bool(truth) => {
@@ -131,7 +142,7 @@ impl Form {
         }
     }
 
-    fn values(&mut self, values: &[Value]) {
+    pub(crate) fn values(&mut self, values: &[Value]) {
         self.number(values.len());
         for value in values {
             self.value(value);
@@ -256,7 +267,7 @@ impl Form {
         }
     }
 
-    fn check(&mut self, check: &Check) {
+    pub(crate) fn check(&mut self, check: &Check) {
         let (tag, value) = match check {
             Check::Equal(value) => (0, value),
             Check::NotEqual(value) => (1, value),

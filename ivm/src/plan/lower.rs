@@ -6,9 +6,6 @@ use crate::check::Check;
 use crate::plan::draft::{Draft, Filter, Link};
 use crate::plan::node::{Node, NodeId, Predicate};
 
-/// Longest IN list that counts as "a few values".
-const MAX_AMONG: usize = 64;
-
 pub(crate) fn lower(draft: Draft) -> Vec<Node> {
     let mut nodes = Vec::new();
     let root = Root {
@@ -31,14 +28,14 @@ struct Root {
 
 fn add(nodes: &mut Vec<Node>, draft: Draft, root: Root) -> NodeId {
     let id = NodeId(nodes.len());
-    let (fixed, among) = known_values(&draft.filter);
+    let fixed = known_values(&draft.filter);
     nodes.push(Node {
+        id,
         table: draft.table,
         order: draft.order,
         start: draft.start,
         predicate: Predicate::Const(true),
         fixed,
-        among,
         limit: draft.limit,
         parent: root.parent,
         correlation: root.correlation,
@@ -99,35 +96,25 @@ fn add_filter(
     }
 }
 
-type Fixed = Vec<(usize, Value)>;
-type Among = Option<(usize, Vec<Value>)>;
-
-/// What the AND part of a filter says about single columns.
-fn known_values(filter: &Filter) -> (Fixed, Among) {
+/// The columns that the AND part of a filter fixes to one value.
+fn known_values(filter: &Filter) -> Vec<(usize, Value)> {
     let members = match filter {
         Filter::All(members) => members.as_slice(),
         other => std::slice::from_ref(other),
     };
-    let (mut fixed, mut among) = (Fixed::new(), None);
-    for member in members {
-        let Filter::Test { column, check } = member else {
-            continue;
-        };
-        match check {
-            Check::Equal(value) => fixed.push((*column, value.clone())),
-            Check::IsNull => fixed.push((*column, Value::Null)),
-            Check::Among {
-                values,
-                negated: false,
-            } if among.is_none() && values.len() <= MAX_AMONG => {
-                let mut values: Vec<_> = values.iter().cloned().collect();
-                values.sort();
-                among = Some((*column, values));
-            }
-            _ => {}
-        }
-    }
+    let known = members.iter().filter_map(|member| match member {
+        Filter::Test {
+            column,
+            check: Check::Equal(value),
+        } => Some((*column, value.clone())),
+        Filter::Test {
+            column,
+            check: Check::IsNull,
+        } => Some((*column, Value::Null)),
+        _ => None,
+    });
+    let mut fixed: Vec<_> = known.collect();
     fixed.sort();
     fixed.dedup_by_key(|(column, _)| *column);
-    (fixed, among)
+    fixed
 }

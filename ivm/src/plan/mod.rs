@@ -1,6 +1,6 @@
 //! Plans: queries resolved, canonical and ready to run.
 
-mod canonical;
+pub(crate) mod canonical;
 pub(crate) mod draft;
 mod index_wish;
 mod literal;

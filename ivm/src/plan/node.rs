@@ -24,6 +24,7 @@ pub(crate) type PartitionKey = Box<[Value]>;
 /// one partition.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
+    pub(crate) id: NodeId,
     pub(crate) table: Arc<Table>,
     /// Order in which `limit` counts.
     pub(crate) order: RowOrder,
@@ -31,8 +32,6 @@ pub(crate) struct Node {
     pub(crate) predicate: Predicate,
     /// Columns that every row which passes has one known value in.
     pub(crate) fixed: Vec<(usize, Value)>,
-    /// A column that every row which passes has one of a few values in.
-    pub(crate) among: Option<(usize, Vec<Value>)>,
     /// At most so many rows of a partition are in the view.
     pub(crate) limit: Option<usize>,
     /// The node above and its columns, paired with `correlation`.

@@ -14,6 +14,7 @@ use super::{Reader, Step, known_value, serves_partitions};
 use crate::Error;
 use crate::access::Path;
 use crate::check::Check;
+use crate::explain::Purpose;
 use crate::fuzzing::is_impatient;
 use crate::plan::node::{Node, NodeId, PartitionKey, Predicate};
 
@@ -21,6 +22,16 @@ use crate::plan::node::{Node, NodeId, PartitionKey, Predicate};
 const DRIVE_ROWS: usize = 2000;
 /// The same for tests, which have small tables and shall see both outcomes.
 const IMPATIENT_DRIVE_ROWS: usize = 12;
+
+/// Rows for which each side of an AND is tried at first.
+const FIRST_TRY_ROWS: usize = 50;
+/// The same for tests.
+const IMPATIENT_FIRST_TRY_ROWS: usize = 3;
+/// Times as many rows as one attempt may examine, for all of them: sides are tried in rounds, and
+/// sides of sides as well.
+const ALL_ATTEMPTS: usize = 4;
+/// How many times as many in each next round.
+const NEXT_TRY: usize = 6;
 
 /// Rows found so far, each once.
 type Found = BTreeMap<RowId, Row>;
@@ -30,6 +41,8 @@ struct Drive<'r, 'a> {
     reader: &'r Reader<'a>,
     /// Rows that may still be examined.
     left: usize,
+    /// Rows that all attempts together may still examine.
+    total: usize,
 }
 
 impl Reader<'_> {
@@ -39,16 +52,21 @@ impl Reader<'_> {
         if !node.correlation.is_empty() {
             return Ok(None);
         }
+        let left = if is_impatient() {
+            IMPATIENT_DRIVE_ROWS
+        } else {
+            DRIVE_ROWS
+        };
         let mut drive = Drive {
             reader: self,
-            left: if is_impatient() {
-                IMPATIENT_DRIVE_ROWS
-            } else {
-                DRIVE_ROWS
-            },
+            left,
+            total: left.saturating_mul(ALL_ATTEMPTS),
         };
         let mut found = Found::new();
         let complete = drive.by(node, &node.predicate, &mut found)?;
+        if let Some(trace) = self.trace.filter(|_| !complete) {
+            trace.drive_failed();
+        }
         Ok(complete.then(|| found.into_values().collect()))
     }
 }
@@ -57,6 +75,10 @@ impl Drive<'_, '_> {
     /// Adds the node's rows that pass and, among these, at least those that meet `part` of its
     /// condition; `false` if there is no way to them but a scan, or if they are too many.
     fn by(&mut self, node: &Node, part: &Predicate, found: &mut Found) -> Result<bool, Error> {
+        if self.total == 0 {
+            self.left = 0;
+            return Ok(false);
+        }
         match part {
             Predicate::Const(truth) => Ok(!truth),
             Predicate::Test { column, check } => match check {
@@ -70,14 +92,7 @@ impl Drive<'_, '_> {
                 }),
                 _ => Ok(false),
             },
-            Predicate::All(members) => {
-                for member in members {
-                    if self.by(node, member, found)? {
-                        return Ok(true);
-                    }
-                }
-                Ok(false)
-            }
+            Predicate::All(members) => self.by_shortest(node, members, found),
             Predicate::Any(members) => {
                 self.all(members, |drive, member| drive.by(node, member, found))
             }
@@ -87,6 +102,46 @@ impl Drive<'_, '_> {
                 negated: false,
             } => self.by_gate(node, *gate, found),
         }
+    }
+
+    /// By the member of an AND that leads to the rows soonest: all are tried for a few rows each, then
+    /// for more, so that a hopeless one in front does not use up what another one needs.
+    fn by_shortest(
+        &mut self,
+        node: &Node,
+        members: &[Predicate],
+        found: &mut Found,
+    ) -> Result<bool, Error> {
+        let all = self.left;
+        let first = if is_impatient() {
+            IMPATIENT_FIRST_TRY_ROWS
+        } else {
+            FIRST_TRY_ROWS
+        };
+        let mut bound = first.min(all);
+        let mut open: Vec<&Predicate> = members.iter().collect();
+        while !open.is_empty() {
+            let mut longer = Vec::new();
+            for member in open {
+                self.left = bound;
+                if self.by(node, member, found)? {
+                    // What the others used was theirs.
+                    self.left += all - bound;
+                    return Ok(true);
+                }
+                if self.left == 0 {
+                    longer.push(member);
+                }
+            }
+            if bound == all {
+                self.left = 0;
+                return Ok(false);
+            }
+            bound = bound.saturating_mul(NEXT_TRY).min(all);
+            open = longer;
+        }
+        self.left = all;
+        Ok(false)
     }
 
     /// Whether the way is open for every one of the items.
@@ -118,6 +173,20 @@ impl Drive<'_, '_> {
     }
 
     fn by_gate(&mut self, node: &Node, gate: NodeId, found: &mut Found) -> Result<bool, Error> {
+        let before = self.left;
+        let complete = self.through_gate(node, gate, found)?;
+        if let Some(trace) = self.reader.trace.filter(|_| self.left < before || complete) {
+            trace.gate_read(gate, complete);
+        }
+        Ok(complete)
+    }
+
+    fn through_gate(
+        &mut self,
+        node: &Node,
+        gate: NodeId,
+        found: &mut Found,
+    ) -> Result<bool, Error> {
         let below = self.reader.plan.node(gate);
         let Some((_, columns)) = &below.parent else {
             return Ok(false);
@@ -159,12 +228,15 @@ impl Drive<'_, '_> {
     ) -> Result<bool, Error> {
         let scan = path.scan(|column| known_value(node, columns, values, column), None);
         let mut complete = true;
-        self.reader.walk(&node.table, &scan, |row| {
-            let Some(left) = self.left.checked_sub(1) else {
+        let way = (path, &scan);
+        self.reader.walk(Purpose::Drive, node, way, |row| {
+            let (Some(left), Some(total)) = (self.left.checked_sub(1), self.total.checked_sub(1))
+            else {
+                self.left = 0;
                 complete = false;
                 return Ok(Step::Enough);
             };
-            self.left = left;
+            (self.left, self.total) = (left, total);
             let mut pairs = columns.iter().zip(values);
             if pairs.all(|(column, value)| row.value(*column) == *value)
                 && self.reader.passes(node, &row)?

@@ -7,6 +7,7 @@ use kelvin_storage::Row;
 
 use super::{Reader, Step, known_value, serves_partitions};
 use crate::Error;
+use crate::explain::Purpose;
 use crate::plan::node::{NodeId, PartitionKey, project};
 
 /// What is known of the partitions of one gate at one version.
@@ -31,7 +32,8 @@ impl Reader<'_> {
         }
         let value_of = |column| known_value(node, &node.correlation, partition, column);
         let mut found = false;
-        self.walk(&node.table, &path.scan(value_of, None), |row| {
+        let scan = path.scan(value_of, None);
+        self.walk(Purpose::Probe, node, (&path, &scan), |row| {
             found = node.is_in(&row, partition) && self.passes(node, &row)?;
             Ok(if found { Step::Enough } else { Step::More })
         })?;
@@ -54,7 +56,7 @@ impl Reader<'_> {
         let path = self.path(node, &[], None);
         let scan = path.scan(|column| known_value(node, &[], &[], column), None);
         let mut found: HashMap<PartitionKey, bool> = HashMap::new();
-        self.walk(&node.table, &scan, |row| {
+        self.walk(Purpose::Survey, node, (&path, &scan), |row| {
             if let Some(partition) = node.partition(&row)
                 && !found.contains_key(&partition)
                 && self.passes(node, &row)?
@@ -86,7 +88,8 @@ impl Reader<'_> {
         if serves_partitions(&path, columns) {
             for partition in partitions {
                 let value_of = |column| known_value(node, columns, partition, column);
-                self.walk(&node.table, &path.scan(value_of, None), |row| {
+                let scan = path.scan(value_of, None);
+                self.walk(Purpose::Parents, node, (&path, &scan), |row| {
                     if project(&row, columns).as_ref() == Some(partition) {
                         each(row);
                     }
@@ -97,7 +100,7 @@ impl Reader<'_> {
         }
         let path = self.path(node, &[], None);
         let scan = path.scan(|column| known_value(node, &[], &[], column), None);
-        self.walk(&node.table, &scan, |row| {
+        self.walk(Purpose::Parents, node, (&path, &scan), |row| {
             if project(&row, columns).is_some_and(|key| partitions.contains(&key)) {
                 each(row);
             }

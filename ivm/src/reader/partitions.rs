@@ -5,10 +5,12 @@ use std::collections::HashMap;
 use kelvin_protocol::Value;
 use kelvin_storage::Row;
 
+use super::dive::Chosen;
 use super::top::Top;
 use super::{Reader, Step, known_value, serves_partitions};
 use crate::Error;
 use crate::access::Path;
+use crate::explain::Purpose;
 use crate::fuzzing::is_impatient;
 use crate::plan::node::{Node, PartitionKey, Predicate};
 
@@ -51,10 +53,20 @@ impl Reader<'_> {
             return self.contents_in_one_scan(node, partitions, each);
         }
         for (at, partition) in partitions.iter().enumerate() {
+            let chosen = match &path {
+                // Looking pays for the one partition of the root, not for each of many.
+                _ if node.correlation.is_empty() => {
+                    self.look_and_choose(node, partition, wanted)?
+                }
+                path => Chosen {
+                    path: path.clone(),
+                    along_order: None,
+                },
+            };
             match node.limit {
-                None => self.all_rows(node, &path, partition, &mut |row| each(at, row))?,
+                None => self.all_rows(node, &chosen.path, partition, &mut |row| each(at, row))?,
                 Some(limit) => {
-                    for row in self.first_rows(node, &path, partition, None, limit)? {
+                    for row in self.first_rows(node, &chosen, partition, None, limit)? {
                         each(at, row)?;
                     }
                 }
@@ -71,8 +83,16 @@ impl Reader<'_> {
         place: &[Value],
         count: usize,
     ) -> Result<Vec<Row>, Error> {
-        let path = self.path(node, &node.correlation, Some(node.order.decisive()));
-        self.first_rows(node, &path, partition, Some(place), count)
+        let wanted = Some(node.order.decisive());
+        let chosen = if node.correlation.is_empty() {
+            self.look_and_choose(node, partition, wanted)?
+        } else {
+            Chosen {
+                path: self.path(node, &node.correlation, wanted),
+                along_order: None,
+            }
+        };
+        self.first_rows(node, &chosen, partition, Some(place), count)
     }
 
     fn all_rows(
@@ -88,7 +108,8 @@ impl Reader<'_> {
             return rows.into_iter().try_for_each(each);
         }
         let value_of = |column| known_value(node, &node.correlation, partition, column);
-        self.walk(&node.table, &path.scan(value_of, None), |row| {
+        let scan = path.scan(value_of, None);
+        self.walk(Purpose::Rows, node, (path, &scan), |row| {
             if node.is_in(&row, partition) && self.passes(node, &row)? {
                 each(row)?;
             }
@@ -99,7 +120,7 @@ impl Reader<'_> {
     fn first_rows(
         &self,
         node: &Node,
-        path: &Path,
+        Chosen { path, along_order }: &Chosen,
         partition: &[Value],
         after: Option<&[Value]>,
         count: usize,
@@ -112,6 +133,12 @@ impl Reader<'_> {
             PATIENCE
         };
         let patience = count.saturating_mul(2).saturating_add(beyond);
+        if let Some(path) = along_order
+            && let Sorted::Rows(rows) =
+                self.first_sorted(node, path, partition, after, count, patience)?
+        {
+            return Ok(rows);
+        }
         let mut sorted = read(if may_drive { patience } else { usize::MAX })?;
         let mut top = Top::new(&node.order, count);
         if matches!(sorted, Sorted::Impatient) {
@@ -127,7 +154,8 @@ impl Reader<'_> {
             return Ok(rows);
         }
         let value_of = |column| known_value(node, &node.correlation, partition, column);
-        self.walk(&node.table, &path.scan(value_of, None), |row| {
+        let scan = path.scan(value_of, None);
+        self.walk(Purpose::Rows, node, (path, &scan), |row| {
             self.offer(node, partition, after, row, &mut top)?;
             Ok(Step::More)
         })?;
@@ -155,7 +183,8 @@ impl Reader<'_> {
         let mut top = Top::new(&node.order, count);
         let mut group: Option<Row> = None;
         let mut failed = None;
-        self.walk(&node.table, &path.scan(value_of, begin), |row| {
+        let scan = path.scan(value_of, begin);
+        self.walk(Purpose::Rows, node, (path, &scan), |row| {
             if path.misplaces(&row) {
                 failed = Some(Sorted::Misplaced);
                 return Ok(Step::Enough);
@@ -216,7 +245,7 @@ impl Reader<'_> {
         let path = self.path(node, &[], None);
         let scan = path.scan(|column| known_value(node, &[], &[], column), None);
         let mut tops: HashMap<usize, Top<'_>> = HashMap::new();
-        self.walk(&node.table, &scan, |row| {
+        self.walk(Purpose::Rows, node, (&path, &scan), |row| {
             let partition = node.partition(&row);
             let Some(at) = partition.and_then(|partition| at_of.get(&partition).copied()) else {
                 return Ok(Step::More);

@@ -13,7 +13,7 @@ use crate::budget::{Budget, Meter};
 use crate::hydrate::hydrate;
 use crate::order::RowOrder;
 use crate::plan::Plan;
-use crate::plan::node::PartitionKey;
+use crate::plan::node::{NodeId, PartitionKey};
 use crate::reader::Reader;
 use crate::{ChangeSet, Error, PlanDelta};
 
@@ -163,6 +163,17 @@ impl PlanState {
     #[must_use]
     pub fn examined(&self) -> u64 {
         self.examined
+    }
+
+    /// Where the root's window ends, in the first column of its order, if it is full.
+    pub(crate) fn window_end(&self) -> Option<&Value> {
+        let limit = self.plan.node(NodeId::ROOT).limit?;
+        let partition = self.nodes.first()?.partitions.values().next()?;
+        let last = partition
+            .window
+            .last()
+            .filter(|_| partition.window.len() >= limit);
+        last?.place.first()
     }
 
     /// Numbers of the rows in the view, by table.

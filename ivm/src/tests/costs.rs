@@ -103,6 +103,78 @@ fn a_query_is_read_from_its_selective_side() {
 }
 
 #[test]
+fn the_selective_side_of_an_and_is_found_beside_a_hopeless_one() {
+    let by_label = |n: i64| {
+        let label = filtered("label", equal("name", json!(format!("label {n}"))));
+        let label = exists("label", "id", label);
+        exists("id", "issue", filtered("issue_label", label))
+    };
+    // Every issue has a comment of somebody, and only some a label; either may be asked first.
+    let commented = exists(
+        "id",
+        "issue",
+        filtered("comment", at_least("author", json!(0))),
+    );
+    for conditions in [[commented.clone(), by_label(4)], [by_label(4), commented]] {
+        let query = filtered("issue", json!({ "type": "and", "conditions": conditions }));
+        assert!(fits(&case(&query), &query, 150));
+    }
+}
+
+fn at_least(column: &str, value: Json) -> Json {
+    let mut condition = equal(column, value);
+    condition["op"] = json!(">=");
+    condition
+}
+
+/// Two hundred issues of one owner, by ascending priority, and an index on each of these columns.
+fn of_one_owner(query: &Json, owner: impl Fn(i64) -> i64) -> Case {
+    let issues = (0..200).map(|id| issue(id, json!(owner(id)), json!(id)));
+    let issues: Vec<Json> = issues.collect();
+    let mut case = Case::new(
+        &[("issue", json!(issues))],
+        &json!({ "table": "issue", "limit": 0 }),
+    );
+    let table = case.world.catalog().table("issue").unwrap().id;
+    for column in [1, 2] {
+        let columns = [(column, Asc)];
+        case.world
+            .replica
+            .add_index(table, &columns, &|| true)
+            .unwrap();
+    }
+    case.watched = Watched::new(query, &case.world, &ClientKeys::new());
+    case
+}
+
+#[test]
+fn of_two_indexes_the_one_that_leaves_fewer_rows_is_read() {
+    let both = json!({ "type": "and", "conditions": [
+        equal("owner", json!(1)), equal("prio", json!(70)),
+    ] });
+    let query = filtered("issue", both);
+    assert!(fits(&of_one_owner(&query, |_| 1), &query, 10));
+}
+
+#[test]
+fn an_order_is_followed_where_a_condition_narrows_little() {
+    let mut query = filtered("issue", equal("owner", json!(1)));
+    query["orderBy"] = json!([["prio", "asc"]]);
+    query["limit"] = json!(3);
+    let mut case = of_one_owner(&query, |_| 1);
+    assert!(fits(&case, &query, 15));
+    case.step(|world| vec![delete(world, "issue", json!([0]))]);
+    assert_eq!(case.ids("issue"), [1, 2, 3]);
+    assert!(case.watched.examined() <= 15, "{}", case.watched.examined());
+    // Where the rows come late in the order, the condition narrows after all.
+    let mut case = of_one_owner(&query, |id| i64::from(id >= 170));
+    assert_eq!(case.ids("issue"), [170, 171, 172]);
+    assert!(fits(&case, &query, 60));
+    case.step(|world| vec![delete(world, "issue", json!([171]))]);
+    assert_eq!(case.ids("issue"), [170, 172, 173]);
+}
+
+#[test]
 fn a_query_for_nothing_reads_nothing() {
     for query in [
         json!({ "table": "issue", "limit": 0 }),

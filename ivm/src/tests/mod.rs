@@ -2,6 +2,7 @@
 
 mod case;
 mod costs;
+mod explaining;
 mod hard_cases;
 mod histories;
 mod naive;
@@ -9,5 +10,6 @@ mod plans;
 mod queries;
 mod random;
 mod routing;
+mod routing_random;
 mod watched;
 mod world;

@@ -83,12 +83,15 @@ fn a_plan_hears_of_every_table_below_it_until_it_is_removed() {
     let id = add(&mut router, &world, &query);
     assert_eq!(add(&mut router, &world, &query), id);
     assert_eq!(router.len(), 1);
-    let row = vec![Value::from(1.0), Value::from(1.0)];
-    let changes = ChangeSet::new(world.apply(vec![RowOp::Insert {
-        table: TableId(2),
-        row,
-    }]));
+    let mut user = |id: f64| {
+        let row = vec![Value::from(id), Value::from(1.0)];
+        let table = TableId(2);
+        ChangeSet::new(world.apply(vec![RowOp::Insert { table, row }]))
+    };
+    let changes = user(7.0);
     assert_eq!(router.route(&changes), [id]);
+    // Every issue of the query is owned by user 7, so no other user matters.
+    assert!(router.route(&user(1.0)).is_empty());
     router.remove(&id);
     assert!(router.is_empty());
     assert!(router.route(&changes).is_empty());

@@ -31,11 +31,13 @@ impl Watched {
         let mut router = Router::new();
         router.insert(plan.id(), &plan);
         let view = world.view();
+        let state = hydrated(&plan, &view);
+        router.narrow(&state);
         let watched = Self {
             text: query.to_string(),
             ast,
             keys: keys.clone(),
-            state: hydrated(&plan, &view),
+            state,
             rows: fresh(&plan, &view),
             plan,
             router,
@@ -58,6 +60,7 @@ impl Watched {
         if self.router.route(changes).contains(&self.plan.id()) {
             delta = self.state.advance(changes, before, after).unwrap();
             fold(&mut self.rows, &delta, world, &context);
+            self.router.narrow(&self.state);
         }
         self.check(world, after, &context);
         self.past.push((after.version(), self.rows.clone()));

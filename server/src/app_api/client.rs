@@ -68,6 +68,11 @@ impl HttpClient {
         Ok(Self { client })
     }
 
+    /// For requests to a server of ours, which have bounds of their own.
+    pub(crate) fn requests(&self) -> &Client {
+        &self.client
+    }
+
     /// The body of a successful GET.
     pub(crate) async fn get(
         &self,

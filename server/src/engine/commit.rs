@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use kelvin_ivm::{ChangeSet, PlanDelta, PlanId};
 use kelvin_storage::{Applied, View};
@@ -105,11 +106,21 @@ impl EngineThread {
             return Ok(None);
         };
         // A panic in one plan must not take the others with it.
+        let started = Instant::now();
         let advanced = catch_unwind(AssertUnwindSafe(|| {
             live.state.advance(changes, before, after)
         }))
         .map_err(|_| "the query hit a defect of the server".to_owned())?;
         let delta: PlanDelta = advanced.map_err(|error| error.to_string())?;
+        let (took, examined) = (started.elapsed(), live.state.examined());
+        live.costs.advanced(took, examined, delta.rows.len());
+        self.metrics
+            .costs
+            .advanced(took, examined, delta.rows.len());
+        let before = std::mem::replace(&mut live.rows, live.state.row_count());
+        self.metrics.plan_rows = (self.metrics.plan_rows + live.rows).saturating_sub(before);
+        // INVARIANT: before anything else is routed, see `Router::narrow`.
+        self.router.narrow(&live.state);
         if delta.rows.is_empty() {
             return Ok(None);
         }

@@ -10,7 +10,7 @@ use kelvin_storage::{IndexBuilder, Replica, Row, TableId, View};
 use tokio::sync::mpsc::WeakSender;
 
 use super::snapshot::SnapshotCache;
-use super::{Command, EngineOptions, HydrationError};
+use super::{Command, EngineOptions, Hydrated, HydrationError};
 
 /// Rows of a result that are encoded while the plan hydrates; a larger result is encoded when a
 /// group asks for it, so that a hydration holds few rows in memory.
@@ -140,7 +140,7 @@ impl Worker {
         }
     }
 
-    fn hydrate(&self, plan: &Arc<Plan>) -> Result<PlanState, HydrationError> {
+    fn hydrate(&self, plan: &Arc<Plan>) -> Result<Hydrated, HydrationError> {
         let view = self.replica.latest();
         let view = view.map_err(|error| HydrationError::Failed(error.to_string()))?;
         if !plan.is_current(view.catalog()) {
@@ -149,7 +149,7 @@ impl Worker {
         self.hydrate_at(plan, &view).map_err(HydrationError::Failed)
     }
 
-    fn hydrate_at(&self, plan: &Arc<Plan>, view: &View) -> Result<PlanState, String> {
+    fn hydrate_at(&self, plan: &Arc<Plan>, view: &View) -> Result<Hydrated, String> {
         super::access::ask_for_indexes(&self.replica, &self.builder, plan);
         let started = Instant::now();
         let budget = budget(&self.options, started);
@@ -174,7 +174,7 @@ impl Worker {
         } else {
             tracing::debug!(plan = %plan.id(), rows, ms, "hydrated");
         }
-        Ok(state)
+        Ok(Hydrated { state, took })
     }
 }
 

@@ -20,6 +20,7 @@ mod access;
 mod commit;
 mod hydration;
 mod patch;
+mod plan_report;
 mod snapshot;
 mod thread;
 
@@ -29,10 +30,11 @@ use kelvin_ivm::{Plan, PlanId};
 use kelvin_protocol::Version;
 use kelvin_replication::CommitListener;
 use kelvin_storage::{Applied, IndexBuilder, Replica};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use hydration::budget;
-pub use patch::{EncodedRows, InternalTables, PlanPatch, RowEncoder};
+pub use patch::{EncodedRows, InternalTables, PlanPatch, RowEncoder, encode_row};
+pub use plan_report::{PlanCosts, PlanReport, PlanReports};
 pub use snapshot::{PlanSnapshot, SnapshotCache};
 
 /// Names one attachment of one client group; never reused.
@@ -127,10 +129,26 @@ enum Command {
     },
     Hydrated {
         plan: PlanId,
-        result: Result<kelvin_ivm::PlanState, HydrationError>,
+        result: Result<Hydrated, HydrationError>,
+    },
+    /// See [`Engine::plan_reports`].
+    Report {
+        most: usize,
+        answer: oneshot::Sender<PlanReports>,
+    },
+    /// See [`Engine::plan`].
+    Find {
+        id: String,
+        answer: oneshot::Sender<Vec<Arc<Plan>>>,
     },
     Tick,
     Stop,
+}
+
+/// A plan's first state, and how long it took.
+struct Hydrated {
+    state: kelvin_ivm::PlanState,
+    took: std::time::Duration,
 }
 
 /// Why a plan could not be hydrated.
@@ -160,6 +178,10 @@ pub struct EngineMetrics {
     pub hydrations: u64,
     /// Groups that were cut off since the start because they did not keep up.
     pub cut_off: u64,
+    /// Rows in the views of all live plans, once for each plan.
+    pub plan_rows: u64,
+    /// What hydrations and advances cost since the start, of plans that are gone, too.
+    pub costs: PlanCosts,
 }
 
 /// Handle of the engine thread.
@@ -284,6 +306,30 @@ impl Engine {
     #[must_use]
     pub fn metrics(&self) -> EngineMetrics {
         *self.metrics.borrow()
+    }
+
+    /// What the live plans cost: the slowest and the widest, at most `most` of each. Looks at every
+    /// live plan on the engine thread.
+    ///
+    /// # Errors
+    /// [`EngineStopped`].
+    pub async fn plan_reports(&self, most: usize) -> Result<PlanReports, EngineStopped> {
+        let (answer, reports) = oneshot::channel();
+        self.send(Command::Report { most, answer }).await?;
+        reports.await.map_err(|_| EngineStopped)
+    }
+
+    /// The live plan whose id begins like this, if there is exactly one.
+    ///
+    /// # Errors
+    /// [`EngineStopped`].
+    pub async fn plan(&self, id: &str) -> Result<Option<Arc<Plan>>, EngineStopped> {
+        let (answer, found) = oneshot::channel();
+        let id = id.to_owned();
+        self.send(Command::Find { id, answer }).await?;
+        let mut found = found.await.map_err(|_| EngineStopped)?;
+        let one = found.pop();
+        Ok(one.filter(|_| found.is_empty()))
     }
 
     async fn send(&self, command: Command) -> Result<(), EngineStopped> {

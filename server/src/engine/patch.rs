@@ -172,6 +172,16 @@ fn encode_put(table: &Table, row: &Row) -> Result<String, EncodeError> {
     Ok(text)
 }
 
+/// A row as a JSON object.
+///
+/// # Errors
+/// If it holds a value that no client can be sent.
+pub fn encode_row(table: &Table, row: &Row) -> Result<String, EncodeError> {
+    let mut text = String::with_capacity(24 * table.columns.len());
+    push_columns(&mut text, table, row, 0..table.columns.len())?;
+    Ok(text)
+}
+
 /// The `del` operation of a row with these key columns.
 ///
 /// # Errors

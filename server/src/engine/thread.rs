@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, watch};
 use super::hydration::HydrationPool;
 use super::snapshot::SnapshotCache;
 use super::{
-    Command, EngineMetrics, EngineOptions, GroupEvent, GroupId, HydrationError, Reconciled,
+    Command, EngineMetrics, EngineOptions, GroupEvent, GroupId, Hydrated, HydrationError,
+    PlanCosts, Reconciled,
 };
 
 /// How often idle plans are looked for.
@@ -25,6 +26,9 @@ pub(super) struct LivePlan {
     pub(super) state: PlanState,
     pub(super) groups: HashSet<GroupId>,
     pub(super) last_changed: Version,
+    pub(super) costs: PlanCosts,
+    /// Rows of the view, as they are in the sum over all plans.
+    pub(super) rows: u64,
     idle_since: Option<Instant>,
 }
 
@@ -53,7 +57,7 @@ pub(super) struct EngineThread {
     /// Plans in the pool, with the groups that wait for them.
     hydrating: HashMap<PlanId, (Arc<Plan>, HashSet<GroupId>)>,
     /// Plans hydrated at a version the engine has not reached yet.
-    early: Vec<(PlanId, PlanState)>,
+    early: Vec<(PlanId, Hydrated)>,
     pub(super) signals: Signals,
     pub(super) metrics: EngineMetrics,
     options: EngineOptions,
@@ -150,6 +154,12 @@ impl EngineThread {
             Command::Reconcile { group, plans } => self.reconcile(group, plans),
             Command::Detach { group } => self.detach(group),
             Command::Hydrated { plan, result } => self.hydrated(plan, result),
+            Command::Report { most, answer } => {
+                let _ = answer.send(self.report(most));
+            }
+            Command::Find { id, answer } => {
+                let _ = answer.send(self.find(&id));
+            }
             Command::Tick => self.drop_idle_plans(),
             Command::Stop => {}
         }
@@ -186,12 +196,12 @@ impl EngineThread {
         self.answer_if_complete(group);
     }
 
-    fn hydrated(&mut self, id: PlanId, result: Result<PlanState, HydrationError>) {
+    fn hydrated(&mut self, id: PlanId, result: Result<Hydrated, HydrationError>) {
         match result {
             Err(HydrationError::Failed(message)) => self.hydration_failed(id, &message),
             Err(HydrationError::Stale) => self.hydration_stale(id),
-            Ok(state) if state.version() > self.version => self.early.push((id, state)),
-            Ok(state) => self.activate(id, state),
+            Ok(first) if first.state.version() > self.version => self.early.push((id, first)),
+            Ok(first) => self.activate(id, first),
         }
     }
 
@@ -226,14 +236,16 @@ impl EngineThread {
         let version = self.version;
         let ready = self
             .early
-            .extract_if(.., |(_, state)| state.version() <= version);
-        for (id, state) in ready.collect::<Vec<_>>() {
-            self.activate(id, state);
+            .extract_if(.., |(_, first)| first.state.version() <= version);
+        for (id, first) in ready.collect::<Vec<_>>() {
+            self.activate(id, first);
         }
     }
 
     /// Brings a hydrated plan up to the engine's version and answers those who waited for it.
-    fn activate(&mut self, id: PlanId, mut state: PlanState) {
+    fn activate(&mut self, id: PlanId, first: Hydrated) {
+        let Hydrated { mut state, took } = first;
+        let examined = state.examined();
         let hydrated_at = state.version();
         let mut last_changed = hydrated_at;
         if hydrated_at < self.version {
@@ -253,7 +265,13 @@ impl EngineThread {
             return;
         };
         self.metrics.hydrations += 1;
+        self.metrics.costs.hydrated(took, examined);
+        let rows = state.row_count();
+        self.metrics.plan_rows += rows;
+        let mut costs = PlanCosts::default();
+        costs.hydrated(took, examined);
         self.router.insert(id, &plan);
+        self.router.narrow(&state);
         let idle_since = Some(Instant::now());
         let groups = HashSet::new();
         self.plans.insert(
@@ -263,6 +281,8 @@ impl EngineThread {
                 state,
                 groups,
                 last_changed,
+                costs,
+                rows,
                 idle_since,
             },
         );
@@ -425,7 +445,10 @@ impl EngineThread {
     /// Drops a plan and its routes.
     pub(super) fn forget(&mut self, id: PlanId) -> Option<LivePlan> {
         self.router.remove(&id);
-        self.plans.remove(&id)
+        let live = self.plans.remove(&id)?;
+        let rows = &mut self.metrics.plan_rows;
+        *rows = rows.saturating_sub(live.rows);
+        Some(live)
     }
 }
 

@@ -62,6 +62,69 @@ pub trait Statz: Send + Sync + 'static {
     fn collect<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<Value, String>>;
 }
 
+/// Answers questions about queries: `/queryz` and `/analyzez`.
+pub trait QueryDesk: Send + Sync + 'static {
+    /// The live plans that took most time and those with most rows, at most `most` of each.
+    fn list(&self, most: usize) -> BoxFuture<'_, Result<Value, Refusal>>;
+
+    /// What a query does.
+    fn analyze(&self, query: AskedQuery) -> BoxFuture<'_, Result<Value, Refusal>>;
+}
+
+/// The query that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AskedQuery {
+    /// A live plan by the beginning of its id.
+    Plan(String),
+    /// An AST in JSON.
+    Ast(String),
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Whether the question is to blame, and not the state of the server.
+    pub wrong_question: bool,
+    /// For people.
+    pub message: String,
+}
+
+impl Refusal {
+    /// The question is wrong.
+    pub fn wrong(message: impl Into<String>) -> Self {
+        Self {
+            wrong_question: true,
+            message: message.into(),
+        }
+    }
+
+    /// The server cannot answer now.
+    pub fn unable(message: impl Into<String>) -> Self {
+        Self {
+            wrong_question: false,
+            message: message.into(),
+        }
+    }
+}
+
+/// Plans of a list of `/queryz`, unless `n` says otherwise.
+const LISTED_PLANS: usize = 20;
+/// The most that can be asked for.
+const MOST_LISTED_PLANS: usize = 200;
+
+/// How many plans to list, from the query part of an address.
+pub(super) fn listed_plans(query: &str) -> usize {
+    let asked = parameter(query, "n").and_then(|text| text.parse().ok());
+    asked.unwrap_or(LISTED_PLANS).clamp(1, MOST_LISTED_PLANS)
+}
+
+/// A parameter from the query part of an address.
+pub(super) fn parameter(query: &str, wanted: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    let found = pairs.find(|(name, _)| name == wanted);
+    found.map(|(_, value)| value.into_owned())
+}
+
 /// What was asked of `/statz`.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct StatzQuery {
@@ -144,6 +207,20 @@ mod tests {
             assert!(!gate.allows_header(Some(&wrong)), "{wrong}");
         }
         assert!(!gate.allows_header(None));
+    }
+
+    #[test]
+    fn the_length_of_a_list_is_bounded() {
+        for (query, plans) in [
+            ("", 20),
+            ("n=3", 3),
+            ("n=0", 1),
+            ("n=1e9", 20),
+            ("n=9999", 200),
+        ] {
+            assert_eq!(listed_plans(query), plans, "{query}");
+        }
+        assert_eq!(parameter("a=b&plan=x%20y", "plan").as_deref(), Some("x y"));
     }
 
     #[test]

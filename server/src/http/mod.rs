@@ -24,7 +24,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use admin::{AdminGate, Statz};
+pub use admin::{AdminGate, AskedQuery, QueryDesk, Refusal, Statz};
 pub use close::{Close, CloseCode};
 pub use connect::{Connect, ConnectParams, RequestHeaders};
 pub use listener::{ListenError, Listener};

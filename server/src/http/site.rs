@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming as RequestBody;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::upgrade::Upgraded;
@@ -14,7 +15,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::admin::{AdminGate, Statz, StatzQuery};
+use super::admin::{
+    AdminGate, AskedQuery, QueryDesk, Refusal, Statz, StatzQuery, listed_plans, parameter,
+};
 use super::close::{Close, CloseCode};
 use super::connect::Connect;
 use super::handshake;
@@ -22,6 +25,11 @@ use super::readiness::{Heartbeat, Readiness};
 use super::socket::{Socket, SocketBounds};
 
 pub(super) type Body = Full<Bytes>;
+
+/// Bytes of a query that is to be analyzed.
+const MAX_QUERY_BYTES: usize = 1 << 20;
+/// How long its sender may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Takes over the connections of clients.
 pub trait ConnectionHandler: Send + Sync + 'static {
@@ -46,6 +54,8 @@ pub struct Site<H> {
     pub statz: Arc<dyn Statz>,
     /// The text of `/metrics`.
     pub metrics: Metrics,
+    /// Answers `/queryz` and `/analyzez`.
+    pub queries: Arc<dyn QueryDesk>,
 }
 
 /// One TCP connection.
@@ -91,12 +101,40 @@ impl<H: ConnectionHandler> Site<H> {
                 Some(refusal) => refusal,
                 None => ok("text/plain; version=0.0.4; charset=utf-8", (self.metrics)()),
             },
+            "/queryz" if readable => match self.refuse(&request, "Queryz Protected Area") {
+                Some(refusal) => refusal,
+                None => {
+                    let most = listed_plans(request.uri().query().unwrap_or_default());
+                    answered(self.queries.list(most).await)
+                }
+            },
+            "/analyzez" if readable || *request.method() == Method::POST => {
+                match self.refuse(&request, "Analyzez Protected Area") {
+                    Some(refusal) => refusal,
+                    None => answered(self.analyze(request).await),
+                }
+            }
             "/heapz" if readable => match self.refuse(&request, "Heapz Protected Area") {
                 Some(refusal) => refusal,
                 None => status(StatusCode::NOT_IMPLEMENTED, "There is no heap profile"),
             },
             _ => status(StatusCode::NOT_FOUND, "Not Found"),
         }
+    }
+
+    async fn analyze(&self, request: Request<RequestBody>) -> Result<serde_json::Value, Refusal> {
+        if *request.method() != Method::POST {
+            let plan = parameter(request.uri().query().unwrap_or_default(), "plan");
+            let plan = plan.ok_or_else(|| Refusal::wrong("post an AST, or name a plan"))?;
+            return self.queries.analyze(AskedQuery::Plan(plan)).await;
+        }
+        let body = Limited::new(request.into_body(), MAX_QUERY_BYTES).collect();
+        let body = tokio::time::timeout(QUERY_TIMEOUT, body).await;
+        let body = body.map_err(|_| Refusal::wrong("the query did not come in time"))?;
+        let body = body.map_err(|error| Refusal::wrong(error.to_string()))?;
+        let text = String::from_utf8(body.to_bytes().into());
+        let text = text.map_err(|_| Refusal::wrong("the query is not UTF-8"))?;
+        self.queries.analyze(AskedQuery::Ast(text)).await
     }
 
     fn refuse(&self, request: &Request<RequestBody>, realm: &str) -> Option<Response<Body>> {
@@ -165,6 +203,21 @@ fn ok(content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
     let content_type = HeaderValue::from_static(content_type);
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
+}
+
+fn answered(answer: Result<serde_json::Value, Refusal>) -> Response<Body> {
+    match answer {
+        Ok(value) => ok("application/json", format!("{value:#}\n")),
+        Err(refusal) => {
+            let mut response = ok("text/plain; charset=utf-8", refusal.message + "\n");
+            *response.status_mut() = if refusal.wrong_question {
+                StatusCode::BAD_REQUEST
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
+            response
+        }
+    }
 }
 
 fn status(status: StatusCode, text: &'static str) -> Response<Body> {

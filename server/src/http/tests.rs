@@ -48,6 +48,23 @@ impl Statz for NoStatz {
     }
 }
 
+struct NoQueries;
+
+impl QueryDesk for NoQueries {
+    fn list(&self, most: usize) -> BoxFuture<'_, Result<serde_json::Value, Refusal>> {
+        Box::pin(async move { Ok(serde_json::json!({ "most": most })) })
+    }
+
+    fn analyze(&self, query: AskedQuery) -> BoxFuture<'_, Result<serde_json::Value, Refusal>> {
+        Box::pin(async move {
+            match query {
+                AskedQuery::Plan(id) => Ok(serde_json::json!({ "plan": id })),
+                AskedQuery::Ast(text) => Err(Refusal::wrong(text)),
+            }
+        })
+    }
+}
+
 fn listen(port: u16) -> Listen {
     Listen {
         address: None,
@@ -83,6 +100,7 @@ async fn start(listen: Listen) -> Server {
         admin: AdminGate::new(Some("pw".into()), false),
         statz: Arc::new(NoStatz),
         metrics: Arc::new(|| "up 1\n".to_owned()),
+        queries: Arc::new(NoQueries),
     };
     let task = tokio::spawn(listener.serve(site, shutdown.clone()));
     Server {
@@ -229,6 +247,38 @@ async fn the_plain_routes_answer_as_operators_expect() {
         http(server.port, &get("/metrics", login))
             .await
             .ends_with("up 1\n")
+    );
+}
+
+#[tokio::test]
+async fn questions_about_queries_ask_for_the_password_and_are_bounded() {
+    let server = start(listen(0)).await;
+    let login = "Authorization: Basic eDpwdw==\r\n";
+    for path in ["/queryz", "/analyzez?plan=ab"] {
+        let refused = http(server.port, &get(path, "")).await;
+        assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
+    }
+    let list = http(server.port, &get("/queryz?n=7", login)).await;
+    assert!(list.contains(r#""most": 7"#), "{list}");
+    let plan = http(server.port, &get("/analyzez?plan=ab", login)).await;
+    assert!(plan.contains(r#""plan": "ab""#), "{plan}");
+    let nothing = http(server.port, &get("/analyzez", login)).await;
+    assert!(nothing.starts_with("HTTP/1.1 400"), "{nothing}");
+    let post = |body: &str| {
+        let length = body.len();
+        format!(
+            "POST /analyzez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{login}Content-Length: {length}\r\n\r\n{body}"
+        )
+    };
+    let answer = http(server.port, &post("no query")).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.ends_with("no query\n"),
+        "{answer}"
+    );
+    let long = http(server.port, &post(&"x".repeat((1 << 20) + 1))).await;
+    assert!(
+        long.starts_with("HTTP/1.1 400") && long.contains("limit"),
+        "{long}"
     );
 }
 

@@ -1,10 +1,8 @@
 //! Answers to the client inspector.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Instant;
 
-use kelvin_ivm::{ClientKeys, Plan, evaluate};
+use kelvin_ivm::{ClientKeys, Plan};
 use kelvin_protocol::{Ast, Down, Inspect};
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
@@ -13,7 +11,12 @@ use super::group::Group;
 use super::record::{Definition, QueryRecord};
 use super::registry::Services;
 use super::session::SessionId;
+use super::transform::deployed_permissions;
+use crate::analysis::{SyncedRows, analyze, inspector_result};
+use crate::app_api::{Caller, QueryCall};
+use crate::auth::Auth;
 use crate::http::{OutFrame, SocketWriter};
+use crate::permissions::{apply_read, bind_static};
 
 /// An empty digest, as the inspector reads it.
 const EMPTY_DIGEST: [u32; 1] = [1000];
@@ -42,7 +45,7 @@ impl Group {
                 "queries",
                 self.inspected_queries(question.client_id.as_deref()),
             ),
-            "analyze-query" => return self.analyze(session.writer.clone(), question),
+            "analyze-query" => return self.analyze(id, question),
             other => (
                 "error",
                 json!(format!("the server does not know the operation {other:?}")),
@@ -88,13 +91,22 @@ impl Group {
     }
 
     /// Evaluates a query beside the group and says what it read.
-    fn analyze(&self, writer: SocketWriter, question: &Inspect) {
-        let id = question.id.clone();
-        let raw = question.ast.clone().or_else(|| question.value.clone());
-        let keys = self.client_keys();
+    fn analyze(&self, id: SessionId, question: &Inspect) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        let asked = Asked {
+            ast: question.ast.clone().or_else(|| question.value.clone()),
+            named: question.name.clone().zip(question.args.clone()),
+            list_rows: wants_rows(question.options.as_ref()),
+            keys: self.client_keys(),
+            caller: Arc::clone(&session.caller),
+            auth: session.auth.clone(),
+        };
+        let (id, writer) = (question.id.clone(), session.writer.clone());
         let services = Arc::clone(&self.services);
-        tokio::task::spawn_blocking(move || {
-            let answer = match analyze(&services, raw.as_deref(), &keys) {
+        tokio::spawn(async move {
+            let answer = match analyzed(services, asked).await {
                 Ok(answer) => ("analyze-query", answer),
                 Err(message) => ("error", json!(message)),
             };
@@ -103,28 +115,115 @@ impl Group {
     }
 }
 
-fn analyze(services: &Services, raw: Option<&RawValue>, keys: &ClientKeys) -> Result<Json, String> {
-    let Some(raw) = raw else {
-        return Err("analyze-query needs an ast; named queries are not supported yet".into());
+/// A question about a query.
+struct Asked {
+    ast: Option<Box<RawValue>>,
+    /// Name and arguments of a custom query.
+    named: Option<(String, Vec<Box<RawValue>>)>,
+    list_rows: bool,
+    keys: ClientKeys,
+    caller: Arc<Caller>,
+    auth: Option<Auth>,
+}
+
+/// The query to evaluate.
+struct Resolved {
+    ast: Ast,
+    /// The query in JSON, where permissions were applied.
+    after_permissions: Option<String>,
+    warnings: Vec<String>,
+}
+
+/// Whether rows of the result are to be listed; they are unless the client says no.
+fn wants_rows(options: Option<&Json>) -> bool {
+    let said = options.and_then(|options| options.get("syncedRows"));
+    said.and_then(Json::as_bool).unwrap_or(true)
+}
+
+async fn analyzed(services: Arc<Services>, asked: Asked) -> Result<Json, String> {
+    let resolved = resolve(&services, &asked).await?;
+    let permit = Arc::clone(&services.reading).acquire_owned().await;
+    let permit = permit.map_err(|error| error.to_string())?;
+    let work = move || {
+        let _permit = permit;
+        evaluated(&services, resolved, &asked)
     };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| error.to_string())?
+}
+
+/// A custom query comes from the application, which has decided already what its user may see; to
+/// an AST the deployed permissions apply, if there are any.
+async fn resolve(services: &Services, asked: &Asked) -> Result<Resolved, String> {
+    if let Some((name, args)) = &asked.named {
+        let call = [QueryCall {
+            id: name.clone(),
+            name: name.clone(),
+            args: args.clone(),
+        }];
+        if !services.app_api.has_query() {
+            return Err("named queries need ZERO_QUERY_URL".into());
+        }
+        let outcome = services.app_api.transform(&asked.caller, &call, None);
+        let outcome = outcome.await.map_err(|body| body.message)?;
+        let query = outcome.queries.into_iter().next();
+        let query = query.ok_or("the application's endpoint left the query out")?;
+        let ast = query.outcome.map_err(|error| {
+            let message = error.message;
+            message.unwrap_or_else(|| "the application refused the query".into())
+        })?;
+        return Ok(Resolved {
+            ast: (*ast).clone(),
+            after_permissions: None,
+            warnings: Vec::new(),
+        });
+    }
+    let raw = asked.ast.as_deref();
+    let raw = raw.ok_or("analyze-query needs an ast, or a name and args")?;
     let ast: Ast = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
-    let view = services
-        .replica
-        .latest()
-        .map_err(|error| error.to_string())?;
-    let plan = Plan::compile(&ast, view.catalog(), keys).map_err(|error| error.to_string())?;
-    let started = Instant::now();
-    let mut count = 0_u64;
-    let budget = (services.row_reader().budget)();
-    evaluate(&plan, &view, &budget, &mut |_, _| {
-        count += 1;
-        ControlFlow::Continue(())
+    let permissions = deployed_permissions(services).map_err(|body| body.message)?;
+    let Some(permissions) = permissions else {
+        let warning = "no permissions are deployed; none were applied";
+        return Ok(Resolved {
+            ast: bind_static(ast, None),
+            after_permissions: None,
+            warnings: vec![warning.into()],
+        });
+    };
+    let claims = asked.auth.as_ref().and_then(Auth::claims);
+    let ast = bind_static(apply_read(ast, &permissions), claims);
+    let unknown = "no auth data: permission rules compare with null wherever they refer to it";
+    Ok(Resolved {
+        after_permissions: serde_json::to_string(&ast).ok(),
+        ast,
+        warnings: claims
+            .is_none()
+            .then(|| unknown.to_owned())
+            .into_iter()
+            .collect(),
     })
-    .map_err(|error| error.to_string())?;
-    let elapsed = started.elapsed().as_secs_f64() * 1000.0;
-    Ok(json!({
-        "warnings": [], "syncedRowCount": count, "start": 0, "end": elapsed, "elapsed": elapsed,
-    }))
+}
+
+fn evaluated(services: &Services, resolved: Resolved, asked: &Asked) -> Result<Json, String> {
+    let view = services.replica.latest();
+    let view = view.map_err(|error| error.to_string())?;
+    let plan = Plan::compile(&resolved.ast, view.catalog(), &asked.keys);
+    let plan = plan.map_err(|error| error.to_string())?;
+    let budget = (services.row_reader().budget)();
+    let mut rows = asked.list_rows.then(SyncedRows::default);
+    let analysis = analyze(
+        &services.replica,
+        &view,
+        &plan,
+        &budget,
+        &mut |table, row| {
+            if let Some(rows) = &mut rows {
+                rows.push(view.catalog(), table, row);
+            }
+        },
+    )?;
+    let query = resolved.after_permissions.as_deref();
+    Ok(inspector_result(&analysis, rows, query, resolved.warnings))
 }
 
 fn respond(writer: &SocketWriter, id: &str, (op, value): (&str, Json)) {

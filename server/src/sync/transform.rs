@@ -157,8 +157,14 @@ fn client_query(
         .map_err(|e| error(e.to_string()))
 }
 
-/// The application's permissions as they stand in the replica.
+/// The application's permissions as they stand in the replica; where there are none, nobody may see
+/// anything.
 fn load_permissions(services: &Services) -> Result<Permissions, ErrorBody> {
+    Ok(deployed_permissions(services)?.unwrap_or_default())
+}
+
+/// The application's permissions, if any were deployed.
+pub(super) fn deployed_permissions(services: &Services) -> Result<Option<Permissions>, ErrorBody> {
     let internal = |message: String| ErrorBody::new(ErrorKind::Internal, message);
     let unreadable = |error: kelvin_storage::Error| internal(error.to_string());
     let view = services.replica.latest().map_err(unreadable)?;
@@ -180,6 +186,10 @@ fn load_permissions(services: &Services) -> Result<Permissions, ErrorBody> {
         },
         _ => None,
     };
+    if text.is_none() {
+        return Ok(None);
+    }
     Permissions::parse(text)
+        .map(Some)
         .map_err(|error| internal(format!("the deployed permissions are not valid: {error}")))
 }

@@ -1,0 +1,246 @@
+//! By what a condition is found: the few terms of which each row that meets it meets one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kelvin_protocol::{Direction, Value};
+
+use super::condition::Condition;
+use super::interval::{Edge, Interval};
+use crate::check::Check;
+use crate::like::{Part, Pattern};
+use crate::order::Start;
+
+/// Longest IN list whose values are listened to one by one; a longer one is one test.
+const MAX_VALUES: usize = 1024;
+
+/// How many rows a term may let through, as a guess: what matters is which comes first.
+const A_VALUE: u64 = 1;
+const CLOSED_RANGE: u64 = 50;
+/// A range that is open on one side.
+const OPEN_RANGE: u64 = 500;
+/// A value that many rows have: a boolean or null.
+const SHARED_VALUE: u64 = 2_000;
+const NARROW_TEST: u64 = 5_000;
+/// Not equal to something.
+const WIDE_TEST: u64 = 20_000;
+const EVERY_ROW: u64 = 1_000_000;
+
+/// Something that finds rows.
+#[derive(Clone, Debug)]
+pub(super) enum Term {
+    /// Rows that have this value in the column: one look-up for all of them.
+    Value(usize, Value),
+    /// Rows whose value lies in a stretch: one descent for all of them.
+    Range(usize, Interval),
+    /// Rows that pass a test: one evaluation for each distinct one.
+    Test(usize, Arc<Check>),
+    /// Every row.
+    Always,
+}
+
+/// Terms one of which every row that meets a condition meets, and how many rows they may let through.
+#[derive(Clone, Debug)]
+pub(super) struct Cover {
+    pub(super) terms: Vec<Term>,
+    cost: u64,
+}
+
+impl Cover {
+    /// The narrowest cover of a condition.
+    pub(super) fn of(condition: &Condition) -> Self {
+        match condition {
+            Condition::Const(false) => Self::nothing(),
+            Condition::Const(true) => Self::one(Term::Always, EVERY_ROW),
+            Condition::Test { column, check } => Self::of_test(*column, check),
+            Condition::From(start) => match start_range(start) {
+                Some((column, interval)) => Self::of_range(column, interval),
+                None => Self::one(Term::Always, EVERY_ROW),
+            },
+            Condition::All(members) => {
+                let ranges = ranges(members).into_iter();
+                let ranges = ranges.map(|(column, interval)| Self::of_range(column, interval));
+                let covers = members.iter().map(Self::of).chain(ranges);
+                let best = covers.min_by_key(|cover| cover.cost);
+                best.unwrap_or_else(|| Self::one(Term::Always, EVERY_ROW))
+            }
+            Condition::Any(members) => {
+                let mut all = Self::nothing();
+                for member in members.iter().map(Self::of) {
+                    all.terms.extend(member.terms);
+                    all.cost = all.cost.saturating_add(member.cost);
+                }
+                all
+            }
+        }
+    }
+
+    /// Whether a stretch that is open on one side would be no worse.
+    pub(super) fn is_wide(&self) -> bool {
+        self.cost >= OPEN_RANGE
+    }
+
+    fn nothing() -> Self {
+        Self {
+            terms: Vec::new(),
+            cost: 0,
+        }
+    }
+
+    fn one(term: Term, cost: u64) -> Self {
+        Self {
+            terms: vec![term],
+            cost,
+        }
+    }
+
+    fn of_range(column: usize, interval: Interval) -> Self {
+        if interval.is_empty() {
+            return Self::nothing();
+        }
+        let cost = if interval.is_closed() {
+            CLOSED_RANGE
+        } else {
+            OPEN_RANGE
+        };
+        Self::one(Term::Range(column, interval), cost)
+    }
+
+    fn of_test(column: usize, check: &Arc<Check>) -> Self {
+        let value = |value: &Value| {
+            let shared = matches!(value, Value::Null | Value::Bool(_));
+            let cost = if shared { SHARED_VALUE } else { A_VALUE };
+            (Term::Value(column, value.clone()), cost)
+        };
+        let values = |values: &mut dyn Iterator<Item = &Value>| {
+            let (terms, costs): (Vec<_>, Vec<_>) = values.map(value).unzip();
+            let cost = costs.into_iter().sum();
+            Self { terms, cost }
+        };
+        match &**check {
+            Check::Equal(only) => values(&mut std::iter::once(only)),
+            Check::IsNull => values(&mut std::iter::once(&Value::Null)),
+            Check::Among {
+                values: several,
+                negated: false,
+            } if several.len() <= MAX_VALUES => values(&mut several.iter()),
+            Check::Like {
+                pattern: Pattern::Equal(text),
+                negated: false,
+                ..
+            } => values(&mut std::iter::once(&Value::from(text.as_str()))),
+            Check::Like { negated: false, .. } | Check::Among { negated: false, .. } => {
+                match range(check) {
+                    Some(interval) => Self::of_range(column, interval),
+                    None => Self::one(Term::Test(column, check.clone()), NARROW_TEST),
+                }
+            }
+            _ => match range(check) {
+                Some(interval) => Self::of_range(column, interval),
+                None => Self::one(Term::Test(column, check.clone()), WIDE_TEST),
+            },
+        }
+    }
+}
+
+/// What the members of an AND say together about single columns.
+fn ranges(members: &[Condition]) -> BTreeMap<usize, Interval> {
+    let mut ranges: BTreeMap<usize, Interval> = BTreeMap::new();
+    let known = members.iter().filter_map(|member| match member {
+        Condition::Test { column, check } => Some((*column, range(check)?)),
+        Condition::From(start) => start_range(start),
+        _ => None,
+    });
+    for (column, interval) in known {
+        let so_far = ranges.entry(column).or_default();
+        *so_far = so_far.intersection(&interval);
+    }
+    ranges
+}
+
+/// The stretch in which the values lie that pass a check, if there is one.
+fn range(check: &Check) -> Option<Interval> {
+    let above_null = Some(Edge::beside(&Value::Null));
+    let (low, high) = match check {
+        Check::Less(value) => (above_null, Some(Edge::beside(value))),
+        Check::AtMost(value) => (above_null, Some(Edge::at(value))),
+        Check::Greater(value) => (Some(Edge::beside(value)), None),
+        Check::AtLeast(value) => (Some(Edge::at(value)), None),
+        Check::Like {
+            pattern:
+                Pattern::Wild {
+                    parts,
+                    ignore_case: false,
+                },
+            negated: false,
+            ..
+        } => {
+            let prefix = parts.iter().map_while(|part| match part {
+                Part::Char(char) => Some(*char),
+                _ => None,
+            });
+            let prefix: String = prefix.collect();
+            let low = Value::from(prefix.as_str());
+            let end = text_after(prefix)?;
+            (Some(Edge::at(&low)), Some(Edge::beside(&Value::from(end))))
+        }
+        _ => return None,
+    };
+    Some(Interval { low, high })
+}
+
+/// The least text that comes after every text with this prefix.
+fn text_after(mut prefix: String) -> Option<String> {
+    while let Some(last) = prefix.pop() {
+        // The iterator knows which numbers are no characters.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            prefix.push(next);
+            return Some(prefix);
+        }
+    }
+    None
+}
+
+/// What a start says about the first column of its order. Null is the least value here.
+fn start_range(start: &Start) -> Option<(usize, Interval)> {
+    let (column, direction) = start.order.first()?;
+    let edge = Some(Edge::at(start.values.first()?));
+    Some((*column, at_or_after(edge, *direction)))
+}
+
+/// The stretch up to the end of a full window, in the first column of its order.
+pub(super) fn window_range(end: &Value, direction: Direction) -> Interval {
+    let turned = match direction {
+        Direction::Asc => Direction::Desc,
+        Direction::Desc => Direction::Asc,
+    };
+    at_or_after(Some(Edge::at(end)), turned)
+}
+
+fn at_or_after(edge: Option<Edge>, direction: Direction) -> Interval {
+    match direction {
+        Direction::Asc => Interval {
+            low: edge,
+            high: None,
+        },
+        Direction::Desc => Interval {
+            low: None,
+            high: edge,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_after_a_prefix_is_the_least_there_is() {
+        let after = |prefix: &str| text_after(prefix.to_owned());
+        assert_eq!(after("ab").as_deref(), Some("ac"));
+        assert_eq!(after("a\u{D7FF}").as_deref(), Some("a\u{E000}"));
+        assert_eq!(after("a\u{10FFFF}").as_deref(), Some("b"));
+        assert_eq!(after("\u{10FFFF}"), None);
+        assert_eq!(after(""), None);
+    }
+}
