@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use fail::fail_point;
+use fjall::OwnedWriteBatch;
 use kelvin_protocol::Version;
 
 use crate::error::{Error, Result};
 use crate::overlay::{Outcome, Overlay, WINDOW, Workshop};
-use crate::replica::Writer;
+use crate::replica::{Inner, Writer};
+use crate::shape::Bucket;
 use crate::view::View;
 use crate::{Applied, Replica, RowOp, TableId, Transaction};
 
@@ -37,6 +39,7 @@ impl Replica {
                 from,
                 version: from,
                 changes: Vec::new(),
+                swept: Vec::new(),
                 altered: Vec::new(),
             });
         };
@@ -61,6 +64,7 @@ impl Replica {
             from,
             version,
             changes,
+            swept: Vec::new(),
             altered,
         })
     }
@@ -118,14 +122,55 @@ impl Replica {
                 overlay.apply(op, last)?;
             }
             let touched = overlay.end_transaction();
-            history_bytes += crate::changelog::write(&mut batch, &bucket.keyspace, last, &touched)?;
+            history_bytes +=
+                crate::changelog::write(&mut batch, &bucket.keyspace, last, 0, &touched)?;
         }
-        history_bytes += overlay.write(&mut batch, bucket)?;
+        let completion = Completion {
+            batch,
+            bucket,
+            version,
+            transactions: count,
+            rows: None,
+        };
+        let (mut outcome, bytes) = inner.complete(overlay, completion)?;
+        writer.next_rows.extend(std::mem::take(&mut outcome.taken));
+        writer.bucket_bytes += history_bytes + bytes;
+        Ok(outcome)
+    }
+}
+
+/// What there is beside an overlay when its batch is completed.
+pub(crate) struct Completion<'b> {
+    /// With the changelog in it.
+    pub(crate) batch: OwnedWriteBatch,
+    pub(crate) bucket: &'b Bucket,
+    /// The new watermark.
+    pub(crate) version: Version,
+    /// How many transactions it is, and how many rows they changed if not those of the overlay; for
+    /// metrics.
+    pub(crate) transactions: usize,
+    pub(crate) rows: Option<usize>,
+}
+
+impl Inner {
+    /// Commits what takes the replica to its new watermark. Returns the bytes of history, roughly.
+    pub(crate) fn complete(
+        &self,
+        overlay: Overlay<'_>,
+        completion: Completion<'_>,
+    ) -> Result<(Outcome, u64)> {
+        let Completion {
+            mut batch,
+            bucket,
+            version,
+            ..
+        } = completion;
+        let history_bytes = overlay.write(&mut batch, bucket)?;
         let mut keyspaces = overlay.keyspaces();
-        keyspaces.extend([bucket.keyspace.clone(), inner.meta.clone()]);
-        let mut outcome = overlay.finish();
-        let counts = inner.row_counts.after(&outcome.grown);
-        let mut meta = inner.meta_writer(&mut batch);
+        keyspaces.extend([bucket.keyspace.clone(), self.meta.clone()]);
+        let outcome = overlay.finish();
+        let counts = self.row_counts.after(&outcome.grown);
+        let mut meta = self.meta_writer(&mut batch);
         for (table, next) in &outcome.taken {
             meta.next_row(*table, *next)?;
         }
@@ -139,12 +184,11 @@ impl Replica {
         // INVARIANT: rows, index entries, history, changelog, row counts and watermark are in this
         // one batch, and so is a change of the schema.
         fail_point!("apply-before-commit");
-        inner.gate.commit(batch, &keyspaces)?;
+        self.gate.commit(batch, &keyspaces)?;
         fail_point!("apply-after-commit");
-        inner.gate.counters.applied(count, outcome.changes.len());
-        inner.row_counts.install(counts);
-        writer.next_rows.extend(std::mem::take(&mut outcome.taken));
-        writer.bucket_bytes += history_bytes;
-        Ok(outcome)
+        let rows = completion.rows.unwrap_or(outcome.changes.len());
+        self.gate.counters.applied(completion.transactions, rows);
+        self.row_counts.install(counts);
+        Ok((outcome, history_bytes))
     }
 }

@@ -68,6 +68,9 @@ pub struct Applied {
     /// Net changes between the two, at most one for a key, in no particular order. A table whose key
     /// changed in between has none.
     pub changes: Vec<RowChange>,
+    /// Tables of which too many rows changed to tell which: any row may have. `changes` has none of
+    /// them. In order.
+    pub swept: Vec<TableId>,
     /// Tables that are new, gone, or have other columns or another key: all of their rows count as
     /// changed.
     pub altered: Vec<TableId>,

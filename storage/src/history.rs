@@ -172,11 +172,9 @@ impl Inner {
 
     /// Every keyspace of ours.
     pub(crate) fn keyspaces(&self, shape: &Shape) -> Vec<Keyspace> {
-        let spaces = shape.spaces();
-        let tables = spaces.values().map(|space| &space.keyspace);
-        let buckets = shape.buckets.iter().map(|bucket| &bucket.keyspace);
-        let others = [&self.meta, &self.groups];
-        tables.chain(buckets).chain(others).cloned().collect()
+        let mut keyspaces = shape.keyspaces();
+        keyspaces.extend([self.meta.clone(), self.groups.clone()]);
+        keyspaces
     }
 
     /// A copy of the shape, and the horizon.

@@ -8,6 +8,8 @@
 //! index before it is complete. Each of its entries lives as long as the row version it was made
 //! from, which comes to the same as if it had been kept while its columns did not change.
 
+use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +19,7 @@ use fjall::{Keyspace, OwnedWriteBatch, Readable};
 use kelvin_protocol::Direction;
 
 use crate::archive::{encode_entry, since};
-use crate::changelog::touched;
+use crate::changelog::{Entry, Sweeps, walk};
 use crate::error::{Error, Result};
 use crate::layout::{ended_key, ended_prefix, space_key, split_ended};
 use crate::meta::Garbage;
@@ -285,33 +287,50 @@ impl Replica {
     fn catch_up(&self, mut work: Work, pause: &dyn Fn() -> Result<()>) -> Result<()> {
         for _ in 0..ROUNDS {
             let after = self.latest()?;
-            let keys = self.changed(&work, &after)?;
-            if keys.len() <= LAST_ROUND {
+            let mut rows = 0;
+            self.changed(&work, &after, LAST_ROUND + 1, |keys| {
+                rows += keys.len();
+                Ok(ControlFlow::Break(()))
+            })?;
+            if rows <= LAST_ROUND {
                 break;
             }
             work.follow(&after)?;
-            for keys in keys.chunks(BATCH) {
+            self.changed(&work, &after, BATCH, |keys| {
                 let writer = self.inner.writer()?;
                 let mut batch = self.inner.db.batch();
                 let latest = self.latest()?;
-                work.bring_up(&after, &latest, keys, &mut batch)?;
+                work.bring_up(&after, &latest, &keys, &mut batch)?;
                 self.inner.gate.commit(batch, &work.written(&latest)?)?;
                 drop(writer);
                 pause()?;
-            }
+                Ok(ControlFlow::Continue(()))
+            })?;
             work.view = after;
         }
         let mut writer = self.inner.writer()?;
         let after = self.latest()?;
         work.follow(&after)?;
-        let keys = self.changed(&work, &after)?;
+        let written = work.written(&after)?;
         let mut batch = self.inner.db.batch();
-        work.bring_up(&after, &after, &keys, &mut batch)?;
+        self.changed(&work, &after, BATCH, |keys| {
+            work.bring_up(&after, &after, &keys, &mut batch)?;
+            let batch = std::mem::replace(&mut batch, self.inner.db.batch());
+            self.inner.gate.commit(batch, &written)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
         self.install(&mut writer, &work, batch)
     }
 
-    /// Keys of the table's rows that were written since the work's view.
-    fn changed(&self, work: &Work, after: &View) -> Result<Vec<fjall::Slice>> {
+    /// Keys of the table's rows that were written since the work's view, so many at a time. Some come
+    /// again with later ones.
+    fn changed(
+        &self,
+        work: &Work,
+        after: &View,
+        at_a_time: usize,
+        mut visit: impl FnMut(Vec<fjall::Slice>) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
         let (before, after) = (work.view.inner(), after.inner());
         let horizon = self.horizon();
         if before.version < horizon && before.version < after.version {
@@ -321,11 +340,23 @@ impl Replica {
             });
         }
         let number = work.space.number();
-        let touched = touched(before, after)?.into_iter();
-        Ok(touched
-            .filter(|(space, _)| *space == number)
-            .map(|(_, key)| key)
-            .collect())
+        let mut keys = HashSet::new();
+        let mut gone_on = ControlFlow::Continue(());
+        walk(before, after, Sweeps::Enter, |entry| {
+            let Entry::Rows(rows) = entry else {
+                return Ok(ControlFlow::Continue(()));
+            };
+            let rows = rows.into_iter().filter(|(space, _)| *space == number);
+            keys.extend(rows.map(|(_, key)| key));
+            if keys.len() >= at_a_time {
+                gone_on = visit(keys.drain().collect())?;
+            }
+            Ok(gone_on)
+        })?;
+        if gone_on.is_continue() && !keys.is_empty() {
+            visit(keys.into_iter().collect()).map(drop)?;
+        }
+        Ok(())
     }
 
     /// Makes the index part of the table, in every era that has its columns.

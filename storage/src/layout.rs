@@ -5,7 +5,7 @@
 //! | `meta` | name | one JSON document or number |
 //! | `groups` | name | bytes of the caller |
 //! | `t<space>` | part (0 = rows, else index id), memcomparable key | see [`archive`](crate::archive) |
-//! | `h<bucket>` | `0`, version, sequence | changelog: rows touched |
+//! | `h<bucket>` | `0`, version, sequence | changelog: rows touched, or first that they are many |
 //! | `h<bucket>` | `1`, space, key in `t<space>`, version at which it ended | the record as it was |
 //!
 //! A space is one form of a table: it gets another one when its key changes.
@@ -104,4 +104,9 @@ pub(crate) fn changelog_key(version: Version, sequence: u32) -> Vec<u8> {
     out.extend_from_slice(&version.to_be_bytes());
     out.extend_from_slice(&sequence.to_be_bytes());
     out
+}
+
+/// The version in a key of the changelog.
+pub(crate) fn changelog_version(key: &[u8]) -> Option<Version> {
+    Some(Version::from_be_bytes(key.get(1..9)?.try_into().ok()?))
 }

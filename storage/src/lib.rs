@@ -14,6 +14,8 @@
 //! # Invariants
 //! * One writer. A batch of transactions becomes visible, and survives a crash of the process, as a
 //!   whole or not at all: rows, index entries, history, changelog and watermark.
+//! * So does a transaction that is too large for one batch ([`Replica::apply_in_parts`]): what a crash
+//!   leaves of it is taken back when the replica is opened.
 //! * A view at a version shows that version for as long as it lives, whatever is applied or trimmed.
 //! * Keys sort bytewise exactly as ZQL sorts the values.
 //! * What is written survives a power loss once [`Replica::sync`] has returned its version; only that
@@ -109,6 +111,7 @@ mod meta;
 mod metrics;
 mod options;
 mod overlay;
+mod parts;
 mod past;
 mod pressure;
 mod records;
@@ -121,6 +124,7 @@ mod schema;
 mod shape;
 mod sorted_ingest;
 mod table_space;
+mod undo;
 mod unsettled;
 mod view;
 mod young_runs;

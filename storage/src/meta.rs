@@ -14,6 +14,8 @@ use crate::evolution::StoredTable;
 use crate::{IndexId, RowId, TableId, UnsyncedTable};
 
 const WATERMARK: &str = "watermark";
+/// The version of a transaction of which parts may be written.
+const UNDER_WAY: &str = "under-way";
 const HORIZON: &str = "horizon";
 const LOADED_AT: &str = "loaded-at";
 const UNSYNCED: &str = "unsynced";
@@ -62,6 +64,8 @@ pub(crate) struct BucketRange {
 /// Everything [`read`] finds.
 pub(crate) struct Meta {
     pub(crate) watermark: Version,
+    /// The version of a transaction that was not finished.
+    pub(crate) under_way: Option<Version>,
     pub(crate) horizon: Version,
     pub(crate) loaded_at: Version,
     pub(crate) tables: Vec<TableRecord>,
@@ -96,6 +100,7 @@ pub(crate) fn read(path: &Path, snapshot: &Snapshot, meta: &Keyspace) -> Result<
     };
     Ok(Meta {
         watermark,
+        under_way: reader.find(UNDER_WAY)?,
         horizon: reader.get(HORIZON)?,
         loaded_at: reader.get(LOADED_AT)?,
         tables: reader.tables()?,
@@ -112,6 +117,11 @@ pub(crate) fn read(path: &Path, snapshot: &Snapshot, meta: &Keyspace) -> Result<
 /// The row counts on record.
 pub(crate) fn row_counts(snapshot: &Snapshot, meta: &Keyspace) -> Result<HashMap<TableId, u64>> {
     Reader { snapshot, meta }.by_table(ROWS)
+}
+
+/// The version of a transaction of which parts may be written.
+pub(crate) fn under_way(snapshot: &Snapshot, meta: &Keyspace) -> Result<Option<Version>> {
+    Reader { snapshot, meta }.find(UNDER_WAY)
 }
 
 struct Reader<'a> {
@@ -216,6 +226,16 @@ impl MetaWriter<'_> {
 
     pub(crate) fn watermark(&mut self, version: Version) -> Result<()> {
         self.put(WATERMARK, &version)
+    }
+
+    /// A transaction is about to be written in parts.
+    pub(crate) fn under_way(&mut self, version: Version) -> Result<()> {
+        self.put(UNDER_WAY, &version)
+    }
+
+    /// It is there as a whole, or no more at all.
+    pub(crate) fn forget_under_way(&mut self) {
+        self.batch.remove(self.meta, UNDER_WAY);
     }
 
     pub(crate) fn horizon(&mut self, version: Version) -> Result<()> {

@@ -26,6 +26,9 @@ pub struct ReplicaOptions {
     /// collect, that are on their way to the disk and that wait for the merge. However little it
     /// is, each part collects 256 KiB.
     pub load_bytes: u64,
+    /// Bytes of memory a part of a transaction takes about, where a transaction is applied
+    /// [in parts](crate::Replica::apply_in_parts). Rows read ahead and the batch come on top.
+    pub part_bytes: usize,
     /// Bytes of journal above which tables that hold it back are flushed; above twice of it, writers
     /// wait for that.
     pub journal_bytes: u64,
@@ -44,6 +47,7 @@ impl Default for ReplicaOptions {
             history_age: Duration::from_secs(3600),
             history_bytes: 2048 * MIB,
             load_bytes: 256 * MIB,
+            part_bytes: 16 << 20,
             journal_bytes: 256 * MIB,
             worker_threads: 2,
             clock: Clock::default(),

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use fjall::{Database, Keyspace, PersistMode};
@@ -49,6 +49,8 @@ pub(crate) struct Inner {
     pub(crate) history_age_ms: AtomicU64,
     current: RwLock<Current>,
     writer: Mutex<Writer>,
+    /// Whether parts of a transaction are written that is not there as a whole.
+    pub(crate) under_way: AtomicBool,
     /// Newest version that is known to survive a power loss.
     durable: AtomicU64,
     /// Dropped last, so that nobody opens the directory while the engine still writes.
@@ -157,6 +159,11 @@ impl Replica {
         };
         crate::history::remove_orphans(&db, &meta.buckets)?;
         crate::retire::remove_orphans(&db, &shape)?;
+        let gate = WriteGate::new(&db, &directory, options);
+        if let Some(version) = meta.under_way {
+            let meta = open_keyspace(&db, options, META)?;
+            crate::undo::roll_back(&gate, &meta, &shape, version)?;
+        }
         let bucket_bytes = shape.active_bucket()?.keyspace.disk_space();
         let keyspace = open_keyspace(&db, options, META)?;
         let row_counts = RowCounts::open(&db, &keyspace, &shape)?;
@@ -169,7 +176,7 @@ impl Replica {
         let inner = Inner {
             meta: keyspace,
             row_counts,
-            gate: WriteGate::new(&db, &directory, options),
+            gate,
             history_age_ms: AtomicU64::new(0),
             groups: open_keyspace(&db, options, GROUPS)?,
             options: options.clone(),
@@ -192,6 +199,7 @@ impl Replica {
             builds: Builds::default(),
             scratch: Scratch::new(directory.runs()),
             readers: Readers::default(),
+            under_way: AtomicBool::new(false),
             durable: AtomicU64::new(0),
             db,
             _directory: directory,
@@ -261,8 +269,9 @@ impl Replica {
         self.inner.current().at(version)
     }
 
-    /// What happened in `(from, to]`: the net change of each row that was written in between, and the
-    /// tables whose schema changed.
+    /// What happened in `(from, to]`: the net change of each row that was written in between, the
+    /// tables that a transaction in [parts](Replica::apply_in_parts) wrote to, and the tables whose
+    /// schema changed.
     ///
     /// # Errors
     /// As [`Replica::at`] for either end; [`Error::Invalid`] if `to` is older than `from`.
@@ -274,10 +283,12 @@ impl Replica {
             let current = self.inner.current();
             (current.at(from)?, current.at(to)?)
         };
+        let (changes, swept) = crate::changelog::between(&before, &after)?;
         Ok(Applied {
             from,
             version: to,
-            changes: crate::changelog::between(&before, &after)?,
+            changes,
+            swept,
             altered: after.inner().era.altered_since(&before.inner().era),
         })
     }
@@ -337,7 +348,20 @@ impl Inner {
 
     /// The right to write. A writer that panicked half-way has left nothing behind on disk, but its
     /// numbers in memory may be off.
+    ///
+    /// INVARIANT: nobody gets it while parts of a transaction are written that is not there as a
+    /// whole. What readers see is made of a new snapshot whenever somebody writes, and that snapshot
+    /// must not hold such parts.
     pub(crate) fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        let writer = self.writer_to_roll_back()?;
+        if self.under_way.load(Ordering::Acquire) {
+            return Err(Error::Poisoned);
+        }
+        Ok(writer)
+    }
+
+    /// The right to write, to take back what was half written.
+    pub(crate) fn writer_to_roll_back(&self) -> Result<MutexGuard<'_, Writer>> {
         self.writer.lock().map_err(|_| Error::Poisoned)
     }
 

@@ -56,6 +56,14 @@ impl Shape {
         spaces.map(|space| (space.number(), space)).collect()
     }
 
+    /// The keyspaces of all tables and of the history.
+    pub(crate) fn keyspaces(&self) -> Vec<Keyspace> {
+        let spaces = self.spaces();
+        let tables = spaces.values().map(|space| &space.keyspace);
+        let buckets = self.buckets.iter().map(|bucket| &bucket.keyspace);
+        tables.chain(buckets).cloned().collect()
+    }
+
     /// Makes an index part of the table it was built on, in every era that has its columns. `record`
     /// hears of each form of the table once, with the first era that has it.
     pub(crate) fn add_index(

@@ -18,10 +18,18 @@ use std::time::Duration;
 
 use kelvin_protocol::{Direction, Value, ValueType, Version};
 use kelvin_storage::{
-    Alteration, Catalog, Column, ErrorKind, IndexId, Replica, ReplicaIdentity, RowOp, Scan,
-    SchemaChange, Table, TableId,
+    Alteration, Catalog, Column, Datum, Error, ErrorKind, IndexId, Replica, ReplicaIdentity,
+    ReplicaOptions, RowOp, Scan, SchemaChange, Table, TableId,
 };
-use sample::{ITEMS, item, items, open_soon, options, transaction};
+use sample::{ITEMS, item, items, open_soon_with, transaction};
+
+/// With parts of one operation each.
+fn options() -> ReplicaOptions {
+    ReplicaOptions {
+        part_bytes: 1,
+        ..sample::options()
+    }
+}
 
 const DIR: &str = "KELVIN_CRASH_DIR";
 const POINT: &str = "KELVIN_CRASH_POINT";
@@ -29,9 +37,13 @@ const AT: &str = "KELVIN_CRASH_AT";
 const SEED: &str = "KELVIN_CRASH_SEED";
 
 /// Places of the workload, and how often to let them pass.
-const POINTS: [&str; 12] = [
+const POINTS: [&str; 16] = [
     "apply-before-commit",
     "apply-after-commit",
+    "part-after-note",
+    "part-before-commit",
+    "part-after-commit",
+    "undo-after-commit",
     "rewrite-after-ingest",
     "index-build-after-reserve",
     "index-build-after-ingest",
@@ -110,6 +122,79 @@ fn ops(seed: u64, version: Version) -> (Vec<RowOp>, Vec<Value>) {
     (ops, row)
 }
 
+/// Whether the transaction at `version` is one that is applied in parts. It writes rows anew that are
+/// there, some of them twice, and others that are gone again at its end.
+fn is_large(version: Version) -> bool {
+    let step = (version - 100) % ROUND;
+    step == 2 || step == 10
+}
+
+/// What a large transaction makes of the name of a row that was there before the workload.
+fn large_name(seed: u64, version: Version, id: u32) -> Option<String> {
+    let picked = (u64::from(id) + seed + version).is_multiple_of(3);
+    picked.then(|| format!("large {version}"))
+}
+
+/// What a large transaction does beside what others do.
+fn large_ops(seed: u64, version: Version) -> Vec<RowOp> {
+    let table = ITEMS;
+    let filled = expected(seed, version - 1);
+    let named = |id: u32, name: &str| {
+        let mut row = filled[&Value::from(f64::from(id))].clone();
+        row[1] = name.into();
+        row
+    };
+    let key = |row: &[Value]| {
+        let form = form(version);
+        form.key
+            .iter()
+            .map(|at| row[*at].clone())
+            .collect::<Vec<_>>()
+    };
+    let mut ops = Vec::new();
+    for id in 0..ITEM_COUNT {
+        let Some(name) = large_name(seed, version, id) else {
+            continue;
+        };
+        let mut old = filled[&Value::from(f64::from(id))].clone();
+        for name in ["for a while", &name] {
+            let row = named(id, name);
+            let old_key = (key(&old) != key(&row)).then(|| key(&old));
+            let datums = row.iter().cloned().map(Datum::Value).collect();
+            ops.push(RowOp::Update {
+                table,
+                old_key,
+                row: datums,
+            });
+            old = row;
+        }
+        let passing = {
+            let mut row = named(id, "passing");
+            row[0] = f64::from(500 + id).into();
+            row
+        };
+        let key = key(&passing);
+        ops.push(RowOp::Insert {
+            table,
+            row: passing,
+        });
+        ops.push(RowOp::Delete { table, key });
+    }
+    ops
+}
+
+/// Applies a transaction in parts, once broken off half-way and taken back.
+fn apply_large(replica: &Replica, version: Version, ops: &[RowOp]) {
+    let half = ops.len() / 2;
+    let broken = ops.iter().take(half).cloned().map(Ok);
+    let broken = broken.chain([Err(Error::Cancelled)]);
+    replica.apply_in_parts(version, broken).unwrap_err();
+    replica.roll_back().unwrap();
+    let whole = ops.iter().cloned().map(Ok::<_, Error>);
+    let applied = replica.apply_in_parts(version, whole).unwrap();
+    assert_eq!(applied.swept, [ITEMS]);
+}
+
 /// The rows by number, as of `version`.
 fn expected(seed: u64, version: Version) -> BTreeMap<Value, Vec<Value>> {
     let mut rows: BTreeMap<Value, Vec<Value>> = (0..ITEM_COUNT)
@@ -127,6 +212,11 @@ fn expected(seed: u64, version: Version) -> BTreeMap<Value, Vec<Value>> {
         }
         let (_, row) = ops(seed, at);
         rows.insert(row[0].clone(), row);
+        for id in (0..ITEM_COUNT).filter(|_| is_large(at)) {
+            if let Some(name) = large_name(seed, at, id) {
+                rows.get_mut(&Value::from(f64::from(id))).unwrap()[1] = name.into();
+            }
+        }
     }
     rows
 }
@@ -162,7 +252,7 @@ fn works_until_it_dies() {
     };
     fail::cfg_callback(point, die).unwrap();
     let dir = Path::new(&dir);
-    let replica = match open_soon(dir) {
+    let replica = match open_soon_with(dir, &options()) {
         Err(error) if error.kind() == ErrorKind::Missing => load(dir),
         opened => opened.unwrap(),
     };
@@ -172,8 +262,13 @@ fn works_until_it_dies() {
 fn work(replica: &Replica, seed: u64) {
     while replica.watermark() < LAST {
         let version = replica.watermark() + 1;
-        let (ops, _) = ops(seed, version);
-        replica.apply(&[transaction(version, ops)]).unwrap();
+        let (mut ops, _) = ops(seed, version);
+        if is_large(version) {
+            ops.extend(large_ops(seed, version));
+            apply_large(replica, version, &ops);
+        } else {
+            replica.apply(&[transaction(version, ops)]).unwrap();
+        }
         match version % 6 {
             1 => {
                 let columns = [(1, Direction::Desc)];
@@ -232,7 +327,7 @@ fn a_process_that_dies_anywhere_leaves_a_whole_replica() {
 fn a_load_that_dies_before_its_end_counts_as_none() {
     let dir = tempfile::tempdir().unwrap();
     assert!(!run(dir.path(), "load-before-complete", 0, 1));
-    let error = open_soon(dir.path()).unwrap_err();
+    let error = open_soon_with(dir.path(), &options()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Missing);
     check_rows(&load(dir.path()), 1, 100);
 }
@@ -257,7 +352,7 @@ fn run(dir: &Path, point: &str, passes: u32, seed: u64) -> bool {
 
 fn check(dir: &Path, seed: u64, point: &str) {
     println!("seed {seed}: {point}");
-    let replica = open_soon(dir).unwrap();
+    let replica = open_soon_with(dir, &options()).unwrap();
     let (horizon, watermark) = (replica.horizon(), replica.watermark());
     for version in [horizon, horizon + (watermark - horizon) / 2, watermark] {
         check_rows(&replica, seed, version);

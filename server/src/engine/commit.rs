@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kelvin_ivm::{ChangeSet, PlanDelta, PlanId};
-use kelvin_storage::{Applied, View};
+use kelvin_storage::{Applied, TableId, View};
 
 use super::patch::{EncodedRows, PlanPatch};
 use super::thread::{EngineThread, reads_any};
@@ -21,6 +21,10 @@ impl EngineThread {
         self.note_permissions(&applied);
         // Before the router is asked: it knows tables by number, plans their columns by position.
         self.drop_altered(&applied);
+        self.drop_plans_over(
+            &applied.swept,
+            "a transaction was too large to tell its changes",
+        );
         let (from, version) = (applied.from.min(self.version), applied.version);
         let views = self
             .replica
@@ -53,7 +57,9 @@ impl EngineThread {
             .changes
             .iter()
             .any(|change| Some(change.table) == table)
-            || table.is_some_and(|table| applied.altered.contains(&table))
+            || table.is_some_and(|table| {
+                applied.altered.contains(&table) || applied.swept.contains(&table)
+            })
         {
             self.signals.permissions.send_modify(|number| *number += 1);
         }
@@ -66,20 +72,31 @@ impl EngineThread {
         if applied.altered.is_empty() {
             return;
         }
+        self.drop_plans_over(&applied.altered, "the schema changed");
+        self.signals.schema.send_replace(applied.version);
+    }
+
+    /// Drops the plans over these tables and cuts off the groups that have them.
+    fn drop_plans_over(&mut self, tables: &[TableId], why: &str) {
+        if tables.is_empty() {
+            return;
+        }
         let stale = self
             .plans
             .iter()
-            .filter(|(_, live)| reads_any(&live.plan, &applied.altered));
+            .filter(|(_, live)| reads_any(&live.plan, tables));
         let stale: Vec<PlanId> = stale.map(|(id, _)| *id).collect();
         let mut groups = self.waiting_for_any(&stale);
         for live in stale.into_iter().filter_map(|id| self.forget(id)) {
             groups.extend(live.groups);
         }
-        tracing::debug!(groups = groups.len(), "the schema changed");
+        tracing::debug!(
+            groups = groups.len(),
+            "cut off to catch up by a difference: {why}"
+        );
         for group in groups {
             self.detach(group);
         }
-        self.signals.schema.send_replace(applied.version);
     }
 
     /// The history a commit needs is gone: the engine fell behind further than the replica

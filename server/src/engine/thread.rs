@@ -306,7 +306,7 @@ impl EngineThread {
         let (from, to) = (state.version(), self.version);
         let error = |error: kelvin_storage::Error| HydrationError::Failed(error.to_string());
         let applied = self.replica.changes(from, to).map_err(error)?;
-        if reads_any(plan, &applied.altered) {
+        if reads_any(plan, &applied.altered) || reads_any(plan, &applied.swept) {
             return Err(HydrationError::Stale);
         }
         let changes = ChangeSet::new(applied);

@@ -186,6 +186,7 @@ impl Loader {
             .collect();
         let spaces = self.shared.tables.values().map(|space| space.number());
         let meta = Meta {
+            under_way: None,
             watermark: version,
             horizon: version,
             loaded_at: version,

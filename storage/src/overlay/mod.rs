@@ -1,5 +1,6 @@
 //! Transactions on their way into one batch: reads see what was written before them.
 
+mod parts;
 mod prefetch;
 mod rewrite;
 mod schema;
@@ -80,6 +81,8 @@ pub(crate) struct Overlay<'a> {
     /// Rows written by the transaction under way, by their place in `rows`.
     touched: Vec<usize>,
     encoder: RowEncoder,
+    /// Estimated bytes of memory.
+    weight: usize,
 }
 
 /// What a batch comes to.
@@ -119,6 +122,7 @@ impl<'a> Overlay<'a> {
             grown: HashMap::new(),
             touched: Vec::new(),
             encoder: RowEncoder::default(),
+            weight: 0,
         }
     }
 
@@ -337,6 +341,7 @@ impl<'a> Overlay<'a> {
             Entry::Occupied(known) => Ok(*known.get()),
             Entry::Vacant(vacant) => {
                 let at = self.rows.len();
+                self.weight += parts::row_weight(&vacant.key().1, row.as_ref());
                 self.rows.push(RowSlot {
                     space: space.clone(),
                     key: vacant.key().1.clone(),
@@ -392,6 +397,7 @@ impl<'a> Overlay<'a> {
             }
         }
         if let Some(slot) = self.rows.get_mut(at) {
+            self.weight += new.as_ref().map_or(0, |row| row.record().bytes().len());
             slot.now = new;
         }
         Ok(())
@@ -424,6 +430,7 @@ impl<'a> Overlay<'a> {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(vacant) => {
                 let at = self.entries.len();
+                self.weight += parts::entry_weight(&vacant.key().1);
                 self.entries.push(EntrySlot {
                     space: space.clone(),
                     key: vacant.key().1.clone(),

@@ -1,15 +1,15 @@
 //! A replica and its model, driven together.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use kelvin_protocol::{Direction, Value, Version};
 use kelvin_storage::{
-    Applied, Catalog, ErrorKind, Replica, ReplicaIdentity, ReplicaOptions, Row, RowId, RowOp, Scan,
-    Table, TableId, Transaction, View,
+    Applied, Catalog, Error, ErrorKind, Replica, ReplicaIdentity, ReplicaOptions, Row, RowId,
+    RowOp, Scan, Table, TableId, Transaction, View,
 };
 
 use crate::expected::{self, Expected, Model, Rows, key_of};
@@ -31,6 +31,8 @@ pub struct World<'d> {
     horizon: Version,
     clock: Duration,
     next_table: u32,
+    /// Tables that were written to by transactions in parts.
+    swept: BTreeMap<Version, Vec<TableId>>,
 }
 
 fn catalog() -> Catalog {
@@ -53,6 +55,8 @@ impl<'d> World<'d> {
             history_bytes: if narrow { 64 << 20 } else { 48 * 1024 },
             history_age: Duration::from_secs(40),
             worker_threads: 1,
+            // Of one operation, of a few, and most transactions whole.
+            part_bytes: [1, 1500, 50_000][usize::try_from(seed % 3).unwrap()],
             ..ReplicaOptions::default()
         };
         let mut random = Random::new(seed, narrow);
@@ -96,6 +100,7 @@ impl<'d> World<'d> {
             horizon: 100,
             clock: Duration::ZERO,
             next_table: 2,
+            swept: BTreeMap::new(),
         }
     }
 
@@ -106,7 +111,8 @@ impl<'d> World<'d> {
     /// Something happens; then what is looked at must be as the model says.
     pub fn step(&mut self) {
         match self.random.below(200) {
-            0..142 => self.apply(),
+            0..120 => self.apply(),
+            120..142 => self.apply_in_parts(),
             142..146 => self.reopen(),
             146..154 if !self.random.narrow => self.trim(),
             154..168 if !self.random.narrow => self.maintain(),
@@ -151,6 +157,70 @@ impl<'d> World<'d> {
             let before = self.replica().at(from).unwrap();
             self.check_view(&before);
         }
+    }
+
+    /// Applies a transaction in parts, to its end or not, and looks around while it is under way.
+    fn apply_in_parts(&mut self) {
+        let from = self.model.watermark();
+        let version = from + 1 + self.random.below(3);
+        let database = self.model.latest().clone();
+        let count = self.random.below(40);
+        let ops = (0..count).filter_map(|_| operations::on_rows(&mut self.random, &database));
+        let transaction = Transaction {
+            version,
+            ops: ops.collect(),
+        };
+        while self.random.chance(40) {
+            let stop_at = self.random.below(count + 1);
+            let stopped = self.parts_until(&transaction, stop_at).unwrap_err();
+            assert_eq!(stopped.kind(), ErrorKind::Cancelled);
+            self.check_at(from);
+            if self.random.chance(50) {
+                self.replica().roll_back().unwrap();
+            } else {
+                self.reopen();
+            }
+            self.check_bounds();
+            if self.random.chance(30) {
+                self.check_at(from);
+                self.check_somewhere();
+            }
+        }
+        let applied = self.parts_until(&transaction, Version::MAX).unwrap();
+        assert_eq!((applied.from, applied.version), (from, version));
+        self.model.apply(&transaction);
+        if !applied.swept.is_empty() {
+            self.swept.insert(version, applied.swept.clone());
+        }
+        self.check_changes(&applied);
+        if self.random.chance(30) {
+            self.check_at(from);
+            self.check_at(version);
+        }
+        // Once more, which changes nothing.
+        if self.random.chance(10) {
+            let again = self.parts_until(&transaction, Version::MAX).unwrap();
+            assert_eq!((again.from, again.version), (version, version));
+            assert!(again.changes.is_empty() && again.swept.is_empty());
+        }
+    }
+
+    /// Applies a transaction in parts, up to the operation of this number.
+    fn parts_until(&mut self, transaction: &Transaction, stop_at: u64) -> Result<Applied, Error> {
+        let replica = self.replica().clone();
+        let ops = (0..).zip(&transaction.ops).map(|(at, op)| {
+            if at == stop_at {
+                return Err(Error::Cancelled);
+            }
+            if self.random.chance(4) {
+                self.check_bounds();
+                self.check_somewhere();
+            }
+            Ok(op.clone())
+        });
+        let stopped = (transaction.ops.len() as u64 <= stop_at && stop_at < Version::MAX)
+            .then_some(Err(Error::Cancelled));
+        replica.apply_in_parts(transaction.version, ops.chain(stopped))
     }
 
     /// Rows are written before, between and after changes of the schema, in one transaction.
@@ -452,7 +522,20 @@ impl<'d> World<'d> {
         for table in &applied.altered {
             assert!(reformed.contains(table), "{table:?} is as it was");
         }
-        expected.retain(|(table, _), _| !applied.altered.contains(table));
+        let swept = self.swept.iter();
+        let swept = swept.filter(|(version, _)| from < **version && **version <= to);
+        let swept: BTreeSet<_> = swept.flat_map(|(_, tables)| tables).collect();
+        for table in &applied.swept {
+            assert!(swept.contains(table), "{table:?} was not swept");
+        }
+        for table in swept.difference(&applied.swept.iter().collect()) {
+            let there = self.model.at(to).contains_key(table);
+            assert!(!there || reformed.contains(table), "{table:?} was swept");
+        }
+        assert!(applied.swept.is_sorted());
+        let told =
+            |table: &TableId| !applied.altered.contains(table) && !applied.swept.contains(table);
+        expected.retain(|(table, _), _| told(table));
         let key_of_table: BTreeMap<_, _> = {
             let database = self.model.at(to);
             let keys = database.iter();
@@ -460,6 +543,7 @@ impl<'d> World<'d> {
                 .collect()
         };
         for change in &applied.changes {
+            assert!(!applied.swept.contains(&change.table));
             if applied.altered.contains(&change.table) {
                 continue;
             }

@@ -17,15 +17,19 @@ pub const BY_NAME: IndexId = IndexId(1);
 /// Opens a replica that may be locked for a moment yet: a child that another test starts has a copy
 /// of the lock until it runs its own program.
 pub fn open_soon(dir: &Path) -> kelvin_storage::Result<Replica> {
+    open_soon_with(dir, &options())
+}
+
+pub fn open_soon_with(dir: &Path, options: &ReplicaOptions) -> kelvin_storage::Result<Replica> {
     for _ in 0..1000 {
-        match Replica::open(dir, &options()) {
+        match Replica::open(dir, options) {
             Err(error) if error.kind() == ErrorKind::Locked => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             opened => return opened,
         }
     }
-    Replica::open(dir, &options())
+    Replica::open(dir, options)
 }
 
 pub fn catalog() -> Catalog {
