@@ -6,9 +6,10 @@
 //! Each part is one batch of rows, index entries, history and changelog, all of version v, made as
 //! any other batch is, over what the parts before have written.
 //!
-//! INVARIANT: readers see all of it or nothing. They read snapshots that [`Replica::apply_in_parts`]
-//! found or that are made by whoever holds the right to write, which it keeps until the last part is
-//! committed; and a transaction that was not finished keeps it from everybody else.
+//! INVARIANT: readers see all of it or nothing. Until the last part is committed the newest view is
+//! one of the past, to which a row or entry that a part wrote is what the history says it was. Views
+//! that are not of the past are made by whoever holds the right to write, which is kept until then;
+//! and a transaction that was not finished keeps it from everybody else.
 //!
 //! INVARIANT: after a crash all of it is there or nothing. The note is on the disk before the first
 //! part, and goes in the batch that sets the watermark. Where the note is found,
@@ -74,6 +75,8 @@ impl Replica {
         }
         let limit = inner.options.part_bytes;
         let mut parts = Parts::new(inner, &writer, &base, version);
+        let shape = parts.shape.clone();
+        drop(base);
         let (mut window, mut bytes) = (Vec::new(), 0);
         for op in ops {
             let op = op?;
@@ -89,7 +92,6 @@ impl Replica {
         let finished = parts.finish()?;
         writer.next_rows.extend(finished.taken);
         writer.bucket_bytes += finished.history_bytes;
-        let shape = base.inner().shape.clone();
         inner.publish(version, shape)?;
         inner.under_way.store(false, Ordering::Release);
         Ok(finished.applied)
@@ -109,8 +111,11 @@ impl Replica {
         }
         if let Some(version) = crate::meta::under_way(&inner.db.snapshot(), &inner.meta)? {
             let shape = self.latest()?.inner().shape.clone();
-            crate::undo::roll_back(&inner.gate, &inner.meta, &shape, version)?;
+            crate::undo::roll_back(&inner.gate, &inner.meta, &shape, version, &|| {
+                inner.show_partial(&shape).map(drop)
+            })?;
         }
+        inner.release_recent()?;
         inner.under_way.store(false, Ordering::Release);
         Ok(())
     }
@@ -229,8 +234,7 @@ impl<'a> Parts<'a> {
         fail_point!("part-before-commit");
         self.inner.gate.commit(batch, &keyspaces)?;
         fail_point!("part-after-commit");
-        let (from, snapshot) = (self.from, self.inner.db.snapshot());
-        let base = View::new(from, from, snapshot, self.shape.clone())?;
+        let base = self.inner.show_partial(&self.shape)?;
         let carried = self.overlay.carry();
         self.overlay = Overlay::resume(&base, self.free, self.workshop, carried);
         Ok(())

@@ -200,7 +200,11 @@ impl Keys {
     }
 
     fn stretch(&self, view: &ViewInner) -> Stretch {
-        Stretch::new(view.version, view.seen_at, self.reverse)
+        let stretch = Stretch::new(view.version, view.seen_at, self.reverse);
+        if view.partial {
+            return stretch.without_learning();
+        }
+        stretch
     }
 
     /// Goes on beyond `key`.

@@ -162,7 +162,7 @@ impl Replica {
         let gate = WriteGate::new(&db, &directory, options);
         if let Some(version) = meta.under_way {
             let meta = open_keyspace(&db, options, META)?;
-            crate::undo::roll_back(&gate, &meta, &shape, version)?;
+            crate::undo::roll_back(&gate, &meta, &shape, version, &|| Ok(()))?;
         }
         let bucket_bytes = shape.active_bucket()?.keyspace.disk_space();
         let keyspace = open_keyspace(&db, options, META)?;
@@ -337,6 +337,9 @@ impl Current {
         }
         let latest = self.latest.inner();
         let (snapshot, shape) = (latest.snapshot.clone(), latest.shape.clone());
+        if latest.partial {
+            return View::partial(version, watermark, snapshot, shape);
+        }
         View::new(version, watermark, snapshot, shape)
     }
 }
@@ -392,6 +395,21 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// Lets readers see the newest version in a snapshot of now, which may hold parts of a transaction
+    /// that is under way. Gives that view.
+    ///
+    /// INVARIANT: called after each of its batches. The engine keeps all that was written since the
+    /// oldest snapshot in memory, so a snapshot from before would let memory grow with the
+    /// transaction. The views of earlier watermarks are let go of for the same reason.
+    pub(crate) fn show_partial(&self, shape: &Arc<Shape>) -> Result<View> {
+        let version = self.current().latest.version();
+        let view = View::partial(version, version, self.db.snapshot(), shape.clone())?;
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        current.latest = view.clone();
+        current.recent.clear();
+        Ok(view)
     }
 
     /// Raises the horizon and lets readers see a new shape of the same version.

@@ -17,11 +17,11 @@ use fjall::{Keyspace, OwnedWriteBatch, Readable, Slice, Snapshot};
 use kelvin_protocol::Version;
 
 use crate::archive::{encode_entry, since};
-use crate::changelog::{changelog_range, decode};
+use crate::changelog::decode;
 use crate::era::Era;
 use crate::error::{Error, Result};
 use crate::gate::WriteGate;
-use crate::layout::ended_key;
+use crate::layout::{changelog_key, ended_key};
 use crate::meta::MetaWriter;
 use crate::shape::{Bucket, Shape};
 use crate::table_space::TableSpace;
@@ -29,49 +29,39 @@ use crate::table_space::TableSpace;
 /// Estimated bytes of a key and its record in a batch, beside their own.
 const ITEM_BYTES: usize = 128;
 
-/// Takes back what was written of the transaction at `version`, in bounded batches.
+/// Takes back what was written of the transaction at `version`, in bounded batches, and calls
+/// `written` after each.
 pub(crate) fn roll_back(
     gate: &WriteGate,
     meta: &Keyspace,
     shape: &Shape,
     version: Version,
+    written: &dyn Fn() -> Result<()>,
 ) -> Result<()> {
     tracing::info!(version, "taking back a transaction that was half applied");
-    let bucket = shape.active_bucket()?;
-    let snapshot = gate.db.snapshot();
-    let mut undo = Undo {
-        gate,
-        shape,
-        bucket,
-        era: shape.era()?,
-        snapshot: &snapshot,
-        version,
-        batch: gate.db.batch(),
-        bytes: 0,
-        spaces: BTreeSet::new(),
-        seen: HashSet::new(),
-    };
-    for record in snapshot.range(&bucket.keyspace, changelog_range(version, version)) {
-        let (key, bytes) = record.into_inner()?;
-        for (space, row) in decode(&bytes)? {
-            undo.row(space, row)?;
-            undo.commit_if_full()?;
-        }
-        undo.remove(&bucket.keyspace, key);
-        undo.commit_if_full()?;
+    let mut from = changelog_key(version, 0);
+    loop {
+        let mut undo = Undo::new(gate, shape, version)?;
+        let Some(next) = undo.records(from)? else {
+            let batch = &mut undo.batch;
+            MetaWriter { meta, batch }.forget_under_way();
+            undo.commit(Some(meta))?;
+            return written();
+        };
+        undo.commit(None)?;
+        written()?;
+        from = next;
     }
-    let batch = &mut undo.batch;
-    MetaWriter { meta, batch }.forget_under_way();
-    undo.commit(Some(meta))
 }
 
+/// One batch.
 struct Undo<'a> {
     gate: &'a WriteGate,
     shape: &'a Shape,
     bucket: &'a Bucket,
     era: &'a Era,
-    /// From before the first batch.
-    snapshot: &'a Snapshot,
+    /// From before the batch. One for all batches would keep what they write in memory.
+    snapshot: Snapshot,
     version: Version,
     batch: OwnedWriteBatch,
     /// Estimated bytes of the batch.
@@ -81,7 +71,40 @@ struct Undo<'a> {
     seen: HashSet<(u32, Slice)>,
 }
 
-impl Undo<'_> {
+impl<'a> Undo<'a> {
+    fn new(gate: &'a WriteGate, shape: &'a Shape, version: Version) -> Result<Self> {
+        Ok(Self {
+            gate,
+            shape,
+            bucket: shape.active_bucket()?,
+            era: shape.era()?,
+            snapshot: gate.db.snapshot(),
+            version,
+            batch: gate.db.batch(),
+            bytes: 0,
+            spaces: BTreeSet::new(),
+            seen: HashSet::new(),
+        })
+    }
+
+    /// Takes back the rows of the changelog's records from this key on, until the batch is full.
+    /// Returns the key of the record to go on with, if there is one.
+    fn records(&mut self, from: Vec<u8>) -> Result<Option<Vec<u8>>> {
+        let keyspace = &self.bucket.keyspace;
+        let to = changelog_key(self.version, u32::MAX);
+        for record in self.snapshot.range(keyspace, from..=to) {
+            let (key, bytes) = record.into_inner()?;
+            for (space, row) in decode(&bytes)? {
+                if self.bytes >= self.gate.options.part_bytes {
+                    return Ok(Some(key.to_vec()));
+                }
+                self.row(space, row)?;
+            }
+            self.remove(keyspace, key);
+        }
+        Ok(None)
+    }
+
     /// Lets the row under a key be what it was.
     fn row(&mut self, number: u32, key: Slice) -> Result<()> {
         if self.seen.contains(&(number, key.clone())) {
@@ -159,25 +182,17 @@ impl Undo<'_> {
         self.batch.remove(keyspace, key);
     }
 
-    fn commit_if_full(&mut self) -> Result<()> {
-        if self.bytes >= self.gate.options.part_bytes {
-            return self.commit(None);
-        }
-        Ok(())
-    }
-
-    fn commit(&mut self, meta: Option<&Keyspace>) -> Result<()> {
-        let batch = std::mem::replace(&mut self.batch, self.gate.db.batch());
-        let spaces = std::mem::take(&mut self.spaces);
-        let spaces = spaces.iter().filter_map(|number| self.era.space(*number));
+    fn commit(self, meta: Option<&Keyspace>) -> Result<()> {
+        let spaces = self.spaces.iter();
+        let spaces = spaces.filter_map(|number| self.era.space(*number));
         let mut keyspaces: Vec<_> = spaces.map(|space| space.keyspace.clone()).collect();
         keyspaces.push(self.bucket.keyspace.clone());
         keyspaces.extend(meta.cloned());
+        // A snapshot would keep in memory what has to be flushed first.
+        drop(self.snapshot);
         self.gate.make_room(|| self.shape.keyspaces())?;
-        self.gate.commit(batch, &keyspaces)?;
+        self.gate.commit(self.batch, &keyspaces)?;
         fail_point!("undo-after-commit");
-        self.bytes = 0;
-        self.seen.clear();
         Ok(())
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct ViewInner {
     pub(crate) snapshot: Snapshot,
     /// The newest version in the snapshot.
     pub(crate) seen_at: Version,
+    /// Whether the snapshot may hold parts of a transaction beyond that version.
+    pub(crate) partial: bool,
     pub(crate) shape: Arc<Shape>,
     /// The schema at the version.
     pub(crate) era: Arc<Era>,
@@ -59,6 +61,32 @@ impl View {
             past: version < seen_at,
             snapshot,
             seen_at,
+            partial: false,
+            era: shape.era_at(version)?.clone(),
+            shape,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// A view at `version` of a snapshot that may hold parts of a transaction, taken while the
+    /// watermark is `seen_at`.
+    ///
+    /// INVARIANT: it shows nothing of them. Each part is written whole, and writes to the history what
+    /// its rows and entries were; so whatever is younger than the view has its past there.
+    pub(crate) fn partial(
+        version: Version,
+        seen_at: Version,
+        snapshot: Snapshot,
+        shape: Arc<Shape>,
+    ) -> Result<Self> {
+        let inner = ViewInner {
+            version,
+            past: true,
+            snapshot,
+            seen_at,
+            partial: true,
             era: shape.era_at(version)?.clone(),
             shape,
         };

@@ -177,6 +177,8 @@ pub(crate) struct Stretch {
     version: Version,
     seen_at: Version,
     reverse: bool,
+    /// Whether what it walks over is remembered.
+    learns: bool,
     /// Where the run before this one ends, if nothing was in between.
     link: Option<Slice>,
     walked: Option<Walked>,
@@ -196,8 +198,21 @@ impl Stretch {
             version,
             seen_at,
             reverse,
+            learns: true,
             link: None,
             walked: None,
+        }
+    }
+
+    /// For a scan of a snapshot that may hold parts of a transaction.
+    ///
+    /// INVARIANT: it remembers nothing. What it walks over is of no version: older snapshots may hold
+    /// what is gone from it, and what is taken back may come back older. What was remembered before
+    /// stays true nevertheless.
+    pub(crate) fn without_learning(self) -> Self {
+        Self {
+            learns: false,
+            ..self
         }
     }
 
@@ -239,7 +254,7 @@ impl Stretch {
             return;
         };
         let link = self.link.replace(walked.end.clone());
-        if walked.count < MIN_RECORDS {
+        if walked.count < MIN_RECORDS || !self.learns {
             self.link = None;
             return;
         }

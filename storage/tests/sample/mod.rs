@@ -109,7 +109,11 @@ pub fn transaction(version: Version, ops: Vec<RowOp>) -> Transaction {
 
 /// A replica at version 100 with these items.
 pub fn load(dir: &Path, ids: Range<u32>) -> Replica {
-    let loader = Replica::create(dir, &options(), catalog()).unwrap();
+    load_with(dir, &options(), ids)
+}
+
+pub fn load_with(dir: &Path, options: &ReplicaOptions, ids: Range<u32>) -> Replica {
+    let loader = Replica::create(dir, options, catalog()).unwrap();
     let mut part = loader.table(ITEMS).unwrap();
     for id in ids {
         part.insert(&item(id, &format!("item {id}"))).unwrap();
