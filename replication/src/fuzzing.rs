@@ -23,7 +23,7 @@ impl Stream {
     /// A stream of changes of these tables.
     #[must_use]
     pub fn new(catalog: Arc<Catalog>) -> Self {
-        Self(Assembler::new(StreamSchema::new(catalog), None))
+        Self(Assembler::new(StreamSchema::new(catalog), None, usize::MAX))
     }
 
     /// Takes in one message; gives the transaction it completes.

@@ -50,6 +50,9 @@ pub struct Options {
     /// Estimated bytes of transactions that may wait between the stream and the replica. One
     /// transaction alone may be larger.
     pub queue_bytes: usize,
+    /// Estimated bytes of one transaction that are held in memory. A larger one is applied in parts,
+    /// as it comes.
+    pub transaction_bytes: usize,
     /// Longest wait for running transactions when a slot is created.
     pub slot_timeout: Duration,
 }
@@ -74,6 +77,7 @@ impl Default for Options {
             max_message_bytes: 1 << 30,
             queue_transactions: 1024,
             queue_bytes: 64 << 20,
+            transaction_bytes: 64 << 20,
             slot_timeout: Duration::from_secs(30),
         }
     }

@@ -127,12 +127,17 @@ impl Follower {
         let watchdog = (!timeout.is_zero()).then(|| timeout * 2);
         let session = Session {
             stream,
-            assembler: Assembler::new(schema.clone(), Some(self.surveyor.lock().await.marks())),
+            assembler: Assembler::new(
+                schema.clone(),
+                Some(self.surveyor.lock().await.marks()),
+                prepared.options.transaction_bytes,
+            ),
             schema,
             surveyor: Arc::clone(&self.surveyor),
             feedback,
             backoff,
             queue: self.queue.clone(),
+            parts: None,
             durable: self.durable.clone(),
             described: Arc::clone(&self.described),
             shutdown: self.shutdown.clone(),

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kelvin_storage::{Replica, RowOp, Transaction};
+use kelvin_protocol::Version;
+use kelvin_storage::{Applied, Replica, RowOp, Transaction};
 use tokio::sync::mpsc::Receiver;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::durability::AppliedMark;
-use super::queue::{QueueSender, Queued, queue};
+use super::queue::{Part, QueueSender, Queued, queue};
 use crate::{CommitListener, Error, Options, Result};
 
 /// Most transactions applied as one batch.
@@ -147,13 +148,21 @@ impl Worker {
         let mut operations = 0;
         let mut next = Some(first);
         while let Some(queued) = next {
-            let alone = changes_schema(&queued.transaction);
+            let alone = is_alone(&queued);
             if alone && !batch.is_empty() {
                 self.waiting = Some(queued);
                 break;
             }
-            operations += queued.transaction.ops.len();
-            let (transaction, share) = queued.into_parts();
+            let (transaction, share) = match queued {
+                Queued::Parts(version, parts, share) => {
+                    return self.apply_parts(version, parts, share);
+                }
+                Queued::Whole(transaction, share) if empties(&transaction) => {
+                    return self.apply_emptying(transaction, share);
+                }
+                Queued::Whole(transaction, share) => (transaction, share),
+            };
+            operations += transaction.ops.len();
             batch.push(transaction);
             shares.push(share);
             let full = alone || batch.len() >= BATCH_TRANSACTIONS || operations >= BATCH_OPERATIONS;
@@ -166,14 +175,114 @@ impl Worker {
         let applied = self.replica.apply(&batch)?;
         drop(batch);
         drop(shares);
+        self.applied(applied);
+        Ok(())
+    }
+
+    /// Applies a transaction as its parts come. One that does not come to its end is taken back; at
+    /// the end of the thread that is left to the next opening.
+    fn apply_parts(
+        &self,
+        version: Version,
+        parts: Receiver<Part>,
+        share: OwnedSemaphorePermit,
+    ) -> Result<()> {
+        let parts = Parts {
+            parts,
+            ops: Vec::new().into_iter(),
+            last: false,
+            stop: self.stop.clone(),
+        };
+        tracing::info!(version = %crate::Lsn(version), "applying a large transaction in parts");
+        match self.replica.apply_in_parts(version, parts) {
+            Ok(applied) => {
+                drop(share);
+                self.applied(applied);
+                Ok(())
+            }
+            Err(Interrupted::Broken) if self.stop.is_cancelled() => Ok(()),
+            Err(Interrupted::Broken) => Ok(self.replica.roll_back()?),
+            Err(Interrupted::Storage(error)) => Err(error.into()),
+        }
+    }
+
+    /// Applies a transaction that empties tables: however many rows they have.
+    fn apply_emptying(&self, transaction: Transaction, share: OwnedSemaphorePermit) -> Result<()> {
+        let ops = transaction
+            .ops
+            .into_iter()
+            .map(Ok::<_, kelvin_storage::Error>);
+        let applied = self.replica.apply_in_parts(transaction.version, ops)?;
+        drop(share);
+        self.applied(applied);
+        Ok(())
+    }
+
+    fn applied(&self, applied: Applied) {
         self.mark.applied(applied.version);
         self.listener.committed(applied);
-        Ok(())
+    }
+}
+
+/// The operations of a transaction that comes in parts.
+struct Parts {
+    parts: Receiver<Part>,
+    ops: std::vec::IntoIter<RowOp>,
+    last: bool,
+    stop: CancellationToken,
+}
+
+/// Why a transaction in parts was not applied.
+enum Interrupted {
+    /// It did not come to its end.
+    Broken,
+    Storage(kelvin_storage::Error),
+}
+
+impl From<kelvin_storage::Error> for Interrupted {
+    fn from(error: kelvin_storage::Error) -> Self {
+        Self::Storage(error)
+    }
+}
+
+impl Iterator for Parts {
+    type Item = Result<RowOp, Interrupted>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(op) = self.ops.next() {
+                return Some(Ok(op));
+            }
+            if self.last {
+                return None;
+            }
+            // The session waits with its next part for as long as it lives.
+            match self.parts.blocking_recv() {
+                Some(part) if !self.stop.is_cancelled() => {
+                    self.last = part.last;
+                    self.ops = part.ops.into_iter();
+                }
+                _ => return Some(Err(Interrupted::Broken)),
+            }
+        }
     }
 }
 
 /// Whether a transaction has to be applied by itself.
+fn is_alone(queued: &Queued) -> bool {
+    match queued {
+        Queued::Whole(transaction, _) => changes_schema(transaction) || empties(transaction),
+        Queued::Parts(..) => true,
+    }
+}
+
 fn changes_schema(transaction: &Transaction) -> bool {
     let mut ops = transaction.ops.iter();
     ops.any(|op| matches!(op, RowOp::Schema(_)))
+}
+
+/// Whether it truncates tables, and leaves the schema as it is.
+fn empties(transaction: &Transaction) -> bool {
+    let mut ops = transaction.ops.iter();
+    ops.any(|op| matches!(op, RowOp::Truncate { .. })) && !changes_schema(transaction)
 }

@@ -16,6 +16,9 @@ use crate::{Error, Result};
 /// Estimated bytes an operation takes beside its values.
 const OP_OVERHEAD: usize = 128;
 
+/// The share of the limit that operations take together which follow on a transaction's first part.
+const LATER_PARTS: usize = 8;
+
 /// What came of a message.
 #[derive(Debug)]
 pub(crate) enum Assembled {
@@ -34,6 +37,15 @@ pub(crate) enum Assembled {
         /// Estimated bytes in memory.
         weight: usize,
     },
+    /// Operations of a transaction that is too large to be put together, in order.
+    Part {
+        version: Version,
+        ops: Vec<RowOp>,
+        /// Estimated bytes in memory.
+        weight: usize,
+        /// Whether the transaction is complete with them.
+        last: bool,
+    },
     /// A transaction is complete that changed nothing that is held.
     Empty {
         /// LSN after its commit record.
@@ -47,6 +59,8 @@ pub(crate) struct Assembler {
     marks: Option<Marks>,
     targets: HashMap<u32, (Relation, Target)>,
     open: Option<Open>,
+    /// Estimated bytes beyond which a transaction is given away in parts.
+    limit: usize,
 }
 
 /// The schema at a place of the stream. The replica may still be behind it.
@@ -73,17 +87,22 @@ struct Open {
     version: Version,
     ops: Vec<RowOp>,
     weight: usize,
+    /// Whether parts of it were given away.
+    parted: bool,
+    /// Whether it changes the schema.
+    reforms: bool,
 }
 
 impl Assembler {
     /// An assembler for a stream that begins with this schema. Without `marks` it takes no notice of
-    /// surveys.
-    pub(crate) fn new(schema: StreamSchema, marks: Option<Marks>) -> Self {
+    /// surveys. Transactions of more than `limit` bytes come in parts.
+    pub(crate) fn new(schema: StreamSchema, marks: Option<Marks>, limit: usize) -> Self {
         Self {
             schema,
             marks,
             targets: HashMap::new(),
             open: None,
+            limit,
         }
     }
 
@@ -112,6 +131,8 @@ impl Assembler {
                     version: final_lsn,
                     ops: Vec::new(),
                     weight: OP_OVERHEAD,
+                    parted: false,
+                    reforms: false,
                 });
             }
             Message::Commit {
@@ -126,12 +147,14 @@ impl Assembler {
                 }
             }
             Message::Insert { oid, new } => {
-                self.row(oid, length, |held| held.insert(&new))?;
+                return self.row(oid, length, |held| held.insert(&new));
             }
             Message::Update { oid, old, new } => {
-                self.row(oid, length, |held| held.update(old.as_ref(), &new))?;
+                return self.row(oid, length, |held| held.update(old.as_ref(), &new));
             }
-            Message::Delete { oid, old } => self.row(oid, length, |held| held.delete(&old))?,
+            Message::Delete { oid, old } => {
+                return self.row(oid, length, |held| held.delete(&old));
+            }
             Message::Truncate { oids } => self.truncate(&oids)?,
             Message::Other => {}
         }
@@ -212,6 +235,10 @@ impl Assembler {
     /// Changes the schema within the open transaction.
     fn change(&mut self, changes: Vec<SchemaChange>) -> Result<()> {
         let open = self.open.as_mut().ok_or_else(outside)?;
+        if open.parted {
+            return Err(too_large(self.limit));
+        }
+        open.reforms = true;
         let catalog = &self.schema.catalog;
         let mut tables: Vec<Table> = catalog.tables().iter().map(|it| (**it).clone()).collect();
         let mut unsynced = catalog.unsynced().to_vec();
@@ -243,18 +270,31 @@ impl Assembler {
         oid: u32,
         length: usize,
         decode: impl FnOnce(&Held) -> Result<RowOp>,
-    ) -> Result<()> {
+    ) -> Result<Assembled> {
         let (_, target) = self.targets.get(&oid).ok_or_else(|| undescribed(oid))?;
         let open = self.open.as_mut().ok_or_else(outside)?;
         match target {
             Target::Held(held) => {
                 open.ops.push(decode(held)?);
                 open.weight += OP_OVERHEAD + length;
-                Ok(())
             }
-            Target::Ignored => Ok(()),
-            Target::Unknown(name) => Err(is_new(name)),
+            Target::Ignored => {}
+            Target::Unknown(name) => return Err(is_new(name)),
         }
+        let share = if open.parted { LATER_PARTS } else { 1 };
+        if open.weight <= self.limit / share {
+            return Ok(Assembled::Nothing);
+        }
+        if open.reforms {
+            return Err(too_large(self.limit));
+        }
+        open.parted = true;
+        Ok(Assembled::Part {
+            version: open.version,
+            ops: std::mem::take(&mut open.ops),
+            weight: std::mem::replace(&mut open.weight, OP_OVERHEAD),
+            last: false,
+        })
     }
 
     fn truncate(&mut self, oids: &[u32]) -> Result<()> {
@@ -280,6 +320,14 @@ impl Assembler {
                 "pgoutput: a commit is not at the LSN its transaction began with".into(),
             ));
         }
+        if open.parted {
+            return Ok(Assembled::Part {
+                version: open.version,
+                ops: open.ops,
+                weight: open.weight,
+                last: true,
+            });
+        }
         if open.ops.is_empty() {
             return Ok(Assembled::Empty { end_lsn });
         }
@@ -298,6 +346,14 @@ fn name_of(catalog: &Catalog, table: Option<TableId>) -> Option<&str> {
     table.map(|table| table.name.as_str())
 }
 
+/// Parts that were applied cannot be read by the form their table has only at the end.
+fn too_large(limit: usize) -> Error {
+    Error::Resync(format!(
+        "a transaction changes the schema and is larger than {limit} bytes, as much as may be held \
+         in memory"
+    ))
+}
+
 fn undescribed(oid: u32) -> Error {
     Error::Protocol(format!(
         "pgoutput: a change of table {oid}, which was not described"
@@ -314,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_transaction_within_another_one_ends_the_stream_instead_of_dropping_the_first() {
-        let mut assembler = Assembler::new(StreamSchema::new(Arc::default()), None);
+        let mut assembler = Assembler::new(StreamSchema::new(Arc::default()), None, usize::MAX);
         let begin = Bytes::from_static(b"B\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\0\0\0\0\0");
         assert!(assembler.push(begin.clone()).is_ok());
         assert!(matches!(assembler.push(begin), Err(Error::Protocol(_))));

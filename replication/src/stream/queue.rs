@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use kelvin_storage::Transaction;
+use kelvin_protocol::Version;
+use kelvin_storage::{RowOp, Transaction};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -11,19 +12,25 @@ use crate::Options;
 /// Bytes one permit stands for; permits count in 32 bits.
 const PERMIT_BYTES: usize = 1024;
 
-/// A transaction that holds its share of the queue's memory.
+/// What is to be applied next.
 #[derive(Debug)]
-pub(crate) struct Queued {
-    pub(crate) transaction: Transaction,
-    share: OwnedSemaphorePermit,
+pub(crate) enum Queued {
+    /// A transaction that holds its share of the queue's memory.
+    Whole(Transaction, OwnedSemaphorePermit),
+    /// A transaction that comes in parts. If they end before the last one, it is not to be applied.
+    Parts(Version, Receiver<Part>, OwnedSemaphorePermit),
 }
 
-impl Queued {
-    /// The transaction, and its share, which is given back when it is dropped.
-    pub(crate) fn into_parts(self) -> (Transaction, OwnedSemaphorePermit) {
-        (self.transaction, self.share)
-    }
+/// Operations of one transaction.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) ops: Vec<RowOp>,
+    /// Whether the transaction ends with them.
+    pub(crate) last: bool,
 }
+
+/// Parts of a transaction that may wait to be applied.
+const PARTS_WAITING: usize = 1;
 
 /// The stream's end.
 #[derive(Clone)]
@@ -54,14 +61,29 @@ impl QueueSender {
     /// Waits for room and puts the transaction in. A transaction larger than the whole queue waits
     /// until it is empty. Cancel-safe in that it then was not put in.
     pub(crate) async fn push(&self, transaction: Transaction, weight: usize) -> Result<(), Closed> {
+        let share = self.share(weight).await?;
+        let queued = Queued::Whole(transaction, share);
+        self.sender.send(queued).await.map_err(|_| Closed)
+    }
+
+    /// Waits for room and puts in a transaction whose parts follow; `weight` is that of the first.
+    /// Cancel-safe as above.
+    pub(crate) async fn push_parts(
+        &self,
+        version: Version,
+        weight: usize,
+    ) -> Result<Sender<Part>, Closed> {
+        let share = self.share(weight).await?;
+        let (sender, parts) = channel(PARTS_WAITING);
+        let queued = Queued::Parts(version, parts, share);
+        self.sender.send(queued).await.map_err(|_| Closed)?;
+        Ok(sender)
+    }
+
+    async fn share(&self, weight: usize) -> Result<OwnedSemaphorePermit, Closed> {
         let permits = (weight / PERMIT_BYTES).clamp(1, self.permits);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         let memory = Arc::clone(&self.memory);
-        let share = memory
-            .acquire_many_owned(permits)
-            .await
-            .map_err(|_| Closed)?;
-        let queued = Queued { transaction, share };
-        self.sender.send(queued).await.map_err(|_| Closed)
+        memory.acquire_many_owned(permits).await.map_err(|_| Closed)
     }
 }

@@ -4,16 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kelvin_protocol::Version;
-use kelvin_storage::Transaction;
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::assembler::{Assembled, Assembler, StreamSchema};
 use super::backoff::Backoff;
-use super::evolution::Survey;
 use super::feedback::Feedback;
-use super::queue::QueueSender;
+use super::queue::{Closed, Part, QueueSender};
 use super::survey::Surveyor;
 use crate::wire::{CopyBoth, Inbound};
 use crate::{Error, Result};
@@ -38,6 +36,8 @@ pub(crate) struct Session<'a> {
     /// Starts over with each message.
     pub(crate) backoff: &'a mut Backoff,
     pub(crate) queue: QueueSender,
+    /// Where the next part of a transaction goes, if one comes in parts.
+    pub(crate) parts: Option<mpsc::Sender<Part>>,
     pub(crate) durable: watch::Receiver<Version>,
     /// Told when a table is described, for its schema may have changed.
     pub(crate) described: Arc<Notify>,
@@ -178,24 +178,39 @@ impl Session<'_> {
                 Assembled::Transaction {
                     transaction,
                     weight,
-                } => self.enqueue(transaction, weight, clocks).await?,
+                } => {
+                    let (version, queue) = (transaction.version, self.queue.clone());
+                    let push = async move { queue.push(transaction, weight).await };
+                    if self.patiently(push, clocks).await?.is_some() {
+                        self.enqueued(version);
+                    }
+                }
+                Assembled::Part {
+                    version,
+                    ops,
+                    weight,
+                    last,
+                } => {
+                    self.pass_on(version, Part { ops, last }, weight, clocks)
+                        .await?;
+                }
             },
         }
         Ok(())
     }
 
-    /// Waits for a survey. Meanwhile nothing is read, but the server still hears that we are alive.
-    /// `None` at shutdown, or if there is no such survey.
-    async fn meanwhile(
+    /// Waits for something. Meanwhile nothing is read, but the server still hears that we are alive.
+    /// `None` at shutdown, or if that is what comes of it.
+    async fn meanwhile<T>(
         &mut self,
-        look: impl Future<Output = Result<Option<Arc<Survey>>>>,
+        look: impl Future<Output = Result<Option<T>>>,
         clocks: &mut Clocks,
-    ) -> Result<Option<Arc<Survey>>> {
+    ) -> Result<Option<T>> {
         let mut look = std::pin::pin!(look);
         loop {
             tokio::select! {
                 biased;
-                survey = &mut look => return survey,
+                outcome = &mut look => return outcome,
                 () = self.shutdown.cancelled() => return Ok(None),
                 _ = clocks.status.tick() => {
                     let durable = *self.durable.borrow();
@@ -207,32 +222,55 @@ impl Session<'_> {
     }
 
     /// Waits for room in the queue. Meanwhile nothing is read, so TCP holds the server back, but the
-    /// server still hears that we are alive.
-    async fn enqueue(
+    /// server still hears that we are alive. `None` at shutdown.
+    async fn patiently<T>(
         &mut self,
-        transaction: Transaction,
+        push: impl Future<Output = Result<T, Closed>>,
+        clocks: &mut Clocks,
+    ) -> Result<Option<T>> {
+        let closed = |_| Error::Protocol("the queue is closed".into());
+        let push = async move { push.await.map(Some).map_err(closed) };
+        self.meanwhile(push, clocks).await
+    }
+
+    /// Hands on a part of a transaction.
+    ///
+    /// INVARIANT: it counts as queued when its last part is. If the session ends before, the parts
+    /// end without it, what was applied is taken back, and the server sends all of it again.
+    async fn pass_on(
+        &mut self,
+        version: Version,
+        part: Part,
         weight: usize,
         clocks: &mut Clocks,
     ) -> Result<()> {
-        let version = transaction.version;
-        let queue = self.queue.clone();
-        let mut push = std::pin::pin!(queue.push(transaction, weight));
-        loop {
-            tokio::select! {
-                biased;
-                pushed = &mut push => {
-                    pushed.map_err(|_| Error::Protocol("the queue is closed".into()))?;
-                    self.feedback.enqueued(version);
-                    self.schema.clone_from(self.assembler.schema());
-                    return Ok(());
-                }
-                () = self.shutdown.cancelled() => return Ok(()),
-                _ = clocks.status.tick() => {
-                    let durable = *self.durable.borrow();
-                    self.feedback.durable(durable);
-                    self.status(clocks, false).await?;
+        let parts = match self.parts.take() {
+            Some(parts) => parts,
+            None => {
+                let queue = self.queue.clone();
+                let push = async move { queue.push_parts(version, weight).await };
+                match self.patiently(push, clocks).await? {
+                    Some(parts) => parts,
+                    None => return Ok(()),
                 }
             }
+        };
+        let last = part.last;
+        let sender = parts.clone();
+        let send = async move { sender.send(part).await.map_err(|_| Closed) };
+        if self.patiently(send, clocks).await?.is_none() {
+            return Ok(());
         }
+        if last {
+            self.enqueued(version);
+        } else {
+            self.parts = Some(parts);
+        }
+        Ok(())
+    }
+
+    fn enqueued(&mut self, version: Version) {
+        self.feedback.enqueued(version);
+        self.schema.clone_from(self.assembler.schema());
     }
 }

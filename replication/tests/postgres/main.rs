@@ -12,6 +12,7 @@ mod following;
 
 mod copying;
 mod doctor;
+mod large;
 mod login;
 mod objects;
 mod schema;

@@ -9,6 +9,9 @@ use super::error::ConfigError;
 use super::settings::{AppId, Config, Replica, Upstream};
 use super::source::{Environment, Given, load_dotenv};
 
+/// Parts that so much of a transaction as is held in memory is written in.
+const PARTS: usize = 4;
+
 /// What replication needs to be told. `kelvin doctor` reads nothing else.
 #[derive(Clone, Debug)]
 pub struct ReplicationConfig {
@@ -55,11 +58,13 @@ impl ReplicationConfig {
             task_id: self.task_id.clone(),
             replica_dir: self.replica.dir.clone(),
             auto_reset: self.auto_reset,
+            transaction_bytes: self.replica.transaction_bytes,
             storage: ReplicaOptions {
                 cache_bytes: self.replica.cache_bytes,
                 memtable_bytes: self.replica.memtable_bytes,
                 write_buffer_bytes: self.replica.write_buffer_bytes,
                 journal_bytes: self.replica.journal_bytes,
+                part_bytes: self.replica.transaction_bytes / PARTS,
                 history_age: self.replica.history_age,
                 history_bytes: self.replica.history_bytes,
                 ..ReplicaOptions::default()

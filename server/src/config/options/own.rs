@@ -15,6 +15,8 @@ pub const OWN: &[Setting] = &[
         .help("Most memory all tables together may take for fresh writes"),
     number("kelvin-journal-bytes", "268435456")
         .help("Bytes of journals beyond which tables that hold them back are written to files"),
+    number("kelvin-transaction-bytes", "67108864")
+        .help("Bytes of one upstream transaction held in memory; a larger one is applied in parts"),
     number("kelvin-hydration-threads", "0")
         .help("Threads that hydrate queries; 0 follows ZERO_NUM_SYNC_WORKERS"),
     number("kelvin-hydration-timeout-ms", "60000")
