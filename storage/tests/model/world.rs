@@ -112,7 +112,7 @@ impl<'d> World<'d> {
     pub fn step(&mut self) {
         match self.random.below(200) {
             0..120 => self.apply(),
-            120..142 => self.apply_in_parts(),
+            120..142 => self.apply_in_parts(true),
             142..146 => self.reopen(),
             146..154 if !self.random.narrow => self.trim(),
             154..168 if !self.random.narrow => self.maintain(),
@@ -159,8 +159,9 @@ impl<'d> World<'d> {
         }
     }
 
-    /// Applies a transaction in parts, to its end or not, and looks around while it is under way.
-    fn apply_in_parts(&mut self) {
+    /// Applies a transaction in parts, to its end or not, and looks around while it is under way. One
+    /// that did not come to its end is taken back, by opening the replica anew if that `may_reopen`.
+    fn apply_in_parts(&mut self, may_reopen: bool) {
         let from = self.model.watermark();
         let version = from + 1 + self.random.below(3);
         let database = self.model.latest().clone();
@@ -175,7 +176,7 @@ impl<'d> World<'d> {
             let stopped = self.parts_until(&transaction, stop_at).unwrap_err();
             assert_eq!(stopped.kind(), ErrorKind::Cancelled);
             self.check_at(from);
-            if self.random.chance(50) {
+            if !may_reopen || self.random.chance(50) {
                 self.replica().roll_back().unwrap();
             } else {
                 self.reopen();
@@ -308,6 +309,7 @@ impl<'d> World<'d> {
                 6 => world.change_schema(),
                 7 if !world.random.narrow => world.trim(),
                 8 if !world.random.narrow => world.maintain(),
+                9 => world.apply_in_parts(false),
                 _ => {}
             }
             *pauses != stop_at
