@@ -226,6 +226,7 @@ impl Assembler {
                 SchemaChange::DropTable(gone) => tables.retain(|table| table.id != *gone),
                 SchemaChange::SetUnsynced(now) => unsynced.clone_from(now),
                 SchemaChange::CreateTable(table) => tables.push(table.clone()),
+                SchemaChange::LoadTable(loaded) => tables.push((**loaded.table()).clone()),
                 SchemaChange::DropIndex { .. } => {}
             }
         }
