@@ -50,6 +50,9 @@ pub struct Options {
     /// Estimated bytes of transactions that may wait between the stream and the replica. One
     /// transaction alone may be larger.
     pub queue_bytes: usize,
+    /// Estimated bytes of changes of tables that are being copied beside the stream; when there are
+    /// more, the stream waits for the copy. One transaction alone may be larger.
+    pub backfill_bytes: usize,
     /// Longest wait for running transactions when a slot is created.
     pub slot_timeout: Duration,
 }
@@ -74,6 +77,7 @@ impl Default for Options {
             max_message_bytes: 1 << 30,
             queue_transactions: 1024,
             queue_bytes: 64 << 20,
+            backfill_bytes: 64 << 20,
             slot_timeout: Duration::from_secs(30),
         }
     }
@@ -86,6 +90,11 @@ impl Options {
             app: self.app_id.clone(),
             number: self.shard_num,
         }
+    }
+
+    /// Schemas whose tables kelvin itself needs.
+    pub(crate) fn internal_schemas(&self) -> [String; 2] {
+        [self.app_id.clone(), self.shard().schema()]
     }
 
     /// Checks the names.

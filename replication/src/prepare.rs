@@ -4,16 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kelvin_storage::{ErrorKind as StorageErrorKind, Loader, Replica, ReplicaIdentity};
+use kelvin_storage::{Catalog, ErrorKind as StorageErrorKind, Loader, Replica, ReplicaIdentity};
 use tokio_postgres::{Client, IsolationLevel};
 
-use crate::discovery::{Discovery, ROW_FILTERS, SchemaDifference, difference, discover};
+use crate::backfill::Backfills;
+use crate::discovery::{Discovery, ROW_FILTERS, discover, read_row_filters, table_difference};
 use crate::lineage::Lineage;
 use crate::options::Options;
 use crate::preflight::{self, Upstream};
 use crate::progress::Progress;
 use crate::quote::literal;
-use crate::stream::{KnownTables, known};
+use crate::stream::{Known, KnownTables, known};
 use crate::upstream::{self, RegisteredReplica};
 use crate::wire::{CreatedSlot, ReplicationConnection};
 use crate::{Address, Error, Result, sql};
@@ -38,6 +39,15 @@ pub struct Prepared {
     pub(crate) facts: preflight::Facts,
     /// Of the tables as the replica holds them.
     pub(crate) known: KnownTables,
+    pub(crate) backfills: Backfills,
+}
+
+impl Prepared {
+    /// The tables that are copied beside the stream while [`Prepared::run`] goes on.
+    #[must_use]
+    pub fn backfills(&self) -> Backfills {
+        self.backfills.clone()
+    }
 }
 
 /// Checks the server, creates what is missing in the upstream, and opens the replica there is, or
@@ -52,7 +62,7 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
     upstream::ensure_replica_identities(&upstream.client, &publications).await?;
     let replica = match open(options).await? {
         None => None,
-        Some(replica) => match fitness(&upstream, &replica, &publications).await? {
+        Some(replica) => match fitness(options, &upstream, &replica, &publications).await? {
             Ok(known) => Some((replica, known)),
             Err(reason) if options.auto_reset => {
                 tracing::warn!(
@@ -85,6 +95,7 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
         system_identifier: identity.system_identifier,
         facts: upstream.facts,
         known,
+        backfills: Backfills::new(options.backfill_bytes),
     })
 }
 
@@ -158,6 +169,7 @@ async fn open(options: &Options) -> Result<Option<Replica>> {
 
 /// What is known of the tables of a replica that continues the upstream, or why it does not.
 async fn fitness(
+    options: &Options,
     upstream: &Upstream,
     replica: &Replica,
     publications: &[String],
@@ -185,11 +197,44 @@ async fn fitness(
         Some(_) => {}
     }
     let now = discover(&upstream.client, publications, upstream.facts.version).await?;
-    Ok(match difference(replica, &now) {
-        Some(SchemaDifference::Structure(reason)) => Err(reason),
-        // The schema watch adds indexes.
-        Some(SchemaDifference::Indexes(_)) | None => Ok(known(&now)),
+    let catalog = replica.catalog();
+    let gone = lacking(&catalog, &now, &options.internal_schemas());
+    Ok(match gone {
+        Some(reason) => Err(reason),
+        None => Ok(known_of(&catalog, &identity, &now)),
     })
+}
+
+/// Which table of kelvin's own is not as it is held, if one is not.
+fn lacking(held: &Catalog, now: &Discovery, internal: &[String]) -> Option<String> {
+    let tables = held.tables().iter();
+    let mut internal = tables.filter(|table| internal.contains(&table.schema));
+    internal.find_map(|table| match now.catalog.table(&table.name) {
+        None => Some(format!("table {:?} is gone", table.name)),
+        Some(now) => {
+            let what = table_difference(table, now)?;
+            Some(format!("{what} of table {:?} changed", table.name))
+        }
+    })
+}
+
+/// What is known of the tables of a replica while nobody followed the stream: what it held them under,
+/// and of those that are as they were also how they are stored. The schema watch finds the others.
+fn known_of(held: &Catalog, identity: &ReplicaIdentity, now: &Discovery) -> KnownTables {
+    let filters = identity.details.get(ROW_FILTERS);
+    let mut filters = filters.map_or_else(HashMap::new, |text| read_row_filters(text));
+    let mut stored = known(now);
+    let known = held.tables().iter().map(|table| {
+        let filters = filters.remove(&table.name).unwrap_or_default();
+        let alike = now.catalog.table(&table.name);
+        let alike = alike.filter(|now| table_difference(table, now).is_none());
+        let known = match alike.and_then(|now| stored.remove(&now.oid)) {
+            Some(stored) => stored.with_filters(filters),
+            None => Known::of_filters(filters),
+        };
+        (table.oid, known)
+    });
+    known.collect()
 }
 
 /// Notes what a replica that is about to be wiped leaves behind.
@@ -374,7 +419,8 @@ impl SnapshotCopy<'_> {
     }
 }
 
-async fn import<'a>(
+/// A transaction that sees an exported snapshot.
+pub(crate) async fn import<'a>(
     client: &'a mut Client,
     snapshot: &str,
 ) -> Result<tokio_postgres::Transaction<'a>> {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use kelvin_storage::Catalog;
 use tokio_postgres::GenericClient;
 
-pub(crate) use compare::{ROW_FILTERS, SchemaDifference, difference};
+pub(crate) use compare::{ROW_FILTERS, SchemaDifference, difference, table_difference};
 
 pub(crate) use selection::Selection;
 
@@ -52,15 +52,21 @@ pub(crate) struct LeftOut {
 }
 
 impl Discovery {
-    /// Says which rows are published, as far as the catalog does not.
+    /// Says which rows are published, as far as the catalog does not: an object of the tables' names
+    /// and the conditions of which a row must meet one.
     pub(crate) fn row_filters(&self) -> String {
         let tables = self.catalog.tables().iter().zip(&self.sources);
         let filtered: BTreeMap<_, _> = tables
             .filter(|(_, source)| !source.filters.is_empty())
             .map(|(table, source)| (&table.name, &source.filters))
             .collect();
-        format!("{filtered:?}")
+        serde_json::to_string(&filtered).unwrap_or_default()
     }
+}
+
+/// Reads what [`Discovery::row_filters`] wrote. What cannot be read is that of no table at all.
+pub(crate) fn read_row_filters(text: &str) -> HashMap<String, Vec<String>> {
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 /// What the copy of a table has to know.

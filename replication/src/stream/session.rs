@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::assembler::{Assembled, Assembler, StreamSchema};
 use super::backoff::Backoff;
-use super::evolution::Survey;
 use super::feedback::Feedback;
 use super::queue::QueueSender;
 use super::survey::Surveyor;
@@ -181,21 +180,29 @@ impl Session<'_> {
                 } => self.enqueue(transaction, weight, clocks).await?,
             },
         }
+        if !self.assembler.backfills().has_room() {
+            let backfills = self.assembler.backfills().clone();
+            let room = async move {
+                backfills.room().await;
+                Ok(Some(()))
+            };
+            self.meanwhile(room, clocks).await?;
+        }
         Ok(())
     }
 
-    /// Waits for a survey. Meanwhile nothing is read, but the server still hears that we are alive.
-    /// `None` at shutdown, or if there is no such survey.
-    async fn meanwhile(
+    /// Waits for something. Meanwhile nothing is read, but the server still hears that we are alive.
+    /// `None` at shutdown, or if there is no such thing.
+    async fn meanwhile<T>(
         &mut self,
-        look: impl Future<Output = Result<Option<Arc<Survey>>>>,
+        look: impl Future<Output = Result<Option<T>>>,
         clocks: &mut Clocks,
-    ) -> Result<Option<Arc<Survey>>> {
+    ) -> Result<Option<T>> {
         let mut look = std::pin::pin!(look);
         loop {
             tokio::select! {
                 biased;
-                survey = &mut look => return survey,
+                found = &mut look => return found,
                 () = self.shutdown.cancelled() => return Ok(None),
                 _ = clocks.status.tick() => {
                     let durable = *self.durable.borrow();
@@ -224,6 +231,7 @@ impl Session<'_> {
                     pushed.map_err(|_| Error::Protocol("the queue is closed".into()))?;
                     self.feedback.enqueued(version);
                     self.schema.clone_from(self.assembler.schema());
+                    self.assembler.backfills().settled();
                     return Ok(());
                 }
                 () = self.shutdown.cancelled() => return Ok(()),

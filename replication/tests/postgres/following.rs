@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kelvin_protocol::Value;
-use kelvin_replication::{CommitListener, Error, Options, Prepared, discard, prepare};
+use kelvin_replication::{Backfills, CommitListener, Error, Options, Prepared, discard, prepare};
 use kelvin_storage::{Applied, IndexId, Replica, Scan};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -30,6 +30,7 @@ impl CommitListener for Commits {
 pub(crate) struct Following {
     pub(crate) replica: Replica,
     pub(crate) commits: Arc<Commits>,
+    pub(crate) backfills: Backfills,
     shutdown: CancellationToken,
     run: JoinHandle<Result<(), Error>>,
 }
@@ -61,7 +62,7 @@ impl Following {
     pub(crate) fn go_on(prepared: Prepared) -> Self {
         let commits = Arc::new(Commits::default());
         let shutdown = CancellationToken::new();
-        let replica = prepared.replica.clone();
+        let (replica, backfills) = (prepared.replica.clone(), prepared.backfills());
         let run = tokio::spawn(prepared.run(
             Arc::clone(&commits) as Arc<dyn CommitListener>,
             shutdown.clone(),
@@ -69,6 +70,7 @@ impl Following {
         Self {
             replica,
             commits,
+            backfills,
             shutdown,
             run,
         }

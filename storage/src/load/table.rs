@@ -125,7 +125,7 @@ impl TableLoad {
     /// Merges what was loaded. Takes time in proportion to the table.
     ///
     /// # Errors
-    /// As [`Loader::finish`](super::Loader::finish).
+    /// As [`Loader::finish`](crate::Loader::finish).
     pub fn finish(self) -> Result<LoadedTable> {
         self.shared.check_complete()?;
         let ranges = self.shared.take_ranges();
