@@ -1,5 +1,6 @@
 //! Following the stream, over reconnects.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,6 +76,7 @@ impl Prepared {
         // What changed while nobody followed is looked for at once.
         described.notify_one();
         let queue = applier.queue();
+        let backfills = self.backfills.clone();
         let follower = Follower {
             prepared: Arc::new(self),
             surveyor,
@@ -91,6 +93,8 @@ impl Prepared {
             never = watch.run() => match never {},
             never = copier.run() => match never {},
         };
+        // They may hold the replica.
+        backfills.restart(&BTreeMap::new());
         applier.stop().await;
         durability.stop().await;
         outcome

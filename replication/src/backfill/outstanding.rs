@@ -319,6 +319,11 @@ impl Backfills {
                 }
                 other => other,
             };
+            // A name that is not given away soon must not let more and more be kept.
+            let stays = matches!(entry.stage, Stage::Copied(from, _) if from <= version);
+            if stays && entry.kept.bytes() >= self.0.limit {
+                entry.fail(&Error::Timeout("its name is that of another table".into()));
+            }
         }
         ready
     }

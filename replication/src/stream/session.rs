@@ -180,7 +180,8 @@ impl Session<'_> {
                 } => self.enqueue(transaction, weight, clocks).await?,
             },
         }
-        if !self.assembler.backfills().has_room() {
+        let outstanding = !self.assembler.schema().outstanding.is_empty();
+        if outstanding && !self.assembler.backfills().has_room() {
             let backfills = self.assembler.backfills().clone();
             let room = async move {
                 backfills.room().await;

@@ -254,6 +254,7 @@ fn replica(reader: &Reader<'_>) -> Result<Replica, ConfigError> {
         memtable_bytes: reader.bytes("kelvin-memtable-bytes", 1 << 16)?,
         write_buffer_bytes: reader.bytes("kelvin-write-buffer-bytes", 1 << 20)?,
         journal_bytes: reader.bytes("kelvin-journal-bytes", 1 << 26)?,
+        backfill_bytes: reader.size("kelvin-backfill-bytes", 1 << 20)?,
         history_age: reader.seconds("kelvin-history-age-seconds")?,
         history_bytes: reader.bytes("kelvin-history-bytes", 0)?,
     })

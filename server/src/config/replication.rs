@@ -55,6 +55,7 @@ impl ReplicationConfig {
             task_id: self.task_id.clone(),
             replica_dir: self.replica.dir.clone(),
             auto_reset: self.auto_reset,
+            backfill_bytes: self.replica.backfill_bytes,
             storage: ReplicaOptions {
                 cache_bytes: self.replica.cache_bytes,
                 memtable_bytes: self.replica.memtable_bytes,

@@ -124,6 +124,8 @@ pub struct Replica {
     pub write_buffer_bytes: u64,
     /// Bytes of journals beyond which tables that hold them back are written to files.
     pub journal_bytes: u64,
+    /// Bytes of changes of tables that are copied beside the stream, beyond which it waits.
+    pub backfill_bytes: usize,
     /// Age of the oldest state a client is brought up from.
     pub history_age: Duration,
     /// Bytes of history kept.
