@@ -8,7 +8,9 @@ use kelvin_storage::{Catalog, ErrorKind as StorageErrorKind, Loader, Replica, Re
 use tokio_postgres::{Client, IsolationLevel};
 
 use crate::backfill::Backfills;
-use crate::discovery::{Discovery, ROW_FILTERS, discover, read_row_filters, table_difference};
+use crate::discovery::{
+    Discovery, PARTITIONS, ROW_FILTERS, discover, read_detail, table_difference,
+};
 use crate::lineage::Lineage;
 use crate::options::Options;
 use crate::preflight::{self, Upstream};
@@ -221,16 +223,20 @@ fn lacking(held: &Catalog, now: &Discovery, internal: &[String]) -> Option<Strin
 /// What is known of the tables of a replica while nobody followed the stream: what it held them under,
 /// and of those that are as they were also how they are stored. The schema watch finds the others.
 fn known_of(held: &Catalog, identity: &ReplicaIdentity, now: &Discovery) -> KnownTables {
-    let filters = identity.details.get(ROW_FILTERS);
-    let mut filters = filters.map_or_else(HashMap::new, |text| read_row_filters(text));
+    let detail = |name| identity.details.get(name).map(String::as_str);
+    let mut filters = read_detail::<String>(detail(ROW_FILTERS).unwrap_or_default());
+    // A replica of an earlier version does not say.
+    let mut partitions = detail(PARTITIONS).map(read_detail::<u32>);
     let mut stored = known(now);
     let known = held.tables().iter().map(|table| {
         let filters = filters.remove(&table.name).unwrap_or_default();
+        let partitions = partitions.as_mut();
+        let partitions = partitions.map(|all| all.remove(&table.name).unwrap_or_default());
         let alike = now.catalog.table(&table.name);
         let alike = alike.filter(|now| table_difference(table, now).is_none());
         let known = match alike.and_then(|now| stored.remove(&now.oid)) {
-            Some(stored) => stored.with_filters(filters),
-            None => Known::of_filters(filters),
+            Some(stored) => stored.with_rows(filters, partitions),
+            None => Known::of_rows(filters, partitions),
         };
         (table.oid, known)
     });
@@ -361,7 +367,7 @@ impl SnapshotCopy<'_> {
         let loader =
             crate::copy::copy(options, address, snapshot, &discovery, loader, progress).await?;
         tracing::info!("sorting what was copied");
-        let replica = self.finish(loader, discovery.row_filters()).await?;
+        let replica = self.finish(loader, &discovery).await?;
         Ok((replica, known(&discovery)))
     }
 
@@ -382,7 +388,7 @@ impl SnapshotCopy<'_> {
         blocking(move || Ok(Replica::create(&directory, &storage, catalog)?)).await
     }
 
-    async fn finish(&self, loader: Loader, row_filters: String) -> Result<Replica> {
+    async fn finish(&self, loader: Loader, discovery: &Discovery) -> Result<Replica> {
         // INVARIANT: the slot streams what commits at its consistent point or later, and the
         // replica skips what commits at its version or earlier. So its version is one less.
         let version = self.created.consistent_point.saturating_sub(1);
@@ -392,7 +398,10 @@ impl SnapshotCopy<'_> {
             system_identifier: self.lineage.system_identifier.clone(),
             slot: self.registered.slot.clone(),
             publications: self.publications.to_vec(),
-            details: HashMap::from([(ROW_FILTERS.to_owned(), row_filters)]),
+            details: HashMap::from([
+                (ROW_FILTERS.to_owned(), discovery.row_filters()),
+                (PARTITIONS.to_owned(), discovery.partitions()),
+            ]),
         };
         let replica = blocking(move || {
             let replica = loader.finish(identity, version)?;

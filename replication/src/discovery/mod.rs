@@ -8,9 +8,10 @@ mod selection;
 use std::collections::{BTreeMap, HashMap};
 
 use kelvin_storage::Catalog;
+use serde::de::DeserializeOwned;
 use tokio_postgres::GenericClient;
 
-pub(crate) use compare::{ROW_FILTERS, SchemaDifference, difference, table_difference};
+pub(crate) use compare::{PARTITIONS, ROW_FILTERS, SchemaDifference, difference, table_difference};
 
 pub(crate) use selection::Selection;
 
@@ -40,6 +41,16 @@ pub(crate) struct Heap {
     pub(crate) live: Vec<i16>,
     /// By `attnum`, what rows older than the column have in it, as text.
     pub(crate) missing: Vec<(i16, String)>,
+    /// The partitions that hold rows, of a partitioned table.
+    pub(crate) partitions: Vec<Partition>,
+}
+
+/// A table that holds rows of a partitioned one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Partition {
+    pub(crate) oid: u32,
+    /// Whether it was made as a partition, and so came without rows.
+    pub(crate) made: bool,
 }
 
 /// A published table that is not held.
@@ -62,10 +73,23 @@ impl Discovery {
             .collect();
         serde_json::to_string(&filtered).unwrap_or_default()
     }
+
+    /// Says which partitions hold rows: an object of the tables' names and the `pg_class.oid`s.
+    pub(crate) fn partitions(&self) -> String {
+        let tables = self.catalog.tables().iter();
+        let parts = tables.filter_map(|table| {
+            let heap = self.heaps.get(&table.oid)?;
+            let parts = heap.partitions.iter().map(|part| part.oid);
+            let parts: Vec<u32> = parts.collect();
+            (!parts.is_empty()).then_some((&table.name, parts))
+        });
+        let parts: BTreeMap<_, _> = parts.collect();
+        serde_json::to_string(&parts).unwrap_or_default()
+    }
 }
 
-/// Reads what [`Discovery::row_filters`] wrote. What cannot be read is that of no table at all.
-pub(crate) fn read_row_filters(text: &str) -> HashMap<String, Vec<String>> {
+/// Reads what [`Discovery::row_filters`] or [`Discovery::partitions`] wrote. What cannot be read is that of no table at all.
+pub(crate) fn read_detail<T: DeserializeOwned>(text: &str) -> HashMap<String, Vec<T>> {
     serde_json::from_str(text).unwrap_or_default()
 }
 

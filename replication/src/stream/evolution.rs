@@ -13,7 +13,7 @@ use kelvin_storage::{Alteration, Catalog, Column, SchemaChange, Table};
 use super::pgoutput::{Relation, RelationColumn};
 use crate::backfill::Outstanding;
 use crate::decode::Decoder;
-use crate::discovery::{Discovery, client_name};
+use crate::discovery::{Discovery, Partition, client_name};
 
 /// How a table was stored when its columns were those of the replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,21 +22,28 @@ pub(crate) struct Known {
     filenode: u32,
     /// The conditions of which its rows were held to meet one.
     filters: Vec<String>,
+    /// The partitions its rows were in; `None` where that is not known.
+    partitions: Option<Vec<u32>>,
 }
 
 impl Known {
-    /// Of a table whose columns may be any: only the conditions of its rows are known.
-    pub(crate) fn of_filters(filters: Vec<String>) -> Self {
+    /// Of a table whose columns may be any.
+    pub(crate) fn of_rows(filters: Vec<String>, partitions: Option<Vec<u32>>) -> Self {
         Self {
             columns: i16::MAX,
             filenode: 0,
             filters,
+            partitions,
         }
     }
 
-    /// With the conditions its rows were copied under.
-    pub(crate) fn with_filters(self, filters: Vec<String>) -> Self {
-        Self { filters, ..self }
+    /// With these conditions of its rows, and with these partitions.
+    pub(crate) fn with_rows(self, filters: Vec<String>, partitions: Option<Vec<u32>>) -> Self {
+        Self {
+            filters,
+            partitions: partitions.or(self.partitions),
+            ..self
+        }
     }
 }
 
@@ -62,6 +69,7 @@ pub(crate) fn known(discovery: &Discovery) -> KnownTables {
             columns: heap.columns,
             filenode: heap.filenode,
             filters: source.filters.clone(),
+            partitions: Some(heap.partitions.iter().map(|part| part.oid).collect()),
         };
         Some((table.oid, known))
     });
@@ -211,8 +219,8 @@ impl Survey {
         told: &Told,
     ) -> Result<Option<Alteration>, Reason> {
         let fills = self.fills(table, now, told)?;
-        if self.filters_differ(table.oid) {
-            return Err(format!("the row filter of table {:?} changed", table.name));
+        if let Some(what) = self.rows_differ(table.oid) {
+            return Err(format!("{what} of table {:?} changed", table.name));
         }
         let now = Table {
             id: table.id,
@@ -221,15 +229,20 @@ impl Survey {
         Ok((!alike(table, &now)).then_some(Alteration { table: now, fills }))
     }
 
-    /// Whether other rows of a table are published than are known to be held.
-    pub(crate) fn filters_differ(&self, oid: u32) -> bool {
+    /// Why other rows of a table are published than are known to be held, without a change of theirs in
+    /// the stream.
+    pub(crate) fn rows_differ(&self, oid: u32) -> Option<&'static str> {
         let mut tables = self.discovery.catalog.tables().iter();
-        let at = tables.position(|table| table.oid == oid);
-        let now = at.and_then(|at| self.discovery.sources.get(at));
-        let (Some(now), Some(known)) = (now, self.known.get(&oid)) else {
-            return false;
-        };
-        now.filters != known.filters
+        let at = tables.position(|table| table.oid == oid)?;
+        let (source, known) = (self.discovery.sources.get(at)?, self.known.get(&oid)?);
+        if source.filters != known.filters {
+            return Some("the row filter");
+        }
+        let now = &self.discovery.heaps.get(&oid)?.partitions;
+        let before = known.partitions.as_ref()?;
+        let came = |part: &Partition| !part.made && !before.contains(&part.oid);
+        let went = |oid: &u32| !now.iter().any(|part| part.oid == *oid);
+        (now.iter().any(came) || before.iter().any(went)).then_some("the partitions")
     }
 
     /// What turns `held` into the table that a relation message describes, which is as old as the

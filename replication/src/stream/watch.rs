@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::survey::Surveyor;
 use crate::Result;
 use crate::backfill::Backfills;
-use crate::discovery::{ROW_FILTERS, SchemaDifference, difference};
+use crate::discovery::{PARTITIONS, ROW_FILTERS, SchemaDifference, difference};
 use crate::prepare::blocking;
 
 /// Time for several descriptions to come together.
@@ -51,12 +51,12 @@ impl SchemaWatch {
         let outstanding = self.backfills.oids();
         let found = difference(&self.replica.catalog(), now, &outstanding);
         let mut known = now.heaps.keys().filter(|oid| !outstanding.contains(oid));
-        let filters = known.any(|oid| survey.filters_differ(*oid));
+        let rows = known.any(|oid| survey.rows_differ(*oid).is_some());
         let unsynced = self.backfills.unsynced(now.catalog.unsynced());
         let held = self.replica.catalog();
         let gone = outstanding.iter().any(|oid| !now.heaps.contains_key(oid));
         if matches!(found, Some(SchemaDifference::Structure(_)))
-            || filters
+            || rows
             || gone
             || !self.backfills.same_unsynced(held.unsynced(), &unsynced)
         {
@@ -64,9 +64,12 @@ impl SchemaWatch {
             return surveyor.announce(survey).await;
         }
         surveyor.learn(&survey, &outstanding);
-        let row_filters = now.row_filters();
+        let details = [
+            (ROW_FILTERS, now.row_filters()),
+            (PARTITIONS, now.partitions()),
+        ];
         drop(surveyor);
-        self.note(row_filters).await?;
+        self.note(details).await?;
         if let Some(SchemaDifference::Indexes(missing)) = found {
             for index in missing {
                 // One that finds no room is asked for again at the next look.
@@ -82,14 +85,14 @@ impl SchemaWatch {
     ///
     /// INVARIANT: this comes after the tables were copied under these conditions. A crash in between
     /// makes them be copied once more.
-    async fn note(&self, row_filters: String) -> Result<()> {
+    async fn note(&self, details: [(&str, String); 2]) -> Result<()> {
         let mut identity = self.replica.identity();
-        if !self.backfills.oids().is_empty()
-            || identity.details.get(ROW_FILTERS) == Some(&row_filters)
-        {
+        let known = |(name, text): &(&str, String)| identity.details.get(*name) == Some(text);
+        if !self.backfills.oids().is_empty() || details.iter().all(known) {
             return Ok(());
         }
-        identity.details.insert(ROW_FILTERS.to_owned(), row_filters);
+        let details = details.map(|(name, text)| (name.to_owned(), text));
+        identity.details.extend(details);
         let replica = self.replica.clone();
         blocking(move || Ok(replica.set_identity(identity)?)).await
     }

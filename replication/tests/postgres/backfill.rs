@@ -427,3 +427,47 @@ async fn changes_while_nobody_follows_are_found_at_the_next_start() {
         following.stop().await;
     }
 }
+
+#[tokio::test]
+async fn partitions_that_come_with_rows_or_go_with_them_are_noticed() {
+    let cluster = Cluster::start();
+    cluster
+        .sql(
+            "CREATE TABLE p (id int PRIMARY KEY, title text) PARTITION BY RANGE (id);
+             CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+             CREATE SCHEMA apart; CREATE TABLE apart.p3 (id int PRIMARY KEY, title text);
+             INSERT INTO p VALUES (1, 'a'); INSERT INTO apart.p3 VALUES (21, 'c')",
+        )
+        .await;
+    let (options, _directory) = options(&cluster);
+    let mut following = Following::start(&options).await;
+    let id = |following: &Following| following.replica.catalog().table("p").unwrap().id;
+    let first = id(&following);
+    // One that is made as a partition has no rows that were not told.
+    cluster
+        .sql(
+            "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);
+             INSERT INTO p VALUES (11, 'b')",
+        )
+        .await;
+    following
+        .until_rows("p", &[row(&["1", "a"]), row(&["11", "b"])])
+        .await;
+    tokio::time::sleep(options.schema_interval * 3).await;
+    assert_eq!(id(&following), first);
+    for change in [
+        "ALTER TABLE p ATTACH PARTITION apart.p3 FOR VALUES FROM (20) TO (30)",
+        "INSERT INTO p VALUES (22, 'd'); DROP TABLE p1",
+        "ALTER TABLE p DETACH PARTITION p2",
+    ] {
+        cluster.sql(change).await;
+        settles(&following, &cluster, &options, change).await;
+    }
+    following.stop().await;
+    cluster
+        .sql("ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20)")
+        .await;
+    let following = Following::start(&options).await;
+    settles(&following, &cluster, &options, "while nobody followed").await;
+    following.stop().await;
+}

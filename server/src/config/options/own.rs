@@ -15,8 +15,9 @@ pub const OWN: &[Setting] = &[
         .help("Most memory all tables together may take for fresh writes"),
     number("kelvin-journal-bytes", "268435456")
         .help("Bytes of journals beyond which tables that hold them back are written to files"),
-    number("kelvin-backfill-bytes", "67108864")
-        .help("Memory for changes of tables that are copied beside the stream; beyond it, it waits"),
+    number("kelvin-backfill-bytes", "67108864").help(
+        "Memory for changes of tables that are copied beside the stream; beyond it, it waits",
+    ),
     number("kelvin-hydration-threads", "0")
         .help("Threads that hydrate queries; 0 follows ZERO_NUM_SYNC_WORKERS"),
     number("kelvin-hydration-timeout-ms", "60000")
