@@ -8,10 +8,10 @@ use tokio::sync::{Mutex, Notify};
 use tokio_postgres::{Client, Transaction};
 
 use super::outstanding::{Backfills, Run};
-use crate::discovery::{Discovery, discover};
+use crate::discovery::{Discovery, PARTITIONS, ROW_FILTERS, amend_detail, discover};
 use crate::prepare::{blocking, import};
 use crate::quote::qualified;
-use crate::stream::{Surveyor, known};
+use crate::stream::{KnownTables, Surveyor, known};
 use crate::wire::ReplicationConnection;
 use crate::{Address, Error, Options, Result, sql, upstream};
 
@@ -21,6 +21,12 @@ const APPLICATION: &str = "kelvin-backfill";
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '30s'";
 /// Time between two attempts to let the stream come to a place behind the copy.
 const NUDGE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Longest wait for the replica to say that a table stands still, which it does long before the table
+/// is copied.
+const MARK_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time between two looks at it.
+const MARK_POLL: Duration = Duration::from_millis(10);
 
 /// Copies tables beside the stream.
 pub(crate) struct Copier {
@@ -150,8 +156,46 @@ impl Copier {
         let load =
             crate::copy::copy(options, address, snapshot, &discovery, load, &progress).await?;
         let loaded = blocking(move || Ok(load.finish()?)).await?;
-        self.surveyor.lock().await.teach(learned);
+        self.remember(run, &discovery, learned).await?;
         Ok(loaded)
+    }
+
+    /// Writes down under which conditions, and from which partitions, the table is held from now on.
+    ///
+    /// INVARIANT: the replica says by then that the table stands still, so that a crash before the
+    /// rows are there makes it be copied once more.
+    async fn remember(&self, run: &Run, discovery: &Discovery, learned: KnownTables) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + MARK_TIMEOUT;
+        let stands_still = || {
+            let catalog = self.replica.catalog();
+            let mut unsynced = catalog.unsynced().iter();
+            unsynced.any(|table| table.name == run.known.name)
+        };
+        while !stands_still() {
+            if tokio::time::Instant::now() >= deadline {
+                let message = "the replica does not come to where it stands still";
+                return Err(Error::Timeout(message.into()));
+            }
+            tokio::time::sleep(MARK_POLL).await;
+        }
+        // Held to the end, for the schema watch writes the identity too.
+        let mut surveyor = self.surveyor.lock().await;
+        surveyor.teach(learned);
+        let mut identity = self.replica.identity();
+        for table in discovery.catalog.tables() {
+            for (name, now) in [
+                (ROW_FILTERS, discovery.row_filters()),
+                (PARTITIONS, discovery.partitions()),
+            ] {
+                if let Some(detail) = identity.details.get_mut(name) {
+                    *detail = amend_detail(detail, &table.name, &now);
+                }
+            }
+        }
+        let replica = self.replica.clone();
+        let written = blocking(move || Ok(replica.set_identity(identity)?)).await;
+        drop(surveyor);
+        written
     }
 
     /// Waits until the table is on its way to the replica, and sees to it that the stream comes to a

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use kelvin_storage::Catalog;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio_postgres::GenericClient;
 
 pub(crate) use compare::{PARTITIONS, ROW_FILTERS, SchemaDifference, difference, table_difference};
@@ -91,6 +92,15 @@ impl Discovery {
 /// Reads what [`Discovery::row_filters`] or [`Discovery::partitions`] wrote. What cannot be read is that of no table at all.
 pub(crate) fn read_detail<T: DeserializeOwned>(text: &str) -> HashMap<String, Vec<T>> {
     serde_json::from_str(text).unwrap_or_default()
+}
+
+/// Such a detail with what `now` says of one table in place of what it said.
+pub(crate) fn amend_detail(detail: &str, table: &str, now: &str) -> String {
+    let read = |text| serde_json::from_str::<BTreeMap<String, Value>>(text).unwrap_or_default();
+    let mut amended = read(detail);
+    amended.remove(table);
+    amended.extend(read(now));
+    serde_json::to_string(&amended).unwrap_or_default()
 }
 
 /// What the copy of a table has to know.

@@ -68,8 +68,11 @@ impl SchemaWatch {
             (ROW_FILTERS, now.row_filters()),
             (PARTITIONS, now.partitions()),
         ];
+        // What is outstanding is not held as it is there.
+        if outstanding.is_empty() {
+            self.note(details).await?;
+        }
         drop(surveyor);
-        self.note(details).await?;
         if let Some(SchemaDifference::Indexes(missing)) = found {
             for index in missing {
                 // One that finds no room is asked for again at the next look.
@@ -81,14 +84,14 @@ impl SchemaWatch {
         Ok(())
     }
 
-    /// Writes down which rows are published, if others are than were.
+    /// Writes down which rows are published, if that is not known yet.
     ///
-    /// INVARIANT: this comes after the tables were copied under these conditions. A crash in between
-    /// makes them be copied once more.
+    /// What a copy beside the stream changed is written down with it; this is for tables that were
+    /// renamed.
     async fn note(&self, details: [(&str, String); 2]) -> Result<()> {
         let mut identity = self.replica.identity();
         let known = |(name, text): &(&str, String)| identity.details.get(*name) == Some(text);
-        if !self.backfills.oids().is_empty() || details.iter().all(known) {
+        if details.iter().all(known) {
             return Ok(());
         }
         let details = details.map(|(name, text)| (name.to_owned(), text));

@@ -84,7 +84,7 @@ impl Replica {
     /// from an asynchronous task.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a table that contradicts itself; else what creating files brings up.
+    /// [`Error::Invalid`](crate::Error::Invalid) for a table that contradicts itself; else what creating files brings up.
     pub fn load_table(&self, table: Table, version: Version) -> Result<TableLoad> {
         let (id, number) = {
             let mut writer = self.inner.writer()?;
