@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kelvin_protocol::Value;
 use kelvin_replication::{Backfills, CommitListener, Error, Options, Prepared, discard, prepare};
-use kelvin_storage::{Applied, IndexId, Replica, Scan};
+use kelvin_storage::{Applied, ErrorKind, IndexId, Replica, Scan};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -49,8 +49,20 @@ pub(crate) fn options(cluster: &Cluster) -> (Options, TempDir) {
     (options, directory)
 }
 
+/// Prepares. A replica that was just let go of may be locked for a moment: by work on its files that is
+/// under way, and by programs that other tests start, see [`give_up`].
 pub(crate) async fn prepared(options: &Options) -> Prepared {
-    prepare(options, Arc::new(())).await.unwrap()
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match prepare(options, Arc::new(())).await {
+            Err(Error::Storage(error))
+                if error.kind() == ErrorKind::Locked && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            prepared => return prepared.unwrap(),
+        }
+    }
 }
 
 impl Following {
