@@ -7,6 +7,7 @@ use bytes::Bytes;
 use kelvin_protocol::Value;
 use kelvin_storage::{Catalog, Column, Table, Transaction};
 
+use crate::backfill::Backfills;
 use crate::copy::{Format, Rows};
 use crate::decode::Decoder;
 use crate::stream::{Assembled, Assembler, StreamSchema};
@@ -23,7 +24,12 @@ impl Stream {
     /// A stream of changes of these tables.
     #[must_use]
     pub fn new(catalog: Arc<Catalog>) -> Self {
-        Self(Assembler::new(StreamSchema::new(catalog), None, usize::MAX))
+        Self(Assembler::new(
+            StreamSchema::new(catalog),
+            None,
+            Backfills::new(0),
+            usize::MAX,
+        ))
     }
 
     /// Takes in one message; gives the transaction it completes.

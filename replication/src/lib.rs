@@ -49,6 +49,7 @@
 
 mod address;
 mod advice;
+mod backfill;
 mod copy;
 mod decode;
 mod discovery;
@@ -72,6 +73,7 @@ mod upstream;
 mod wire;
 
 pub use address::{Address, Host, TlsMode};
+pub use backfill::{Backfill, Backfills};
 pub use error::{Error, ErrorKind, Result, ServerError};
 pub use listener::CommitListener;
 pub use lsn::{Lsn, NotAnLsn};

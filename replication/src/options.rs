@@ -53,6 +53,10 @@ pub struct Options {
     /// Estimated bytes of one transaction that are held in memory. A larger one is applied in parts,
     /// as it comes.
     pub transaction_bytes: usize,
+    /// Estimated bytes of changes of tables that are being copied beside the stream; when there are
+    /// more, the stream waits for the copy. Where one transaction alone changes twice as much, the
+    /// copy is begun anew, to be made with what that transaction left.
+    pub backfill_bytes: usize,
     /// Longest wait for running transactions when a slot is created.
     pub slot_timeout: Duration,
 }
@@ -78,6 +82,7 @@ impl Default for Options {
             queue_transactions: 1024,
             queue_bytes: 64 << 20,
             transaction_bytes: 64 << 20,
+            backfill_bytes: 64 << 20,
             slot_timeout: Duration::from_secs(30),
         }
     }
@@ -90,6 +95,11 @@ impl Options {
             app: self.app_id.clone(),
             number: self.shard_num,
         }
+    }
+
+    /// Schemas whose tables kelvin itself needs.
+    pub(crate) fn internal_schemas(&self) -> [String; 2] {
+        [self.app_id.clone(), self.shard().schema()]
     }
 
     /// Checks the names.

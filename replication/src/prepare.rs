@@ -4,16 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kelvin_storage::{ErrorKind as StorageErrorKind, Loader, Replica, ReplicaIdentity};
+use kelvin_storage::{Catalog, ErrorKind as StorageErrorKind, Loader, Replica, ReplicaIdentity};
 use tokio_postgres::{Client, IsolationLevel};
 
-use crate::discovery::{Discovery, ROW_FILTERS, SchemaDifference, difference, discover};
+use crate::backfill::Backfills;
+use crate::discovery::{
+    Discovery, PARTITIONS, ROW_FILTERS, discover, read_detail, table_difference,
+};
 use crate::lineage::Lineage;
 use crate::options::Options;
 use crate::preflight::{self, Upstream};
 use crate::progress::Progress;
 use crate::quote::literal;
-use crate::stream::{KnownTables, known};
+use crate::stream::{Known, KnownTables, known};
 use crate::upstream::{self, RegisteredReplica};
 use crate::wire::{CreatedSlot, ReplicationConnection};
 use crate::{Address, Error, Result, sql};
@@ -38,6 +41,15 @@ pub struct Prepared {
     pub(crate) facts: preflight::Facts,
     /// Of the tables as the replica holds them.
     pub(crate) known: KnownTables,
+    pub(crate) backfills: Backfills,
+}
+
+impl Prepared {
+    /// The tables that are copied beside the stream while [`Prepared::run`] goes on.
+    #[must_use]
+    pub fn backfills(&self) -> Backfills {
+        self.backfills.clone()
+    }
 }
 
 /// Checks the server, creates what is missing in the upstream, and opens the replica there is, or
@@ -52,7 +64,7 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
     upstream::ensure_replica_identities(&upstream.client, &publications).await?;
     let replica = match open(options).await? {
         None => None,
-        Some(replica) => match fitness(&upstream, &replica, &publications).await? {
+        Some(replica) => match fitness(options, &upstream, &replica, &publications).await? {
             Ok(known) => Some((replica, known)),
             Err(reason) if options.auto_reset => {
                 tracing::warn!(
@@ -85,6 +97,7 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
         system_identifier: identity.system_identifier,
         facts: upstream.facts,
         known,
+        backfills: Backfills::new(options.backfill_bytes),
     })
 }
 
@@ -158,6 +171,7 @@ async fn open(options: &Options) -> Result<Option<Replica>> {
 
 /// What is known of the tables of a replica that continues the upstream, or why it does not.
 async fn fitness(
+    options: &Options,
     upstream: &Upstream,
     replica: &Replica,
     publications: &[String],
@@ -185,11 +199,48 @@ async fn fitness(
         Some(_) => {}
     }
     let now = discover(&upstream.client, publications, upstream.facts.version).await?;
-    Ok(match difference(replica, &now) {
-        Some(SchemaDifference::Structure(reason)) => Err(reason),
-        // The schema watch adds indexes.
-        Some(SchemaDifference::Indexes(_)) | None => Ok(known(&now)),
+    let catalog = replica.catalog();
+    let gone = lacking(&catalog, &now, &options.internal_schemas());
+    Ok(match gone {
+        Some(reason) => Err(reason),
+        None => Ok(known_of(&catalog, &identity, &now)),
     })
+}
+
+/// Which table of kelvin's own is not as it is held, if one is not.
+fn lacking(held: &Catalog, now: &Discovery, internal: &[String]) -> Option<String> {
+    let tables = held.tables().iter();
+    let mut internal = tables.filter(|table| internal.contains(&table.schema));
+    internal.find_map(|table| match now.catalog.table(&table.name) {
+        None => Some(format!("table {:?} is gone", table.name)),
+        Some(now) => {
+            let what = table_difference(table, now)?;
+            Some(format!("{what} of table {:?} changed", table.name))
+        }
+    })
+}
+
+/// What is known of the tables of a replica while nobody followed the stream: what it held them under,
+/// and of those that are as they were also how they are stored. The schema watch finds the others.
+fn known_of(held: &Catalog, identity: &ReplicaIdentity, now: &Discovery) -> KnownTables {
+    let detail = |name| identity.details.get(name).map(String::as_str);
+    let mut filters = read_detail::<String>(detail(ROW_FILTERS).unwrap_or_default());
+    // A replica of an earlier version does not say.
+    let mut partitions = detail(PARTITIONS).map(read_detail::<u32>);
+    let mut stored = known(now);
+    let known = held.tables().iter().map(|table| {
+        let filters = filters.remove(&table.name).unwrap_or_default();
+        let partitions = partitions.as_mut();
+        let partitions = partitions.map(|all| all.remove(&table.name).unwrap_or_default());
+        let alike = now.catalog.table(&table.name);
+        let alike = alike.filter(|now| table_difference(table, now).is_none());
+        let known = match alike.and_then(|now| stored.remove(&now.oid)) {
+            Some(stored) => stored.with_rows(filters, partitions),
+            None => Known::of_rows(filters, partitions),
+        };
+        (table.oid, known)
+    });
+    known.collect()
 }
 
 /// Notes what a replica that is about to be wiped leaves behind.
@@ -316,7 +367,7 @@ impl SnapshotCopy<'_> {
         let loader =
             crate::copy::copy(options, address, snapshot, &discovery, loader, progress).await?;
         tracing::info!("sorting what was copied");
-        let replica = self.finish(loader, discovery.row_filters()).await?;
+        let replica = self.finish(loader, &discovery).await?;
         Ok((replica, known(&discovery)))
     }
 
@@ -337,7 +388,7 @@ impl SnapshotCopy<'_> {
         blocking(move || Ok(Replica::create(&directory, &storage, catalog)?)).await
     }
 
-    async fn finish(&self, loader: Loader, row_filters: String) -> Result<Replica> {
+    async fn finish(&self, loader: Loader, discovery: &Discovery) -> Result<Replica> {
         // INVARIANT: the slot streams what commits at its consistent point or later, and the
         // replica skips what commits at its version or earlier. So its version is one less.
         let version = self.created.consistent_point.saturating_sub(1);
@@ -347,7 +398,10 @@ impl SnapshotCopy<'_> {
             system_identifier: self.lineage.system_identifier.clone(),
             slot: self.registered.slot.clone(),
             publications: self.publications.to_vec(),
-            details: HashMap::from([(ROW_FILTERS.to_owned(), row_filters)]),
+            details: HashMap::from([
+                (ROW_FILTERS.to_owned(), discovery.row_filters()),
+                (PARTITIONS.to_owned(), discovery.partitions()),
+            ]),
         };
         let replica = blocking(move || {
             let replica = loader.finish(identity, version)?;
@@ -374,7 +428,8 @@ impl SnapshotCopy<'_> {
     }
 }
 
-async fn import<'a>(
+/// A transaction that sees an exported snapshot.
+pub(crate) async fn import<'a>(
     client: &'a mut Client,
     snapshot: &str,
 ) -> Result<tokio_postgres::Transaction<'a>> {

@@ -1,5 +1,6 @@
 //! Following the stream, over reconnects.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
+use crate::backfill::Copier;
 use crate::preflight::{REPLICATOR_NAME, explain};
 use crate::prepare::{Prepared, blocking};
 use crate::stream::{
@@ -58,8 +60,23 @@ impl Prepared {
             replica: self.replica.clone(),
             indexes: IndexBuilder::start(self.replica.clone())?,
             described: Arc::clone(&described),
+            backfills: self.backfills.clone(),
         };
+        let copier = Copier {
+            backfills: self.backfills.clone(),
+            options: self.options.clone(),
+            address: self.address.clone(),
+            publications: self.publications.clone(),
+            version: self.facts.version,
+            slot: self.slot.clone(),
+            replica: self.replica.clone(),
+            surveyor: Arc::clone(&surveyor),
+            described: Arc::clone(&described),
+        };
+        // What changed while nobody followed is looked for at once.
+        described.notify_one();
         let queue = applier.queue();
+        let backfills = self.backfills.clone();
         let follower = Follower {
             prepared: Arc::new(self),
             surveyor,
@@ -73,8 +90,11 @@ impl Prepared {
             outcome = follower.follow() => outcome,
             error = applier.failed() => Err(error),
             error = durability.failed() => Err(error),
-            error = watch.run() => Err(error),
+            never = watch.run() => match never {},
+            never = copier.run() => match never {},
         };
+        // They may hold the replica.
+        backfills.restart(&BTreeMap::new());
         applier.stop().await;
         durability.stop().await;
         outcome
@@ -125,11 +145,17 @@ impl Follower {
         let stream = self.connect(feedback).await.map_err(mendable)?;
         let timeout = prepared.facts.wal_sender_timeout;
         let watchdog = (!timeout.is_zero()).then(|| timeout * 2);
+        let (marks, backfills) = (
+            self.surveyor.lock().await.marks(),
+            prepared.backfills.clone(),
+        );
+        backfills.restart(&schema.outstanding);
         let session = Session {
             stream,
             assembler: Assembler::new(
                 schema.clone(),
-                Some(self.surveyor.lock().await.marks()),
+                Some(marks),
+                backfills,
                 prepared.options.transaction_bytes,
             ),
             schema,

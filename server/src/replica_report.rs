@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use kelvin_protocol::Direction;
+use kelvin_replication::Backfill;
 use kelvin_storage::{Catalog, IndexBuild, StorageMetrics, TableMetrics};
 use serde_json::{Value, json};
 
@@ -244,6 +245,32 @@ pub(crate) fn builds_json(builds: &[IndexBuild], catalog: &Catalog) -> Value {
         })
     };
     builds.iter().map(build).collect()
+}
+
+/// The tables that are copied beside the stream, for `/statz`.
+pub(crate) fn backfills_json(backfills: &[Backfill]) -> Value {
+    let backfill = |backfill: &Backfill| {
+        json!({
+            "table": backfill.table,
+            "reason": backfill.reason,
+            "running": backfill.running,
+            "rows": backfill.rows,
+            "estimatedRows": backfill.estimated_rows,
+            "bytes": backfill.bytes,
+            "keptBytes": backfill.kept_bytes,
+            "failures": backfill.failures,
+            "failure": backfill.failure,
+        })
+    };
+    backfills.iter().map(backfill).collect()
+}
+
+/// The tables that are published and not synced, or stand still, for `/statz`.
+pub(crate) fn unsynced_json(catalog: &Catalog) -> Value {
+    let tables = catalog.unsynced().iter();
+    tables
+        .map(|table| json!({ "table": table.name, "reason": table.reason }))
+        .collect()
 }
 
 /// The group `replica` of `/statz`.

@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
-use kelvin_replication::{CopyProgress, Progress};
+use kelvin_replication::{Backfill, Backfills, CopyProgress, Progress};
 use kelvin_storage::ErrorKind;
 use serde_json::{Value, json};
 
 use crate::http::Statz;
 use crate::query_report::plan_figures;
 pub(crate) use crate::replica_report::Figure;
-use crate::replica_report::{builds_json, replica_figures, replica_json, table_lines};
+use crate::replica_report::{
+    backfills_json, builds_json, replica_figures, replica_json, table_lines, unsynced_json,
+};
 use crate::serve::Current;
 use crate::sync::registry::Registry;
 
@@ -25,6 +27,7 @@ pub struct Reports {
     current: Arc<Current>,
     started: Instant,
     copy: Mutex<CopyProgress>,
+    backfills: Mutex<Option<Backfills>>,
     faults: ReplicaFaults,
 }
 
@@ -47,6 +50,7 @@ impl Reports {
             current,
             started: Instant::now(),
             copy: Mutex::default(),
+            backfills: Mutex::default(),
             faults: ReplicaFaults::default(),
         }
     }
@@ -62,10 +66,17 @@ impl Reports {
         self.set_fault(Some(error.to_string()));
     }
 
-    /// Notes that the replica is open.
-    pub(crate) fn replica_opened(&self) {
+    /// Notes that the replica is open, and which tables are copied into it beside the stream.
+    pub(crate) fn replica_opened(&self, backfills: Backfills) {
+        *(self.backfills.lock()).unwrap_or_else(PoisonError::into_inner) = Some(backfills);
         self.faults.disk_full.store(false, Ordering::Relaxed);
         self.set_fault(None);
+    }
+
+    fn backfills(&self) -> Vec<Backfill> {
+        let backfills = self.backfills.lock();
+        let backfills = backfills.unwrap_or_else(PoisonError::into_inner).clone();
+        backfills.map_or_else(Vec::new, |backfills| backfills.list())
     }
 
     fn set_fault(&self, message: Option<String>) {
@@ -91,6 +102,9 @@ impl Reports {
             line(&mut text, name, kind, help, value);
         }
         let current = self.current.get();
+        for (name, kind, help, value) in backfill_figures(&self.backfills()) {
+            line(&mut text, name, kind, help, value);
+        }
         for (name, kind, help, value) in self.fault_figures(current.is_some()) {
             line(&mut text, name, kind, help, value);
         }
@@ -160,6 +174,31 @@ fn copy_figures(copy: CopyProgress) -> [Figure; 3] {
             "counter",
             "Tables copied",
             copy.tables_done as f64,
+        ),
+    ]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
+fn backfill_figures(backfills: &[Backfill]) -> [Figure; 3] {
+    let sum = |of: fn(&Backfill) -> u64| backfills.iter().map(of).sum::<u64>() as f64;
+    [
+        (
+            "kelvin_backfill_tables",
+            "gauge",
+            "Tables that are copied, or wait to be copied, beside the stream",
+            backfills.len() as f64,
+        ),
+        (
+            "kelvin_backfill_failing_tables",
+            "gauge",
+            "Those of them whose last copy failed",
+            sum(|backfill| u64::from(backfill.failure.is_some())),
+        ),
+        (
+            "kelvin_backfill_kept_bytes",
+            "gauge",
+            "Bytes of changes that wait for copies",
+            sum(|backfill| backfill.kept_bytes),
         ),
     ]
 }
@@ -260,7 +299,11 @@ impl Statz for Reports {
                     json["indexBuilds"] = builds_json(&replica.index_builds(), &replica.catalog());
                     json
                 }
-                "replication" => json!({ "lsn": lsn(storage.watermark) }),
+                "replication" => json!({
+                    "lsn": lsn(storage.watermark),
+                    "backfills": backfills_json(&self.backfills()),
+                    "unsynced": unsynced_json(&services.replica.catalog()),
+                }),
                 _ => json!({
                     "uptime": self.started.elapsed().as_secs_f64(),
                     "available parallelism":

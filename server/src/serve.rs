@@ -102,7 +102,7 @@ pub async fn run(
         };
         let (registry, engine) = start_generation(&config, &prepared)?;
         current.set(Some(Arc::clone(&registry)));
-        reports.replica_opened();
+        reports.replica_opened(prepared.backfills());
         if let Some(listener) = listener.take() {
             let port = listener.port();
             let site = site(&config, &current, &reports);

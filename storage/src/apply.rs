@@ -11,7 +11,7 @@ use crate::overlay::{Outcome, Overlay, WINDOW, Workshop};
 use crate::replica::{Inner, Writer};
 use crate::shape::Bucket;
 use crate::view::View;
-use crate::{Applied, Replica, RowOp, TableId, Transaction};
+use crate::{Applied, Replica, RowOp, SchemaChange, TableId, Transaction};
 
 impl Replica {
     /// Applies transactions in one atomic batch: after a crash either all of them are there or none.
@@ -27,6 +27,18 @@ impl Replica {
         if transactions.len() > 1 && transactions.iter().any(|t| t.ops.iter().any(is_schema)) {
             return Err(Error::Invalid(
                 "a transaction that changes the schema is applied by itself".into(),
+            ));
+        }
+        let foreign = |op: &RowOp| match op {
+            RowOp::Schema(change) => match &**change {
+                SchemaChange::LoadTable(loaded) => !loaded.is_of(self),
+                _ => false,
+            },
+            _ => false,
+        };
+        if transactions.iter().any(|t| t.ops.iter().any(foreign)) {
+            return Err(Error::Invalid(
+                "a table was loaded for another replica".into(),
             ));
         }
         let mut writer = self.inner.writer()?;
@@ -184,6 +196,10 @@ impl Inner {
         // INVARIANT: rows, index entries, history, changelog, row counts and watermark are in this
         // one batch, and so is a change of the schema.
         fail_point!("apply-before-commit");
+        if let Some(schema) = &outcome.schema {
+            // INVARIANT: from here on the batch may be on disk, whatever the engine says of it.
+            schema.keep_loaded();
+        }
         self.gate.commit(batch, &keyspaces)?;
         fail_point!("apply-after-commit");
         let rows = completion.rows.unwrap_or(outcome.changes.len());

@@ -4,7 +4,8 @@
 //! horizon allows. It **is** read at versions (commit LSNs): [`Replica::at`] gives the database
 //! exactly as it was, schema included, with point reads and ordered scans, and [`Replica::apply`]
 //! moves it on by whole transactions, changes of the schema ([`SchemaChange`]) among them. Indexes are
-//! built beside the stream ([`Replica::add_index`], [`IndexBuilder`]).
+//! built beside the stream ([`Replica::add_index`], [`IndexBuilder`]), and so are tables
+//! ([`Replica::load_table`]).
 //!
 //! It is **not** a query engine, it knows nothing of PostgreSQL's protocol, and it is not the source
 //! of truth: whatever happens to its files, wiping it and copying the upstream again loses time only.
@@ -136,7 +137,7 @@ pub use error::{Error, ErrorKind, Remedy, Result};
 pub use groups::Groups;
 pub use index_build::IndexBuild;
 pub use index_builder::IndexBuilder;
-pub use load::{Loader, TableLoader};
+pub use load::{LoadedTable, Loader, TableLoad, TableLoader};
 pub use meta::ReplicaIdentity;
 pub use metrics::{StorageMetrics, TableMetrics};
 pub use options::ReplicaOptions;

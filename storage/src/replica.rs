@@ -75,6 +75,8 @@ pub(crate) struct Writer {
     /// Watermark at the last upkeep.
     pub(crate) maintained_at: Version,
     pub(crate) next_space: u32,
+    /// The highest number of a table that was given out here.
+    pub(crate) given_table: u32,
     /// The forms of tables on record: table and version since which it has it.
     pub(crate) forms: Vec<(TableId, Version)>,
     /// Indexes whose entries are to be removed.
@@ -82,6 +84,31 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// A number that no table ever had, and none will have that is not given it now.
+    pub(crate) fn take_table(&mut self) -> Result<TableId> {
+        let known = self
+            .forms
+            .iter()
+            .map(|(id, _)| id)
+            .chain(self.next_rows.keys());
+        let highest = known
+            .map(|id| id.0)
+            .max()
+            .unwrap_or(0)
+            .max(self.given_table);
+        let exhausted = Error::Invalid("the numbers of tables are used up".into());
+        self.given_table = highest.checked_add(1).ok_or(exhausted)?;
+        Ok(TableId(self.given_table))
+    }
+
+    /// A number that no space ever had.
+    pub(crate) fn take_space(&mut self) -> Result<u32> {
+        let number = self.next_space;
+        let exhausted = Error::Invalid("the numbers of spaces are used up".into());
+        self.next_space = number.checked_add(1).ok_or(exhausted)?;
+        Ok(number)
+    }
+
     /// Since when a table has had the form it has at `version`.
     pub(crate) fn form_of(&self, table: TableId, version: Version) -> Version {
         let forms = self.forms.iter();
@@ -193,6 +220,7 @@ impl Replica {
                 samples: Samples::default(),
                 maintained_at: 0,
                 next_space: meta.next_space,
+                given_table: 0,
                 forms,
                 garbage: meta.garbage,
             }),

@@ -2,7 +2,7 @@
 
 use kelvin_protocol::Value;
 
-use crate::{IndexId, Table, TableId, UnsyncedTable};
+use crate::{IndexId, LoadedTable, Table, TableId, UnsyncedTable};
 
 /// One change of the catalog. It takes effect with the transaction that carries it, for the
 /// operations that follow it there; views at earlier versions keep the catalog they had.
@@ -10,6 +10,8 @@ use crate::{IndexId, Table, TableId, UnsyncedTable};
 pub enum SchemaChange {
     /// A table there was not, without rows. Its number must never have been used before.
     CreateTable(Table),
+    /// A table there was not, with the rows that were loaded into it beside the replica.
+    LoadTable(LoadedTable),
     /// A table is gone, with its rows.
     DropTable(TableId),
     /// A table has another name, other columns or another key.
@@ -57,6 +59,7 @@ impl SchemaChange {
     pub fn table(&self) -> Option<TableId> {
         match self {
             Self::CreateTable(table) => Some(table.id),
+            Self::LoadTable(loaded) => Some(loaded.table().id),
             Self::DropTable(table) | Self::DropIndex { table, .. } => Some(*table),
             Self::AlterTable(alteration) => Some(alteration.table.id),
             Self::SetUnsynced(_) => None,

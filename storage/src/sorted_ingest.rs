@@ -1,6 +1,6 @@
 //! Sorting records beside a live replica and adding them to a keyspace.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fjall::Keyspace;
@@ -24,7 +24,7 @@ impl Scratch {
     }
 
     /// A folder that nobody else uses.
-    fn folder(&self) -> Result<Folder> {
+    pub(crate) fn folder(&self) -> Result<Folder> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.path.join(number.to_string());
         std::fs::create_dir_all(&path).map_err(|error| Error::io(&path, error))?;
@@ -33,7 +33,13 @@ impl Scratch {
 }
 
 /// A folder that goes with its user.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Folder {
     fn drop(&mut self) {

@@ -19,9 +19,9 @@ use std::time::Duration;
 use kelvin_protocol::{Direction, Value, ValueType, Version};
 use kelvin_storage::{
     Alteration, Catalog, Column, Datum, Error, ErrorKind, IndexId, Replica, ReplicaIdentity,
-    ReplicaOptions, RowOp, Scan, SchemaChange, Table, TableId,
+    ReplicaOptions, RowOp, Scan, SchemaChange, Table, TableId, View,
 };
-use sample::{ITEMS, item, items, open_soon_with, transaction};
+use sample::{BY_NAME, ITEMS, item, items, open_soon_with, transaction};
 
 /// With parts of one operation each.
 fn options() -> ReplicaOptions {
@@ -37,7 +37,7 @@ const AT: &str = "KELVIN_CRASH_AT";
 const SEED: &str = "KELVIN_CRASH_SEED";
 
 /// Places of the workload, and how often to let them pass.
-const POINTS: [&str; 16] = [
+const POINTS: [&str; 17] = [
     "apply-before-commit",
     "apply-after-commit",
     "part-after-note",
@@ -54,7 +54,10 @@ const POINTS: [&str; 16] = [
     "retire-before-drop",
     "sweep-after-commit",
     "load-after-complete",
+    "load-table-after-ingest",
 ];
+/// Every so many versions a table is loaded beside the replica.
+const LOADS: Version = 6;
 const PASSES: [u32; 3] = [0, 1, 4];
 const ITEM_COUNT: u32 = 30;
 /// Versions of one round of the workload; the schema changes at fixed places of it.
@@ -126,7 +129,7 @@ fn ops(seed: u64, version: Version) -> (Vec<RowOp>, Vec<Value>) {
 /// there, some of them twice, and others that are gone again at its end.
 fn is_large(version: Version) -> bool {
     let step = (version - 100) % ROUND;
-    step == 2 || step == 10
+    step == 3 || step == 10
 }
 
 /// What a large transaction makes of the name of a row that was there before the workload.
@@ -267,6 +270,9 @@ fn work(replica: &Replica, seed: u64) {
             ops.extend(large_ops(seed, version));
             apply_large(replica, version, &ops);
         } else {
+            if version.is_multiple_of(LOADS) {
+                load_beside(replica, version, &mut ops);
+            }
             replica.apply(&[transaction(version, ops)]).unwrap();
         }
         match version % 6 {
@@ -293,6 +299,33 @@ fn work(replica: &Replica, seed: u64) {
             replica.sync().unwrap();
         }
     }
+}
+
+/// Loads a table, and lets it take the place of the one before in the transaction at `version`.
+fn load_beside(replica: &Replica, version: Version, ops: &mut Vec<RowOp>) {
+    let table = items(TableId(0));
+    let load = replica.load_table(table, version - 3).unwrap();
+    let id = load.table().id;
+    let mut part = load.part();
+    for number in 0..ITEM_COUNT {
+        part.insert(&item(number, "loaded")).unwrap();
+    }
+    part.finish().unwrap();
+    let catalog = replica.catalog();
+    let others = catalog.tables().iter().filter(|table| table.id != ITEMS);
+    let changes = others.map(|table| SchemaChange::DropTable(table.id));
+    let changes: Vec<_> = changes
+        .chain([SchemaChange::LoadTable(load.finish().unwrap())])
+        .collect();
+    ops.extend(
+        changes
+            .into_iter()
+            .map(|change| RowOp::Schema(Box::new(change))),
+    );
+    ops.push(RowOp::Insert {
+        table: id,
+        row: item(1, &format!("written at {version}")),
+    });
 }
 
 /// Drops an index together with the next version's own operations.
@@ -372,8 +405,31 @@ fn check(dir: &Path, seed: u64, point: &str) {
     assert_eq!(names.len() as u64, replica.row_count(ITEMS));
 }
 
+/// The table that was loaded last before `version` is there with all of its rows, and no other one.
+fn check_loaded(view: &View, version: Version) {
+    let tables = view.catalog().tables().iter();
+    let mut loaded = tables.filter(|table| table.id != ITEMS);
+    let since = version - version % LOADS;
+    if since <= 100 {
+        assert!(loaded.next().is_none());
+        return;
+    }
+    let table = loaded.next().unwrap();
+    assert!(loaded.next().is_none());
+    for scan in [Scan::all(), Scan::of(BY_NAME)] {
+        let rows = view.scan(table.id, &scan).unwrap();
+        let rows = rows.map(|row| row.unwrap().value(1).to_value());
+        let mut names: Vec<_> = rows.collect();
+        names.sort();
+        let mut expected = vec![Value::from("loaded"); ITEM_COUNT as usize - 1];
+        expected.push(format!("written at {since}").as_str().into());
+        assert_eq!(names, expected, "at {version}");
+    }
+}
+
 fn check_rows(replica: &Replica, seed: u64, version: Version) {
     let view = replica.at(version).unwrap();
+    check_loaded(&view, version);
     let table = view
         .catalog()
         .table_by_id(TableId(ITEMS.0))

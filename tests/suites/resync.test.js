@@ -1,5 +1,5 @@
-// What makes a server copy the database anew while it runs: a new table, a slot that is gone.
-// The process stays, and clients that start afresh find everything.
+// What makes a server copy a table or all of the database anew while it runs: a new table, a slot that
+// is gone. The process stays, and clients that start afresh find everything.
 
 import {strict as assert} from 'node:assert';
 import {after, before, describe, test} from 'node:test';

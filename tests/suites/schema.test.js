@@ -17,7 +17,7 @@ import {equal, same} from '../harness/compare.js';
 import {eventually} from '../harness/deadline.js';
 import {oracle} from '../harness/oracle.js';
 import {ProtocolClient} from '../harness/protocol.js';
-import {startWorld} from '../harness/world.js';
+import {deployPermissions, startWorld} from '../harness/world.js';
 import {openPermissions} from '../model/schema.js';
 
 const shelf = table('shelf').columns({id: number(), name: string()}).primaryKey('id');
@@ -70,7 +70,8 @@ describe('schema changes', () => {
   });
 
   /** The slots there are; a new copy takes a new one. */
-  const slots = async () => JSON.stringify(await sql`select slot_name from pg_replication_slots`);
+  const slots = async () =>
+    JSON.stringify(await sql`select slot_name from pg_replication_slots where not temporary`);
 
   /** A client with the queries of a schema. */
   async function watching(schema) {
@@ -211,6 +212,79 @@ describe('schema changes', () => {
       client.clean();
       client.close();
     }
+  });
+
+  test('rows that a change rewrites are copied again while clients stay', async () => {
+    const client = await watching(BEFORE);
+    await sql`insert into book select n, n % 5 + 1, 'many ' || n from generate_series(5000, 5500) n`;
+    const changes = [
+      'alter table book alter column title type varchar(200)',
+      'alter table book add column luck double precision default random()',
+      'alter table book alter column shelf_id type bigint',
+      'alter table shelf add column number serial',
+      'alter table book drop constraint book_pkey, add primary key (title, id), add unique (id)',
+    ];
+    for (const [at, change] of changes.entries()) {
+      await sql`update book set title = ${`1 before ${at}`} where id = 12`;
+      await sql.unsafe(change);
+      await sql`update book set title = title || '!' where id % 10 = ${at}`;
+      await sql`delete from book where id = ${5000 + at}`;
+      await sql`update shelf set name = ${`1 after ${at}`} where id = 3`;
+      await client.agrees(change);
+    }
+    client.stayed();
+    assert.equal(await slots(), replica, 'the database was copied anew');
+  });
+
+  test('a table that is created is there for clients that know it, and others stay', async () => {
+    const old = await watching(BEFORE);
+    const writing = (async () => {
+      for (let n = 0; n < 50; n += 1) {
+        await sql`insert into author (id, name) values (${10_000 + n}, 'late')`.catch(() => {});
+        await sql`update book set title = ${`1 meanwhile ${n}`} where id = 13`;
+      }
+    })();
+    await sql.begin(async tx => {
+      await tx`create table author (id int primary key, name text)`;
+      await tx`insert into author select n, 'author ' || n from generate_series(1, 3000) n`;
+    });
+    await writing;
+    const author = table('author').columns({id: number(), name: string()}).primaryKey('id');
+    const schema = createSchema({
+      tables: [shelf, older, author],
+      enableLegacyMutators: true,
+      enableLegacyQueries: true,
+    });
+    await deployPermissions(sql, await openPermissions(schema));
+    const columns = {id: {type: 'number'}, name: {type: 'string'}};
+    const clientSchema = {tables: {author: {columns, primaryKey: ['id']}}};
+    await eventually('the table to be there', async () => {
+      const init = {
+        desiredQueriesPatch: [{op: 'put', hash: 'a', ast: {table: 'author'}}],
+        clientSchema,
+      };
+      const probe = new ProtocolClient(world.server.port, {init});
+      await eventually('an answer', () => probe.socket.ended || probe.table('author').size > 0);
+      probe.close();
+      return probe.table('author').size > 0;
+    });
+    const client = connect(world.server.url, {schema});
+    clients.push(client);
+    const all = createBuilder(schema).author.orderBy('id', 'asc');
+    const view = client.watch(all);
+    await view.complete();
+    const ask = oracle(sql, schema);
+    const agree = async what => {
+      const expected = await ask(all);
+      await eventually(what, () => equal(view.data, expected));
+    };
+    await agree('its rows');
+    await sql`update author set name = 'changed' where id % 7 = 0`;
+    await sql`delete from author where id % 11 = 0`;
+    await agree('changes of it');
+    await old.agrees('the new table');
+    old.stayed();
+    assert.equal(await slots(), replica, 'the database was copied anew');
   });
 
   test('a client whose column is dropped is told, and nobody else', async () => {

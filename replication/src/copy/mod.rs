@@ -1,4 +1,4 @@
-//! The initial copy: all rows of the snapshot that a new slot exports.
+//! Copying tables: all rows they have in the snapshot that a new slot exports.
 
 mod chunk;
 mod rows;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kelvin_storage::Loader;
+use kelvin_storage::{Loader, TableId, TableLoad, TableLoader};
 use tokio::sync::mpsc;
 
 pub(crate) use chunk::{Chunk, Format, plan};
@@ -23,11 +23,29 @@ use crate::{Address, Error, Result};
 /// Time between two reports of progress.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Where rows are copied to.
+pub(crate) trait Load: Send + Sync + 'static {
+    /// A loader for a part of a table.
+    fn part(&self, table: TableId) -> kelvin_storage::Result<TableLoader>;
+}
+
+impl Load for Loader {
+    fn part(&self, table: TableId) -> kelvin_storage::Result<TableLoader> {
+        self.table(table)
+    }
+}
+
+impl Load for TableLoad {
+    fn part(&self, _table: TableId) -> kelvin_storage::Result<TableLoader> {
+        Ok(Self::part(self))
+    }
+}
+
 /// What the workers share.
-pub(crate) struct Copy {
+pub(crate) struct Copy<L> {
     address: Address,
     snapshot: String,
-    loader: Loader,
+    loader: L,
     queue: Mutex<VecDeque<Chunk>>,
     counters: CopyCounters,
     /// Set when the copy is given up; the workers then stop.
@@ -43,7 +61,7 @@ impl Drop for GiveUp {
     }
 }
 
-impl Copy {
+impl<L> Copy<L> {
     fn given_up(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -61,14 +79,14 @@ impl Copy {
 
 /// Copies everything into the loader. The connection that exported the snapshot must stay idle
 /// until this returns.
-pub(crate) async fn copy(
+pub(crate) async fn copy<L: Load>(
     options: &Options,
     address: &Address,
     snapshot: String,
     discovery: &Discovery,
-    loader: Loader,
+    loader: L,
     progress: &Arc<dyn Progress>,
-) -> Result<Loader> {
+) -> Result<L> {
     let chunks = plan(discovery, options.text_copy);
     let rows = discovery.sources.iter().map(|source| source.rows).sum();
     let tables = u64::try_from(discovery.sources.len()).unwrap_or(u64::MAX);

@@ -9,9 +9,9 @@ use futures_util::TryStreamExt;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
-use super::Copy;
 use super::chunk::Chunk;
 use super::rows::Rows;
+use super::{Copy, Load};
 use crate::quote::literal;
 use crate::{Error, Result, sql};
 
@@ -19,7 +19,11 @@ use crate::{Error, Result, sql};
 const APPLICATION: &str = "kelvin-initial-copy";
 
 /// Starts a worker. It sends its one result when it has dropped its handle on `copy`.
-pub(super) fn spawn(number: usize, copy: Arc<Copy>, done: mpsc::Sender<Result<()>>) -> Result<()> {
+pub(super) fn spawn<L: Load>(
+    number: usize,
+    copy: Arc<Copy<L>>,
+    done: mpsc::Sender<Result<()>>,
+) -> Result<()> {
     std::thread::Builder::new()
         .name(format!("copy-{number}"))
         .spawn(move || {
@@ -35,7 +39,7 @@ pub(super) fn spawn(number: usize, copy: Arc<Copy>, done: mpsc::Sender<Result<()
     Ok(())
 }
 
-async fn work(copy: &Copy) -> Result<()> {
+async fn work<L: Load>(copy: &Copy<L>) -> Result<()> {
     let client = sql::connect(&copy.address, APPLICATION).await?;
     sql::set_session(&client).await?;
     client
@@ -55,8 +59,8 @@ async fn work(copy: &Copy) -> Result<()> {
     Ok(())
 }
 
-async fn copy_chunk(copy: &Copy, client: &Client, chunk: &Chunk) -> Result<()> {
-    let mut loader = copy.loader.table(chunk.table.id)?;
+async fn copy_chunk<L: Load>(copy: &Copy<L>, client: &Client, chunk: &Chunk) -> Result<()> {
+    let mut loader = copy.loader.part(chunk.table.id)?;
     let mut rows = Rows::new(&chunk.table, chunk.format);
     let stream = client.copy_out(&chunk.statement).await?;
     let mut stream = std::pin::pin!(stream);

@@ -1,7 +1,7 @@
 //! Whether the upstream's schema is still the one the replica was copied with.
 
 use kelvin_protocol::Direction;
-use kelvin_storage::{Catalog, Replica, Table, TableId};
+use kelvin_storage::{Catalog, Table, TableId};
 
 use super::Discovery;
 
@@ -25,15 +25,18 @@ pub(crate) struct MissingIndex {
 /// Detail of a replica's identity that holds [`Discovery::row_filters`].
 pub(crate) const ROW_FILTERS: &str = "row filters";
 
+/// Detail of a replica's identity that holds [`Discovery::partitions`].
+pub(crate) const PARTITIONS: &str = "partitions";
+
 /// Compares; `None` where nothing the replica cares about differs. Indexes that are gone upstream
-/// are kept here.
-pub(crate) fn difference(replica: &Replica, now: &Discovery) -> Option<SchemaDifference> {
-    let (ours, theirs) = (&*replica.catalog(), &now.catalog);
-    if let Some(reason) = structure(ours, theirs) {
-        return Some(SchemaDifference::Structure(reason));
-    }
-    if replica.identity().details.get(ROW_FILTERS) != Some(&now.row_filters()) {
-        let reason = "the row filters of the publications changed".into();
+/// are kept here. Tables that are `outstanding`, by `pg_class.oid`, differ in no way that matters.
+pub(crate) fn difference(
+    ours: &Catalog,
+    now: &Discovery,
+    outstanding: &[u32],
+) -> Option<SchemaDifference> {
+    let theirs = &now.catalog;
+    if let Some(reason) = structure(ours, theirs, outstanding) {
         return Some(SchemaDifference::Structure(reason));
     }
     let mut missing = Vec::new();
@@ -41,6 +44,9 @@ pub(crate) fn difference(replica: &Replica, now: &Discovery) -> Option<SchemaDif
         let Some(ours) = ours.table(&theirs.name) else {
             continue;
         };
+        if outstanding.contains(&ours.oid) || outstanding.contains(&theirs.oid) {
+            continue;
+        }
         for index in &theirs.indexes {
             if !ours
                 .indexes
@@ -58,9 +64,14 @@ pub(crate) fn difference(replica: &Replica, now: &Discovery) -> Option<SchemaDif
     (!missing.is_empty()).then_some(SchemaDifference::Indexes(missing))
 }
 
-fn structure(ours: &Catalog, theirs: &Catalog) -> Option<String> {
+fn structure(ours: &Catalog, theirs: &Catalog, outstanding: &[u32]) -> Option<String> {
     for table in ours.tables() {
-        let Some(now) = theirs.table(&table.name) else {
+        let now = theirs.table(&table.name);
+        if outstanding.contains(&table.oid) || now.is_some_and(|now| outstanding.contains(&now.oid))
+        {
+            continue;
+        }
+        let Some(now) = now else {
             return Some(format!(
                 "table {:?} is no longer published or syncable",
                 table.name
@@ -73,11 +84,12 @@ fn structure(ours: &Catalog, theirs: &Catalog) -> Option<String> {
     let new = theirs
         .tables()
         .iter()
+        .filter(|table| !outstanding.contains(&table.oid))
         .find(|table| ours.table(&table.name).is_none())?;
     Some(format!("table {:?} is new", new.name))
 }
 
-fn table_difference(ours: &Table, theirs: &Table) -> Option<&'static str> {
+pub(crate) fn table_difference(ours: &Table, theirs: &Table) -> Option<&'static str> {
     if ours.oid != theirs.oid {
         return Some("the identity");
     }

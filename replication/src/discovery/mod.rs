@@ -8,9 +8,11 @@ mod selection;
 use std::collections::{BTreeMap, HashMap};
 
 use kelvin_storage::Catalog;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio_postgres::GenericClient;
 
-pub(crate) use compare::{ROW_FILTERS, SchemaDifference, difference};
+pub(crate) use compare::{PARTITIONS, ROW_FILTERS, SchemaDifference, difference, table_difference};
 
 pub(crate) use selection::Selection;
 
@@ -40,6 +42,16 @@ pub(crate) struct Heap {
     pub(crate) live: Vec<i16>,
     /// By `attnum`, what rows older than the column have in it, as text.
     pub(crate) missing: Vec<(i16, String)>,
+    /// The partitions that hold rows, of a partitioned table.
+    pub(crate) partitions: Vec<Partition>,
+}
+
+/// A table that holds rows of a partitioned one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Partition {
+    pub(crate) oid: u32,
+    /// Whether it was made as a partition, and so came without rows.
+    pub(crate) made: bool,
 }
 
 /// A published table that is not held.
@@ -52,15 +64,43 @@ pub(crate) struct LeftOut {
 }
 
 impl Discovery {
-    /// Says which rows are published, as far as the catalog does not.
+    /// Says which rows are published, as far as the catalog does not: an object of the tables' names
+    /// and the conditions of which a row must meet one.
     pub(crate) fn row_filters(&self) -> String {
         let tables = self.catalog.tables().iter().zip(&self.sources);
         let filtered: BTreeMap<_, _> = tables
             .filter(|(_, source)| !source.filters.is_empty())
             .map(|(table, source)| (&table.name, &source.filters))
             .collect();
-        format!("{filtered:?}")
+        serde_json::to_string(&filtered).unwrap_or_default()
     }
+
+    /// Says which partitions hold rows: an object of the tables' names and the `pg_class.oid`s.
+    pub(crate) fn partitions(&self) -> String {
+        let tables = self.catalog.tables().iter();
+        let parts = tables.filter_map(|table| {
+            let heap = self.heaps.get(&table.oid)?;
+            let parts = heap.partitions.iter().map(|part| part.oid);
+            let parts: Vec<u32> = parts.collect();
+            (!parts.is_empty()).then_some((&table.name, parts))
+        });
+        let parts: BTreeMap<_, _> = parts.collect();
+        serde_json::to_string(&parts).unwrap_or_default()
+    }
+}
+
+/// Reads what [`Discovery::row_filters`] or [`Discovery::partitions`] wrote. What cannot be read is that of no table at all.
+pub(crate) fn read_detail<T: DeserializeOwned>(text: &str) -> HashMap<String, Vec<T>> {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+/// Such a detail with what `now` says of one table in place of what it said.
+pub(crate) fn amend_detail(detail: &str, table: &str, now: &str) -> String {
+    let read = |text| serde_json::from_str::<BTreeMap<String, Value>>(text).unwrap_or_default();
+    let mut amended = read(detail);
+    amended.remove(table);
+    amended.extend(read(now));
+    serde_json::to_string(&amended).unwrap_or_default()
 }
 
 /// What the copy of a table has to know.

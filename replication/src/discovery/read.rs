@@ -7,7 +7,7 @@ use tokio_postgres::{GenericClient, Row};
 use crate::Result;
 use crate::advice::Advice;
 use crate::decode::ElementKind;
-use crate::discovery::{Heap, Selection, Source};
+use crate::discovery::{Heap, Partition, Selection, Source};
 
 /// First version whose `pg_publication_tables` lists generated columns only where they are
 /// published.
@@ -90,6 +90,16 @@ const INDEXES: &str = "
     WHERE x.indrelid = ANY ($1) AND x.indisvalid AND x.indpred IS NULL AND x.indexprs IS NULL
     ORDER BY x.indrelid, i.relname";
 
+/// What was made as a partition became one in the transaction that made its type.
+const PARTITIONS: &str = "
+    SELECT r.oid, t.relid::oid, coalesce(i.xmin = y.xmin, false)
+    FROM unnest($1::oid[]) AS r (oid)
+    CROSS JOIN LATERAL pg_partition_tree(r.oid) AS t
+    JOIN pg_inherits i ON i.inhrelid = t.relid
+    LEFT JOIN pg_type y ON y.typrelid = t.relid
+    WHERE t.isleaf
+    ORDER BY 1, 2";
+
 /// Everything the publications publish, by schema and name.
 pub(super) async fn published(
     client: &impl GenericClient,
@@ -100,6 +110,7 @@ pub(super) async fn published(
     let oids: Vec<u32> = tables.values().map(|(table, _)| table.oid).collect();
     let mut columns = columns(client, &oids).await?;
     let mut indexes = indexes(client, &oids).await?;
+    let mut partitions = partitions(client, &tables).await?;
     let trusted = version >= TRUSTED_COLUMN_LISTS;
     Ok(tables
         .into_values()
@@ -117,6 +128,7 @@ pub(super) async fn published(
                 .columns
                 .retain(|column| names.contains(&column.name) && (trusted || !column.generated));
             table.indexes = indexes.remove(&table.oid).unwrap_or_default();
+            table.heap.partitions = partitions.remove(&table.oid).unwrap_or_default();
             table
         })
         .collect())
@@ -217,6 +229,30 @@ async fn columns(
         columns.entry(row.try_get(0)?).or_default().push(column);
     }
     Ok(columns)
+}
+
+/// The partitions of the tables that have some.
+async fn partitions(
+    client: &impl GenericClient,
+    tables: &ByName,
+) -> Result<HashMap<u32, Vec<Partition>>> {
+    let roots = tables
+        .values()
+        .filter(|(table, _)| table.source.partitioned);
+    let roots: Vec<u32> = roots.map(|(table, _)| table.oid).collect();
+    let mut partitions = HashMap::<u32, Vec<_>>::new();
+    if roots.is_empty() {
+        return Ok(partitions);
+    }
+    for row in client.query(PARTITIONS, &[&roots]).await? {
+        let (oid, made) = (row.try_get(1)?, row.try_get(2)?);
+        let partition = Partition { oid, made };
+        partitions
+            .entry(row.try_get(0)?)
+            .or_default()
+            .push(partition);
+    }
+    Ok(partitions)
 }
 
 async fn indexes(

@@ -1,6 +1,8 @@
 //! Puts transactions together.
 
-use std::collections::HashMap;
+mod outstanding;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,8 +11,9 @@ use kelvin_storage::{Catalog, RowOp, SchemaChange, Table, TableId, Transaction};
 
 use super::evolution::{Survey, Told};
 use super::pgoutput::{Message, Relation};
-use super::relation::{Held, Target, held, is_new};
+use super::relation::{Target, held};
 use super::survey::Marks;
+use crate::backfill::{Backfills, Outstanding};
 use crate::{Error, Result};
 
 /// Estimated bytes an operation takes beside its values.
@@ -57,6 +60,7 @@ pub(crate) enum Assembled {
 pub(crate) struct Assembler {
     schema: StreamSchema,
     marks: Option<Marks>,
+    backfills: Backfills,
     targets: HashMap<u32, (Relation, Target)>,
     open: Option<Open>,
     /// Estimated bytes beyond which a transaction is given away in parts.
@@ -70,12 +74,16 @@ pub(crate) struct StreamSchema {
     /// Number of the last survey that had a part in it.
     survey: u64,
     told: Told,
+    /// By `pg_class.oid`, the tables that are copied beside the stream. Those of them that are held
+    /// stand still.
+    pub(crate) outstanding: BTreeMap<u32, Outstanding>,
 }
 
 impl StreamSchema {
     /// That of a replica which stands where the stream begins.
     pub(crate) fn new(catalog: Arc<Catalog>) -> Self {
         Self {
+            outstanding: outstanding::left_by(&catalog),
             catalog,
             survey: 0,
             told: Told::default(),
@@ -96,10 +104,16 @@ struct Open {
 impl Assembler {
     /// An assembler for a stream that begins with this schema. Without `marks` it takes no notice of
     /// surveys. Transactions of more than `limit` bytes come in parts.
-    pub(crate) fn new(schema: StreamSchema, marks: Option<Marks>, limit: usize) -> Self {
+    pub(crate) fn new(
+        schema: StreamSchema,
+        marks: Option<Marks>,
+        backfills: Backfills,
+        limit: usize,
+    ) -> Self {
         Self {
             schema,
             marks,
+            backfills,
             targets: HashMap::new(),
             open: None,
             limit,
@@ -109,6 +123,11 @@ impl Assembler {
     /// The schema after the last message.
     pub(crate) fn schema(&self) -> &StreamSchema {
         &self.schema
+    }
+
+    /// The tables that are copied beside the stream.
+    pub(crate) fn backfills(&self) -> &Backfills {
+        &self.backfills
     }
 
     /// Whether a transaction has begun and not ended.
@@ -146,15 +165,9 @@ impl Assembler {
                     return Ok(Assembled::Marked(number));
                 }
             }
-            Message::Insert { oid, new } => {
-                return self.row(oid, length, |held| held.insert(&new));
-            }
-            Message::Update { oid, old, new } => {
-                return self.row(oid, length, |held| held.update(old.as_ref(), &new));
-            }
-            Message::Delete { oid, old } => {
-                return self.row(oid, length, |held| held.delete(&old));
-            }
+            message @ (Message::Insert { oid, .. }
+            | Message::Update { oid, .. }
+            | Message::Delete { oid, .. }) => return self.row(oid, message, length),
             Message::Truncate { oids } => self.truncate(&oids)?,
             Message::Other => {}
         }
@@ -162,6 +175,13 @@ impl Assembler {
     }
 
     fn describe(&mut self, relation: Relation) -> Result<Assembled> {
+        if self.schema.outstanding.contains_key(&relation.oid) {
+            let version = self.open.as_ref().map_or(0, |open| open.version);
+            self.backfills.describe(version, &relation);
+            let target = Target::Outstanding;
+            self.targets.insert(relation.oid, (relation, target));
+            return Ok(Assembled::Nothing);
+        }
         match Target::resolve(&relation, &self.schema.catalog) {
             Ok(target) => {
                 let begun = self.marks.as_ref().map_or(0, Marks::begun);
@@ -177,44 +197,68 @@ impl Assembler {
     }
 
     /// Changes the form of a table to the one that `relation` describes, for what follows in the
-    /// transaction. The survey was made after the relation was received.
+    /// transaction. The survey was made after the relation was received. A table whose form cannot be
+    /// told stands still until it is copied anew.
     ///
     /// # Errors
-    /// [`Error::Resync`] where that cannot be done without a new copy.
+    /// [`Error::Resync`] where kelvin itself needs the table.
     pub(crate) fn interpret(&mut self, relation: Relation, survey: &Survey) -> Result<()> {
-        if let Some(table) = held(&relation, &self.schema.catalog) {
-            let form = survey.form(table, &relation, &self.schema.told);
-            let form = form.map_err(Error::Resync)?;
-            let taken = self.schema.catalog.table(&form.table.name);
-            if taken.is_some_and(|other| other.id != table.id) {
-                let message = format!("two tables are called {:?}", form.table.name);
-                return Err(Error::Resync(message));
-            }
-            let columns = table.columns.iter().chain(&form.table.columns);
-            let highest = columns.map(|column| column.attnum).max().unwrap_or(0);
-            let seen = self.schema.told.seen.entry(relation.oid).or_insert(highest);
-            *seen = highest.max(*seen);
-            self.schema.told.described.remove(&relation.oid);
-            self.change(vec![SchemaChange::AlterTable(form)])?;
-        }
         self.schema.survey = self.schema.survey.max(survey.number);
-        let target = Target::resolve(&relation, &self.schema.catalog)?;
+        let held = held(&relation, &self.schema.catalog).cloned();
+        let target = match &held {
+            Some(table) => self.follow(table, &relation, survey),
+            None => Target::resolve(&relation, &self.schema.catalog),
+        };
+        let target = match (target, held) {
+            (Err(Error::Resync(why)), Some(table)) if !survey.is_internal(&table) => {
+                self.stand_still(&table, why)?;
+                Target::Outstanding
+            }
+            (target, _) => target?,
+        };
         self.targets.insert(relation.oid, (relation, target));
         Ok(())
     }
 
-    /// Makes the schema that of an announced survey whose mark the stream has come to.
+    fn follow(&mut self, table: &Table, relation: &Relation, survey: &Survey) -> Result<Target> {
+        let form = survey.form(table, relation, &self.schema.told);
+        let form = form.map_err(Error::Resync)?;
+        let taken = self.schema.catalog.table(&form.table.name);
+        if taken.is_some_and(|other| other.id != table.id) {
+            let message = format!("two tables are called {:?}", form.table.name);
+            return Err(Error::Resync(message));
+        }
+        let columns = table.columns.iter().chain(&form.table.columns);
+        let highest = columns.map(|column| column.attnum).max().unwrap_or(0);
+        let seen = self.schema.told.seen.entry(relation.oid).or_insert(highest);
+        *seen = highest.max(*seen);
+        self.schema.told.described.remove(&relation.oid);
+        self.change(vec![SchemaChange::AlterTable(form)])?;
+        Target::resolve(relation, &self.schema.catalog)
+    }
+
+    /// Makes the schema that of an announced survey whose mark the stream has come to. Tables that are
+    /// new there, or cannot be followed to there, become outstanding.
     ///
     /// # Errors
-    /// [`Error::Resync`] where that cannot be done without a new copy.
+    /// [`Error::Resync`] where that cannot be done without a new copy of everything.
     pub(crate) fn adopt(&mut self, survey: &Survey) -> Result<()> {
         // INVARIANT: a description behind the survey may have brought the schema further already.
         // That took a later survey, and this one must not take it back.
         if survey.number <= self.schema.survey {
             return Ok(());
         }
-        let changes = survey.changes(&self.schema.catalog, &self.schema.told);
-        self.change(changes.map_err(Error::Resync)?)?;
+        let schema = &self.schema;
+        let hopeless = |oid| self.backfills.is_hopeless(oid);
+        let verdict = survey
+            .changes(
+                &schema.catalog,
+                &schema.told,
+                &schema.outstanding,
+                &hopeless,
+            )
+            .map_err(Error::Resync)?;
+        self.judged(verdict, survey)?;
         self.schema.survey = survey.number;
         let heaps = survey.discovery.heaps.iter();
         self.schema
@@ -223,8 +267,16 @@ impl Assembler {
             .extend(heaps.map(|(oid, heap)| (*oid, heap.columns)));
         // Tables are described anew before their next change if their columns are others now. What
         // was described before is understood by the new form, or no longer.
-        let catalog = &self.schema.catalog;
-        self.targets.retain(|_, (relation, target)| {
+        let StreamSchema {
+            catalog,
+            outstanding,
+            ..
+        } = &self.schema;
+        self.targets.retain(|oid, (relation, target)| {
+            if outstanding.contains_key(oid) {
+                *target = Target::Outstanding;
+                return true;
+            }
             Target::resolve(relation, catalog)
                 .map(|now| *target = now)
                 .is_ok()
@@ -234,6 +286,9 @@ impl Assembler {
 
     /// Changes the schema within the open transaction.
     fn change(&mut self, changes: Vec<SchemaChange>) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
         let open = self.open.as_mut().ok_or_else(outside)?;
         if open.parted {
             return Err(too_large(self.limit));
@@ -253,6 +308,7 @@ impl Assembler {
                 SchemaChange::DropTable(gone) => tables.retain(|table| table.id != *gone),
                 SchemaChange::SetUnsynced(now) => unsynced.clone_from(now),
                 SchemaChange::CreateTable(table) => tables.push(table.clone()),
+                SchemaChange::LoadTable(loaded) => tables.push((**loaded.table()).clone()),
                 SchemaChange::DropIndex { .. } => {}
             }
         }
@@ -265,21 +321,18 @@ impl Assembler {
         Ok(())
     }
 
-    fn row(
-        &mut self,
-        oid: u32,
-        length: usize,
-        decode: impl FnOnce(&Held) -> Result<RowOp>,
-    ) -> Result<Assembled> {
-        let (_, target) = self.targets.get(&oid).ok_or_else(|| undescribed(oid))?;
+    fn row(&mut self, oid: u32, message: Message, length: usize) -> Result<Assembled> {
+        let (relation, target) = self.targets.get(&oid).ok_or_else(|| undescribed(oid))?;
         let open = self.open.as_mut().ok_or_else(outside)?;
         match target {
             Target::Held(held) => {
-                open.ops.push(decode(held)?);
+                open.ops.extend(held.change(&message)?);
                 open.weight += OP_OVERHEAD + length;
             }
-            Target::Ignored => {}
-            Target::Unknown(name) => return Err(is_new(name)),
+            Target::Outstanding => {
+                self.backfills.keep(open.version, relation, message, length);
+            }
+            Target::Ignored | Target::Unknown => {}
         }
         let share = if open.parted { LATER_PARTS } else { 1 };
         if open.weight <= self.limit / share {
@@ -301,10 +354,14 @@ impl Assembler {
         let open = self.open.as_mut().ok_or_else(outside)?;
         let mut tables = Vec::new();
         for oid in oids {
-            match &self.targets.get(oid).ok_or_else(|| undescribed(*oid))?.1 {
+            let (relation, target) = self.targets.get(oid).ok_or_else(|| undescribed(*oid))?;
+            match target {
                 Target::Held(held) => tables.push(held.table().id),
-                Target::Ignored => {}
-                Target::Unknown(name) => return Err(is_new(name)),
+                Target::Outstanding => {
+                    let message = Message::Truncate { oids: vec![*oid] };
+                    self.backfills.keep(open.version, relation, message, 0);
+                }
+                Target::Ignored | Target::Unknown => {}
             }
         }
         if !tables.is_empty() {
@@ -314,6 +371,11 @@ impl Assembler {
     }
 
     fn commit(&mut self, commit_lsn: Version, end_lsn: Version) -> Result<Assembled> {
+        // Parts that were given away cannot be followed by a change of the schema: a later
+        // transaction adds what is ready.
+        if self.open.as_ref().is_some_and(|open| !open.parted) {
+            self.settle()?;
+        }
         let open = self.open.take().ok_or_else(outside)?;
         if open.version != commit_lsn {
             return Err(Error::Protocol(
@@ -370,7 +432,8 @@ mod tests {
 
     #[test]
     fn a_transaction_within_another_one_ends_the_stream_instead_of_dropping_the_first() {
-        let mut assembler = Assembler::new(StreamSchema::new(Arc::default()), None, usize::MAX);
+        let schema = StreamSchema::new(Arc::default());
+        let mut assembler = Assembler::new(schema, None, Backfills::new(0), usize::MAX);
         let begin = Bytes::from_static(b"B\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\0\0\0\0\0");
         assert!(assembler.push(begin.clone()).is_ok());
         assert!(matches!(assembler.push(begin), Err(Error::Protocol(_))));

@@ -3,22 +3,48 @@
 //! A relation message says how the rows behind it look, but neither which column is which nor what
 //! older rows have in a new one. A survey of the catalogs says both, but may have been made later than
 //! the message was written. Together they tell the table's form at the message, or else that it cannot
-//! be told; then the upstream is copied anew.
+//! be told; then the table is copied anew, beside the stream.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use kelvin_protocol::Value;
 use kelvin_storage::{Alteration, Catalog, Column, SchemaChange, Table};
 
 use super::pgoutput::{Relation, RelationColumn};
+use crate::backfill::Outstanding;
 use crate::decode::Decoder;
-use crate::discovery::{Discovery, Heap, client_name};
+use crate::discovery::{Discovery, Partition, client_name};
 
 /// How a table was stored when its columns were those of the replica.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Known {
     columns: i16,
     filenode: u32,
+    /// The conditions of which its rows were held to meet one.
+    filters: Vec<String>,
+    /// The partitions its rows were in; `None` where that is not known.
+    partitions: Option<Vec<u32>>,
+}
+
+impl Known {
+    /// Of a table whose columns may be any.
+    pub(crate) fn of_rows(filters: Vec<String>, partitions: Option<Vec<u32>>) -> Self {
+        Self {
+            columns: i16::MAX,
+            filenode: 0,
+            filters,
+            partitions,
+        }
+    }
+
+    /// With these conditions of its rows, and with these partitions.
+    pub(crate) fn with_rows(self, filters: Vec<String>, partitions: Option<Vec<u32>>) -> Self {
+        Self {
+            filters,
+            partitions: partitions.or(self.partitions),
+            ..self
+        }
+    }
 }
 
 /// By `pg_class.oid`, what is known of tables.
@@ -36,12 +62,29 @@ pub(crate) struct Told {
 
 /// What `discovery` teaches about its tables, all of which the replica holds in the same form.
 pub(crate) fn known(discovery: &Discovery) -> KnownTables {
-    let known = |heap: &Heap| Known {
-        columns: heap.columns,
-        filenode: heap.filenode,
-    };
-    let heaps = discovery.heaps.iter();
-    heaps.map(|(oid, heap)| (*oid, known(heap))).collect()
+    let tables = discovery.catalog.tables().iter().zip(&discovery.sources);
+    let known = tables.filter_map(|(table, source)| {
+        let heap = discovery.heaps.get(&table.oid)?;
+        let known = Known {
+            columns: heap.columns,
+            filenode: heap.filenode,
+            filters: source.filters.clone(),
+            partitions: Some(heap.partitions.iter().map(|part| part.oid).collect()),
+        };
+        Some((table.oid, known))
+    });
+    known.collect()
+}
+
+/// What a survey makes of the tables that are held.
+#[derive(Default)]
+pub(crate) struct Verdict {
+    /// What can be followed, and what is gone.
+    pub(crate) changes: Vec<SchemaChange>,
+    /// By `pg_class.oid`, the tables that have to be copied.
+    pub(crate) copies: Vec<(u32, Outstanding)>,
+    /// Those that need not be copied any more.
+    pub(crate) spared: Vec<u32>,
 }
 
 /// The upstream's schema at one moment.
@@ -57,7 +100,7 @@ pub(crate) struct Survey {
     pub(crate) internal: [String; 2],
 }
 
-/// Why a table cannot follow; text for [`Error::Resync`](crate::Error::Resync).
+/// Why a table cannot follow.
 type Reason = String;
 
 impl Survey {
@@ -66,40 +109,140 @@ impl Survey {
         tables.map(|table| &**table).find(|table| table.oid == oid)
     }
 
-    /// What turns `held` into the tables of the survey.
+    /// What turns `held` into the tables of the survey. Of the tables that are `outstanding` already,
+    /// those whose copy is `hopeless` are held no longer.
     ///
     /// # Errors
-    /// Why only a new copy can.
-    pub(crate) fn changes(&self, held: &Catalog, told: &Told) -> Result<Vec<SchemaChange>, Reason> {
-        let (mut drops, mut alterations) = (Vec::new(), Vec::new());
+    /// Why only a new copy of everything can.
+    pub(crate) fn changes(
+        &self,
+        held: &Catalog,
+        told: &Told,
+        outstanding: &BTreeMap<u32, Outstanding>,
+        hopeless: &dyn Fn(u32) -> bool,
+    ) -> Result<Verdict, Reason> {
+        let (mut verdict, mut alterations, mut still) =
+            (Verdict::default(), Vec::new(), Vec::new());
         for table in held.tables() {
             let Some(now) = self.table(table.oid) else {
-                if self.internal.contains(&table.schema) {
+                if self.is_internal(table) {
                     return Err(format!("table {:?} is gone", table.name));
                 }
-                drops.push(SchemaChange::DropTable(table.id));
+                match self.successor(table, held) {
+                    Some(other) if !hopeless(other.oid) => still.push(table),
+                    _ => verdict.changes.push(SchemaChange::DropTable(table.id)),
+                }
                 continue;
             };
-            let fills = self.fills(table, now, told)?;
-            let now = Table {
-                id: table.id,
-                ..now.clone()
-            };
-            if !alike(table, &now) {
-                let alteration = Alteration { table: now, fills };
-                alterations.push(SchemaChange::AlterTable(alteration));
+            if outstanding.contains_key(&table.oid) {
+                if hopeless(table.oid) {
+                    verdict.changes.push(SchemaChange::DropTable(table.id));
+                } else {
+                    still.push(table);
+                }
+                continue;
+            }
+            match self.alteration(table, now, told) {
+                Ok(alteration) => alterations.extend(alteration),
+                Err(why) if self.is_internal(table) => return Err(why),
+                Err(why) => {
+                    let name = table.name.clone();
+                    let replaces = None;
+                    let known = Outstanding {
+                        name,
+                        why,
+                        replaces,
+                    };
+                    verdict.copies.push((table.oid, known));
+                    still.push(table);
+                }
             }
         }
-        let now = &self.discovery.catalog;
-        let known = |table: &Table| held.tables().iter().any(|held| held.oid == table.oid);
-        if let Some(new) = now.tables().iter().find(|table| !known(table)) {
-            return Err(format!("table {:?} is new", new.name));
+        // A table that stands still gives its name away to one that goes on.
+        still.retain(|table| {
+            let named = |it: &Alteration| it.table.name == table.name;
+            alterations.iter().any(named)
+        });
+        let given = still.iter().map(|table| SchemaChange::DropTable(table.id));
+        verdict.changes.extend(given);
+        let alterations = alterations.into_iter().map(SchemaChange::AlterTable);
+        verdict.changes.extend(alterations);
+        self.judge_new(held, outstanding, &mut verdict);
+        Ok(verdict)
+    }
+
+    /// Finds the tables that are new, and those that are outstanding in vain.
+    fn judge_new(
+        &self,
+        held: &Catalog,
+        outstanding: &BTreeMap<u32, Outstanding>,
+        verdict: &mut Verdict,
+    ) {
+        let gone = outstanding.keys().filter(|oid| self.table(**oid).is_none());
+        verdict.spared.extend(gone);
+        let is_held = |oid: u32| held.tables().iter().any(|table| table.oid == oid);
+        for table in self.discovery.catalog.tables() {
+            if is_held(table.oid) || outstanding.contains_key(&table.oid) {
+                continue;
+            }
+            let before = held.table(&table.name);
+            let before = before.filter(|before| self.table(before.oid).is_none());
+            let known = Outstanding {
+                name: table.name.clone(),
+                why: format!("table {:?} is new", table.name),
+                replaces: before.map(|before| before.id),
+            };
+            verdict.copies.push((table.oid, known));
         }
-        drops.append(&mut alterations);
-        if !same_unsynced(held, now) {
-            drops.push(SchemaChange::SetUnsynced(now.unsynced().to_vec()));
+    }
+
+    /// Whether kelvin itself needs the table.
+    pub(crate) fn is_internal(&self, table: &Table) -> bool {
+        self.internal.contains(&table.schema)
+    }
+
+    /// The table that has the name of one that is gone, and is not held.
+    fn successor(&self, gone: &Table, held: &Catalog) -> Option<&Table> {
+        let now = self.discovery.catalog.table(&gone.name)?;
+        let is_new = !held.tables().iter().any(|table| table.oid == now.oid);
+        is_new.then_some(&**now)
+    }
+
+    /// What turns a table that is held into that of the survey, if they differ.
+    ///
+    /// # Errors
+    /// Why that cannot be told.
+    fn alteration(
+        &self,
+        table: &Table,
+        now: &Table,
+        told: &Told,
+    ) -> Result<Option<Alteration>, Reason> {
+        let fills = self.fills(table, now, told)?;
+        if let Some(what) = self.rows_differ(table.oid) {
+            return Err(format!("{what} of table {:?} changed", table.name));
         }
-        Ok(drops)
+        let now = Table {
+            id: table.id,
+            ..now.clone()
+        };
+        Ok((!alike(table, &now)).then_some(Alteration { table: now, fills }))
+    }
+
+    /// Why other rows of a table are published than are known to be held, without a change of theirs in
+    /// the stream.
+    pub(crate) fn rows_differ(&self, oid: u32) -> Option<&'static str> {
+        let mut tables = self.discovery.catalog.tables().iter();
+        let at = tables.position(|table| table.oid == oid)?;
+        let (source, known) = (self.discovery.sources.get(at)?, self.known.get(&oid)?);
+        if source.filters != known.filters {
+            return Some("the row filter");
+        }
+        let now = &self.discovery.heaps.get(&oid)?.partitions;
+        let before = known.partitions.as_ref()?;
+        let came = |part: &Partition| !part.made && !before.contains(&part.oid);
+        let went = |oid: &u32| !now.iter().any(|part| part.oid == *oid);
+        (now.iter().any(came) || before.iter().any(went)).then_some("the partitions")
     }
 
     /// What turns `held` into the table that a relation message describes, which is as old as the
@@ -199,7 +342,7 @@ impl Survey {
         let (heap, known) = (self.discovery.heaps.get(&oid)?, self.known.get(&oid)?);
         // A number that was given since and is out of use again may have had the same name.
         let seen = seen.max(known.columns);
-        let mut given = seen + 1..=heap.columns;
+        let mut given = seen.saturating_add(1)..=heap.columns;
         if column.attnum <= seen || !given.all(|attnum| heap.live.contains(&attnum)) {
             return None;
         }
@@ -276,13 +419,4 @@ fn alike(held: &Table, now: &Table) -> bool {
         && held.key == now.key
         && held.unique_keys == now.unique_keys
         && names(held) == names(now)
-}
-
-/// Whether the same tables are published and not held.
-pub(crate) fn same_unsynced(held: &Catalog, now: &Catalog) -> bool {
-    let names = |catalog: &Catalog| -> Vec<String> {
-        let names = catalog.unsynced().iter().map(|table| table.name.clone());
-        names.collect()
-    };
-    names(held) == names(now)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kelvin_protocol::Value;
 use kelvin_storage::{Catalog, Datum, RowOp, Table};
 
-use super::pgoutput::{Field, OldTuple, Relation, Tuple};
+use super::pgoutput::{Field, Message, OldTuple, Relation, Tuple};
 use crate::decode::Decoder;
 use crate::discovery::client_name;
 use crate::{Error, Result};
@@ -17,9 +17,11 @@ pub(super) enum Target {
     Held(Held),
     /// The table is not synced.
     Ignored,
-    /// The table was not there when the replica was copied. Partitions are described too, though
-    /// their changes come as those of their root; so it only matters once it changes.
-    Unknown(String),
+    /// The table is to be copied, and its changes are kept until it is.
+    Outstanding,
+    /// The table is new, and a survey will find it. What comes of it until then will be in its copy.
+    /// Partitions are described too, though their changes come as those of their root.
+    Unknown,
 }
 
 /// A table that is held.
@@ -39,14 +41,10 @@ impl Target {
         let name = client_name(&relation.schema, &relation.name);
         let changed = |what: &str| Error::Resync(format!("{what} of table {name:?} changed"));
         let Some(table) = held(relation, catalog) else {
-            if let Some(other) = catalog.table(&name) {
-                let what = format!("table {:?} is another one now", other.name);
-                return Err(Error::Resync(what));
-            }
             if catalog.unsynced().iter().any(|table| table.name == name) {
                 return Ok(Self::Ignored);
             }
-            return Ok(Self::Unknown(name));
+            return Ok(Self::Unknown);
         };
         if table.name != name {
             return Err(changed("the name"));
@@ -94,17 +92,25 @@ pub(super) fn held<'a>(relation: &Relation, catalog: &'a Catalog) -> Option<&'a 
     tables.find(|table| table.oid == relation.oid)
 }
 
-/// A table that has to be copied before it can be followed.
-pub(super) fn is_new(name: &str) -> Error {
-    Error::Resync(format!("table {name:?} is new"))
-}
-
 impl Held {
     pub(super) fn table(&self) -> &Table {
         &self.table
     }
 
-    pub(super) fn insert(&self, new: &Tuple) -> Result<RowOp> {
+    /// What a message about rows of the table does, if it is one.
+    pub(super) fn change(&self, message: &Message) -> Result<Option<RowOp>> {
+        Ok(Some(match message {
+            Message::Insert { new, .. } => self.insert(new)?,
+            Message::Update { old, new, .. } => self.update(old.as_ref(), new)?,
+            Message::Delete { old, .. } => self.delete(old)?,
+            Message::Truncate { .. } => RowOp::Truncate {
+                tables: vec![self.table.id],
+            },
+            _ => return Ok(None),
+        }))
+    }
+
+    fn insert(&self, new: &Tuple) -> Result<RowOp> {
         let row = (0..self.columns.len()).map(|at| self.value(new, at));
         Ok(RowOp::Insert {
             table: self.table.id,
@@ -112,7 +118,7 @@ impl Held {
         })
     }
 
-    pub(super) fn update(&self, old: Option<&OldTuple>, new: &Tuple) -> Result<RowOp> {
+    fn update(&self, old: Option<&OldTuple>, new: &Tuple) -> Result<RowOp> {
         let mut row = Vec::with_capacity(self.columns.len());
         for at in 0..self.columns.len() {
             row.push(match self.datum(new, at)? {
@@ -133,7 +139,7 @@ impl Held {
         })
     }
 
-    pub(super) fn delete(&self, old: &OldTuple) -> Result<RowOp> {
+    fn delete(&self, old: &OldTuple) -> Result<RowOp> {
         Ok(RowOp::Delete {
             table: self.table.id,
             key: self.key(old)?,

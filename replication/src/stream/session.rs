@@ -196,6 +196,17 @@ impl Session<'_> {
                 }
             },
         }
+        // INVARIANT: in the middle of a transaction that is applied in parts nothing waits for a copy,
+        // for the copy may wait for the replica, which waits for the rest of the transaction.
+        let may_wait = self.parts.is_none() && !self.assembler.schema().outstanding.is_empty();
+        if may_wait && !self.assembler.backfills().has_room() {
+            let backfills = self.assembler.backfills().clone();
+            let room = async move {
+                backfills.room().await;
+                Ok(Some(()))
+            };
+            self.meanwhile(room, clocks).await?;
+        }
         Ok(())
     }
 
@@ -272,5 +283,6 @@ impl Session<'_> {
     fn enqueued(&mut self, version: Version) {
         self.feedback.enqueued(version);
         self.schema.clone_from(self.assembler.schema());
+        self.assembler.backfills().settled();
     }
 }

@@ -84,7 +84,7 @@ impl Surveyor {
             address,
             publications,
             version,
-            internal: [options.app_id.clone(), options.shard().schema()],
+            internal: options.internal_schemas(),
             marks: Marks::new(options),
             client: None,
             known,
@@ -131,10 +131,20 @@ impl Surveyor {
         }))
     }
 
-    /// The replica holds every table in the form it has in `survey`.
-    pub(crate) fn learn(&mut self, survey: &Survey) {
-        self.known = known(&survey.discovery);
+    /// The replica holds every table in the form it has in `survey`, but for those that are
+    /// outstanding.
+    pub(crate) fn learn(&mut self, survey: &Survey, outstanding: &[u32]) {
+        let mut learned = known(&survey.discovery);
+        learned.retain(|oid, _| !outstanding.contains(oid));
+        self.known.retain(|oid, _| outstanding.contains(oid));
+        self.known.extend(learned);
         self.calm = survey.number;
+    }
+
+    /// The replica is about to hold these tables in the form they had in the snapshot they are copied
+    /// from.
+    pub(crate) fn teach(&mut self, copied: KnownTables) {
+        self.known.extend(copied);
     }
 
     /// Puts a mark into the stream: what is found there behind it was written with the schema of the

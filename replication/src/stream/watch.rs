@@ -1,5 +1,6 @@
 //! Notices changes of the upstream's schema that bring no change of a row.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,10 +8,11 @@ use kelvin_storage::{IndexBuilder, Replica};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{sleep, timeout};
 
-use super::evolution::same_unsynced;
 use super::survey::Surveyor;
-use crate::discovery::{ROW_FILTERS, SchemaDifference, difference};
-use crate::{Error, Result};
+use crate::Result;
+use crate::backfill::Backfills;
+use crate::discovery::{PARTITIONS, ROW_FILTERS, SchemaDifference, difference};
+use crate::prepare::blocking;
 
 /// Time for several descriptions to come together.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -24,42 +26,52 @@ pub(crate) struct SchemaWatch {
     pub(crate) indexes: IndexBuilder,
     /// Set off when a table is described.
     pub(crate) described: Arc<Notify>,
+    pub(crate) backfills: Backfills,
 }
 
 impl SchemaWatch {
-    /// Watches until the schema differs in a way that needs a new copy, as far as it can tell; the
-    /// stream tells the rest. A look that fails is tried again at the next occasion; the stream tells
-    /// the operator about a server that is away.
-    pub(crate) async fn run(self) -> Error {
+    /// Watches. A look that fails is tried again at the next occasion; the stream tells the operator
+    /// about a server that is away.
+    pub(crate) async fn run(self) -> Infallible {
         loop {
             let _ = timeout(self.interval, self.described.notified()).await;
             sleep(SETTLE).await;
-            match self.look().await {
-                Ok(None) => {}
-                Ok(Some(reason)) => return Error::Resync(reason),
-                Err(error) => tracing::debug!(%error, "cannot look at the schema"),
+            if let Err(error) = self.look().await {
+                tracing::debug!(%error, "cannot look at the schema");
             }
         }
     }
 
-    /// One look: why a new copy is needed, if it is.
-    async fn look(&self) -> Result<Option<String>> {
+    /// One look.
+    async fn look(&self) -> Result<()> {
         let mut surveyor = self.surveyor.lock().await;
         let survey = surveyor.survey().await?;
         let now = &survey.discovery;
-        // No message of the stream tells of these.
-        if self.replica.identity().details.get(ROW_FILTERS) != Some(&now.row_filters()) {
-            return Ok(Some("the row filters of the publications changed".into()));
-        }
-        let found = difference(&self.replica, now);
+        // What is outstanding differs until it is copied.
+        let outstanding = self.backfills.oids();
+        let found = difference(&self.replica.catalog(), now, &outstanding);
+        let mut known = now.heaps.keys().filter(|oid| !outstanding.contains(oid));
+        let rows = known.any(|oid| survey.rows_differ(*oid).is_some());
+        let unsynced = self.backfills.unsynced(now.catalog.unsynced());
+        let held = self.replica.catalog();
+        let gone = outstanding.iter().any(|oid| !now.heaps.contains_key(oid));
         if matches!(found, Some(SchemaDifference::Structure(_)))
-            || !same_unsynced(&self.replica.catalog(), &now.catalog)
+            || rows
+            || gone
+            || !self.backfills.same_unsynced(held.unsynced(), &unsynced)
         {
             // The stream may still be on its way to the change. It decides.
-            surveyor.announce(survey).await?;
-            return Ok(None);
+            return surveyor.announce(survey).await;
         }
-        surveyor.learn(&survey);
+        surveyor.learn(&survey, &outstanding);
+        let details = [
+            (ROW_FILTERS, now.row_filters()),
+            (PARTITIONS, now.partitions()),
+        ];
+        // What is outstanding is not held as it is there.
+        if outstanding.is_empty() {
+            self.note(details).await?;
+        }
         drop(surveyor);
         if let Some(SchemaDifference::Indexes(missing)) = found {
             for index in missing {
@@ -69,6 +81,22 @@ impl SchemaWatch {
                 }
             }
         }
-        Ok(None)
+        Ok(())
+    }
+
+    /// Writes down which rows are published, if that is not known yet.
+    ///
+    /// What a copy beside the stream changed is written down with it; this is for tables that were
+    /// renamed.
+    async fn note(&self, details: [(&str, String); 2]) -> Result<()> {
+        let mut identity = self.replica.identity();
+        let known = |(name, text): &(&str, String)| identity.details.get(*name) == Some(text);
+        if details.iter().all(known) {
+            return Ok(());
+        }
+        let details = details.map(|(name, text)| (name.to_owned(), text));
+        identity.details.extend(details);
+        let replica = self.replica.clone();
+        blocking(move || Ok(replica.set_identity(identity)?)).await
     }
 }

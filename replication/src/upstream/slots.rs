@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Transaction};
 
 use crate::options::{Options, Shard};
 use crate::quote::qualified;
-use crate::wire::{CreatedSlot, ReplicationConnection};
+use crate::wire::{CreatedSlot, ReplicationConnection, SlotKind};
 use crate::{Error, Lsn, Result, advice};
 
 /// Letters a slot's suffix is made of.
@@ -105,15 +105,37 @@ pub(crate) async fn create(
         .await?;
     drop_unclaimed(transaction, &shard).await?;
     let name = free_name(transaction, &shard).await?;
-    let limit = options.slot_timeout;
+    let kind = if failover {
+        SlotKind::Failover
+    } else {
+        SlotKind::Lasting
+    };
+    let slot = create_within(connection, &name, kind, options.slot_timeout).await?;
+    Ok((name, slot))
+}
+
+/// Creates a slot that goes with the connection, for the sake of its snapshot.
+pub(crate) async fn create_temporary(
+    connection: &mut ReplicationConnection,
+    name: &str,
+    limit: Duration,
+) -> Result<CreatedSlot> {
+    create_within(connection, name, SlotKind::Temporary, limit).await
+}
+
+async fn create_within(
+    connection: &mut ReplicationConnection,
+    name: &str,
+    kind: SlotKind,
+    limit: Duration,
+) -> Result<CreatedSlot> {
     // The server's own limit comes first, so that it gives up the slot too.
-    let lock_timeout = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) * 29 / 30;
-    let creation = connection.create_slot(&name, failover, lock_timeout);
-    let slot = tokio::time::timeout(limit, creation)
+    let lock_timeout = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) / 30 * 29;
+    let creation = connection.create_slot(name, kind, lock_timeout);
+    tokio::time::timeout(limit, creation)
         .await
         .unwrap_or_else(|_| Err(busy(limit)))
-        .map_err(|error| explain(error, limit))?;
-    Ok((name, slot))
+        .map_err(|error| explain(error, limit))
 }
 
 fn busy(limit: Duration) -> Error {

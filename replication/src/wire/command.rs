@@ -35,6 +35,17 @@ pub(crate) struct CreatedSlot {
     pub(crate) snapshot: String,
 }
 
+/// What becomes of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlotKind {
+    /// It stays until it is dropped.
+    Lasting,
+    /// It stays, and is kept on standbys too.
+    Failover,
+    /// It goes with its connection.
+    Temporary,
+}
+
 /// A result row of a simple query: texts, or nothing for NULL.
 type TextRow = Vec<Option<String>>;
 
@@ -116,16 +127,18 @@ impl ReplicationConnection {
     pub(crate) async fn create_slot(
         &mut self,
         name: &str,
-        failover: bool,
+        kind: SlotKind,
         lock_timeout_ms: u64,
     ) -> Result<CreatedSlot> {
         self.query(&format!("SET lock_timeout = {lock_timeout_ms}"))
             .await?;
-        let options = if failover { " (FAILOVER)" } else { "" };
-        let command = format!(
-            "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput{options}",
-            identifier(name)
-        );
+        let (life, options) = match kind {
+            SlotKind::Lasting => ("", ""),
+            SlotKind::Failover => ("", " (FAILOVER)"),
+            SlotKind::Temporary => ("TEMPORARY ", ""),
+        };
+        let name = identifier(name);
+        let command = format!("CREATE_REPLICATION_SLOT {name} {life}LOGICAL pgoutput{options}");
         let rows = self.query(&command).await?;
         let answer = || -> Option<CreatedSlot> {
             let row = rows.first()?;

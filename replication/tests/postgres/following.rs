@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kelvin_protocol::Value;
-use kelvin_replication::{CommitListener, Error, Options, Prepared, discard, prepare};
-use kelvin_storage::{Applied, IndexId, Replica, Scan};
+use kelvin_replication::{Backfills, CommitListener, Error, Options, Prepared, discard, prepare};
+use kelvin_storage::{Applied, ErrorKind, IndexId, Replica, Scan};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,7 @@ impl CommitListener for Commits {
 pub(crate) struct Following {
     pub(crate) replica: Replica,
     pub(crate) commits: Arc<Commits>,
+    pub(crate) backfills: Backfills,
     shutdown: CancellationToken,
     run: JoinHandle<Result<(), Error>>,
 }
@@ -48,8 +49,20 @@ pub(crate) fn options(cluster: &Cluster) -> (Options, TempDir) {
     (options, directory)
 }
 
+/// Prepares. A replica that was just let go of may be locked for a moment: by work on its files that is
+/// under way, and by programs that other tests start, see [`give_up`].
 pub(crate) async fn prepared(options: &Options) -> Prepared {
-    prepare(options, Arc::new(())).await.unwrap()
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match prepare(options, Arc::new(())).await {
+            Err(Error::Storage(error))
+                if error.kind() == ErrorKind::Locked && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            prepared => return prepared.unwrap(),
+        }
+    }
 }
 
 impl Following {
@@ -61,7 +74,7 @@ impl Following {
     pub(crate) fn go_on(prepared: Prepared) -> Self {
         let commits = Arc::new(Commits::default());
         let shutdown = CancellationToken::new();
-        let replica = prepared.replica.clone();
+        let (replica, backfills) = (prepared.replica.clone(), prepared.backfills());
         let run = tokio::spawn(prepared.run(
             Arc::clone(&commits) as Arc<dyn CommitListener>,
             shutdown.clone(),
@@ -69,6 +82,7 @@ impl Following {
         Self {
             replica,
             commits,
+            backfills,
             shutdown,
             run,
         }

@@ -7,6 +7,7 @@
     reason = "this is how tests fail"
 )]
 
+mod backfill;
 mod cluster;
 mod following;
 

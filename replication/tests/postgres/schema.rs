@@ -37,15 +37,17 @@ const FOLLOWED: &[&str] = &[
 ];
 
 /// Every table with its columns and rows, and what is left out.
-fn contents(replica: &Replica) -> String {
+pub(crate) fn contents(replica: &Replica) -> String {
     let view = replica.latest().unwrap();
     let mut contents = String::new();
-    for table in view.catalog().tables() {
+    let mut tables = view.catalog().tables().to_vec();
+    tables.sort_by(|a, b| a.name.cmp(&b.name));
+    for table in tables {
         if table.schema == "public" {
             let table = Table {
                 id: TableId(0),
                 indexes: Vec::new(),
-                ..(**table).clone()
+                ..(*table).clone()
             };
             let rows = rows(replica, &table.name);
             contents += &format!("{table:?}: {rows:?}\n");
@@ -102,38 +104,21 @@ async fn a_changed_schema_is_followed_to_what_a_new_copy_would_have() {
     }
 }
 
-/// Changes that need a new copy, each with a change of a row after it or without one.
-const CHANGES: &[&str] = &[
-    "ALTER TABLE t ADD n int DEFAULT random() * 9; INSERT INTO t VALUES (2, 'b', 8)",
-    "ALTER TABLE t ADD n serial",
-    "ALTER TABLE t DROP title; ALTER TABLE t ADD title text DEFAULT 'x'",
-    "ALTER TABLE t ADD n int; INSERT INTO t VALUES (2, 'b', 3); ALTER TABLE t DROP n, ADD n int",
-    "ALTER TABLE t RENAME title TO name; ALTER TABLE t ADD title text; INSERT INTO t VALUES (2)",
-    "ALTER TABLE t ADD n int; INSERT INTO t VALUES (2); ALTER TABLE t RENAME n TO m",
-    "ALTER TABLE t DROP title; ALTER TABLE t ADD title text; INSERT INTO t VALUES (2, 'b'); \
-     ALTER TABLE t RENAME title TO name; INSERT INTO t VALUES (3)",
-    "ALTER TABLE t ALTER title TYPE varchar(9)",
-    "ALTER TABLE keyless RENAME TO t2; DROP TABLE t; ALTER TABLE t2 RENAME TO t; \
-     ALTER TABLE t ADD PRIMARY KEY (x)",
-    "ALTER TABLE t ALTER title TYPE json USING '1'; INSERT INTO t VALUES (2, '2')",
-    "CREATE TABLE s (id int PRIMARY KEY)",
-    "CREATE TABLE s AS TABLE t; ALTER TABLE s ADD PRIMARY KEY (id)",
-    "UPDATE t SET title = 'a'; ALTER TABLE t ALTER title SET NOT NULL, DROP CONSTRAINT t_pkey, \
-     ADD PRIMARY KEY (title)",
-    "DROP TABLE zero_0.mutations",
-    "ALTER TABLE keyless ADD PRIMARY KEY (x)",
-];
-
 #[tokio::test]
-async fn a_changed_schema_ends_in_a_new_copy_with_a_newer_version() {
+async fn what_cannot_go_on_without_a_table_or_publication_ends_in_a_new_copy_with_a_newer_version()
+{
     let cluster = Cluster::start();
-    for change in CHANGES {
+    for change in [
+        "DROP TABLE zero_0.mutations",
+        "ALTER TABLE zero_0.clients DROP COLUMN \"userID\"; \
+         ALTER TABLE zero_0.clients ADD \"userID\" text",
+        "DROP PUBLICATION _zero_public_0; INSERT INTO t VALUES (2)",
+    ] {
         cluster
             .sql(
                 "DROP SCHEMA public CASCADE; CREATE SCHEMA public;
                  DROP PUBLICATION IF EXISTS _zero_public_0;
-                 CREATE TABLE t (id int PRIMARY KEY, title text); CREATE TABLE keyless (x int);
-                 INSERT INTO t VALUES (1, 'a')",
+                 CREATE TABLE t (id int PRIMARY KEY, title text); INSERT INTO t VALUES (1, 'a')",
             )
             .await;
         let (options, _directory) = options(&cluster);
@@ -154,35 +139,6 @@ async fn a_changed_schema_ends_in_a_new_copy_with_a_newer_version() {
     }
     let slots = "SELECT count(*) FROM pg_replication_slots";
     assert_eq!(cluster.value(slots).await.as_deref(), Some("0"));
-}
-
-#[tokio::test]
-async fn changed_publications_end_in_a_new_copy() {
-    let cluster = Cluster::start();
-    for change in [
-        "ALTER PUBLICATION mine SET TABLE t WHERE (id > 1), u",
-        "ALTER PUBLICATION mine ADD TABLE late",
-        "DROP PUBLICATION mine; INSERT INTO t VALUES (2)",
-    ] {
-        cluster
-            .sql(
-                "DROP SCHEMA public CASCADE; CREATE SCHEMA public;
-                 CREATE TABLE t (id int PRIMARY KEY, title text); INSERT INTO t VALUES (1);
-                 CREATE TABLE u (id int PRIMARY KEY); CREATE TABLE late (id int PRIMARY KEY);
-                 DROP PUBLICATION IF EXISTS mine; CREATE PUBLICATION mine FOR TABLE t, u",
-            )
-            .await;
-        let (options, _directory) = options(&cluster);
-        let options = Options {
-            publications: vec!["mine".into()],
-            ..options
-        };
-        let following = Following::start(&options).await;
-        cluster.sql(change).await;
-        let error = following.failure().await;
-        assert_eq!(error.kind(), ErrorKind::Resync, "{change}: {error}");
-        give_up(&options).await;
-    }
 }
 
 #[tokio::test]
@@ -267,7 +223,10 @@ async fn what_is_published_no_longer_is_let_go_without_a_new_copy() {
     following.until_rows("t", &[row(&["1"]), row(&["2"])]).await;
     // A column that comes back has values nobody told us.
     cluster.sql("ALTER PUBLICATION mine SET TABLE t").await;
-    assert_eq!(following.failure().await.kind(), ErrorKind::Resync);
+    following
+        .until_rows("t", &[row(&["1", "a"]), row(&["2", "b"])])
+        .await;
+    following.stop().await;
 }
 
 #[tokio::test]

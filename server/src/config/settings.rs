@@ -126,6 +126,8 @@ pub struct Replica {
     pub journal_bytes: u64,
     /// Bytes of one transaction held in memory; a larger one is applied in parts.
     pub transaction_bytes: usize,
+    /// Bytes of changes of tables that are copied beside the stream, beyond which it waits.
+    pub backfill_bytes: usize,
     /// Age of the oldest state a client is brought up from.
     pub history_age: Duration,
     /// Bytes of history kept.

@@ -1,4 +1,4 @@
-//! Bulk load of a fresh replica: an external sort into the engine.
+//! Bulk load of a fresh replica, or of one table beside a live one: an external sort into the engine.
 //!
 //! Parts ([`TableLoader`]) encode rows and index entries into buffers. A full one is sorted and
 //! written to a run on disk by a thread of its own, while the part goes on. At the end all runs of
@@ -10,9 +10,10 @@ mod ingest;
 mod merge;
 mod part;
 mod run;
+mod table;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,7 +26,9 @@ pub(crate) use buffer::Buffer;
 use ingest::{Range, ingest_all};
 pub use part::TableLoader;
 pub(crate) use run::{Run, RunDirectory};
+pub use table::{LoadedTable, TableLoad};
 
+use crate::archive::LOADED;
 use crate::directory::Directory;
 use crate::engine;
 use crate::era::{Spaces, TableRecord};
@@ -54,6 +57,8 @@ struct Shared {
     tables: HashMap<TableId, Arc<TableSpace>>,
     runs: RunDirectory,
     budget: Arc<Budget>,
+    /// Version that the rows carry.
+    version: Version,
     sorted: Mutex<Sorted>,
     /// Whether a part was dropped before it was finished.
     given_up: AtomicBool,
@@ -75,6 +80,36 @@ impl std::fmt::Debug for Loader {
 }
 
 impl Shared {
+    fn new(
+        tables: HashMap<TableId, Arc<TableSpace>>,
+        runs: PathBuf,
+        options: &ReplicaOptions,
+        version: Version,
+    ) -> Self {
+        let read_bytes = Budget::read_bytes(options.load_bytes, options.worker_threads);
+        Self {
+            tables,
+            runs: RunDirectory::new(runs, read_bytes),
+            budget: Arc::new(Budget::new(options.load_bytes)),
+            version,
+            sorted: Mutex::default(),
+            given_up: AtomicBool::new(false),
+        }
+    }
+
+    /// Makes sure that every part handed over all of its rows.
+    ///
+    /// INVARIANT: a part that failed or was forgotten must not become a table without its rows.
+    fn check_complete(&self) -> Result<()> {
+        if self.budget.parts() > 0 {
+            return Err(Error::Invalid("a part of the load is not finished".into()));
+        }
+        if self.given_up.load(Ordering::Acquire) {
+            return Err(Error::Invalid("a part of the load was given up".into()));
+        }
+        Ok(())
+    }
+
     fn table(&self, id: TableId) -> Result<&Arc<TableSpace>> {
         let table = self.tables.get(&id);
         table.ok_or_else(|| Error::Invalid(format!("there is no table {}", id.0)))
@@ -129,14 +164,7 @@ impl Replica {
             let stored = StoredTable::new((**table).clone(), table.id.0);
             tables.insert(table.id, Arc::new(spaces.table(stored)?));
         }
-        let read_bytes = Budget::read_bytes(options.load_bytes, options.worker_threads);
-        let shared = Shared {
-            tables,
-            runs: RunDirectory::new(directory.runs(), read_bytes),
-            budget: Arc::new(Budget::new(options.load_bytes)),
-            sorted: Mutex::default(),
-            given_up: AtomicBool::new(false),
-        };
+        let shared = Shared::new(tables, directory.runs(), options, LOADED);
         Ok(Loader {
             shared: Arc::new(shared),
             directory,
@@ -163,13 +191,7 @@ impl Loader {
     /// [`Error::Duplicate`] if two rows of a table have one key; [`Error::Invalid`] while a
     /// [`TableLoader`] is not finished, or when one was dropped before it was.
     pub fn finish(self, identity: ReplicaIdentity, version: Version) -> Result<Replica> {
-        if self.shared.budget.parts() > 0 {
-            return Err(Error::Invalid("a part of the load is not finished".into()));
-        }
-        // INVARIANT: a part that failed or was forgotten must not become a replica without its rows.
-        if self.shared.given_up.load(Ordering::Acquire) {
-            return Err(Error::Invalid("a part of the load was given up".into()));
-        }
+        self.shared.check_complete()?;
         let next_rows = self.ingest()?;
         let range = BucketRange {
             number: FIRST_BUCKET,

@@ -9,17 +9,9 @@ use super::Shared;
 use super::budget::Reservation;
 use super::buffer::Buffer;
 use super::run::Run;
-use crate::archive::{LOADED, RowEncoder, RowHead, encode_entry};
+use crate::archive::{RowEncoder, RowHead, encode_entry};
 use crate::error::{Error, Result};
 use crate::table_space::TableSpace;
-
-/// A row before it has a number.
-const NEW: RowHead<'_> = RowHead {
-    version: LOADED,
-    id: 0,
-    layout: 0,
-    older: &[],
-};
 
 /// Loads rows of one table, in any order. There may be several for one table, in several threads.
 ///
@@ -139,12 +131,20 @@ impl TableLoader {
         self.key.clear();
         self.space.put_row_key(value_at, &mut self.key)?;
         let values = row.iter().map(&value);
-        let row = self.encoder.encode(NEW, values)?;
+        let version = self.shared.version;
+        // Rows are numbered when they are merged.
+        let head = RowHead {
+            version,
+            id: 0,
+            layout: 0,
+            older: &[],
+        };
+        let row = self.encoder.encode(head, values)?;
         self.collected.rows.push(&self.key, row)?;
         for (index, entries) in self.space.indexes.iter().zip(&mut self.collected.entries) {
             self.entry.clear();
             let offset = index.put_entry_key(value_at, &self.key, &mut self.entry);
-            entries.push(&self.entry, &encode_entry(LOADED, offset))?;
+            entries.push(&self.entry, &encode_entry(version, offset))?;
         }
         let bytes = self.collected.bytes();
         self.collected.memory.cover(bytes);

@@ -14,7 +14,7 @@ use crate::meta::{Garbage, MetaWriter};
 use crate::schema::Alteration;
 use crate::sorted_ingest::Scratch;
 use crate::table_space::TableSpace;
-use crate::{IndexId, ReplicaOptions, SchemaChange, Table, TableId, UnsyncedTable};
+use crate::{IndexId, LoadedTable, ReplicaOptions, SchemaChange, Table, TableId, UnsyncedTable};
 
 /// What old rows are read with, and new and rewritten tables made with.
 #[derive(Clone, Copy)]
@@ -40,6 +40,8 @@ pub(crate) struct SchemaDraft {
     /// The next number for an index of tables that lost one, lest its number be given again.
     pub(crate) next_indexes: HashMap<TableId, u16>,
     pub(crate) next_space: u32,
+    /// Tables that came with rows.
+    loaded: Vec<LoadedTable>,
 }
 
 impl SchemaDraft {
@@ -51,6 +53,7 @@ impl SchemaDraft {
             garbage: Vec::new(),
             next_indexes: HashMap::new(),
             next_space,
+            loaded: Vec::new(),
         }
     }
 
@@ -79,6 +82,11 @@ impl SchemaDraft {
         }
         meta.unsynced(&self.unsynced)?;
         meta.next_space(self.next_space)
+    }
+
+    /// Lets the keyspaces of loaded tables stay, whatever comes of the batch.
+    pub(crate) fn keep_loaded(&self) {
+        self.loaded.iter().for_each(LoadedTable::keep);
     }
 
     /// Indexes that are gone.
@@ -112,6 +120,7 @@ impl Overlay<'_> {
         }
         match change {
             SchemaChange::CreateTable(table) => self.create_table(table),
+            SchemaChange::LoadTable(loaded) => self.load_table(loaded, version),
             SchemaChange::DropTable(table) => self.drop_table(*table),
             SchemaChange::AlterTable(alteration) => self.alter_table(alteration, version),
             SchemaChange::DropIndex { table, index } => self.drop_index(*table, *index, version),
@@ -135,17 +144,43 @@ impl Overlay<'_> {
     }
 
     fn create_table(&mut self, table: &Table) -> Result<()> {
-        // A number that had rows would give these rows' numbers again.
+        self.check_new(table)?;
+        let number = self.draft()?.take_space()?;
+        let space = self.open(StoredTable::new(table.clone(), number))?;
+        self.taken.insert(table.id, 0);
+        self.draft()?.put(space);
+        Ok(())
+    }
+
+    /// A number that had rows would give these rows' numbers again.
+    fn check_new(&mut self, table: &Table) -> Result<()> {
         if self.free.contains_key(&table.id) || self.draft()?.has(table.id) {
             return Err(Error::Invalid(format!(
                 "number {} of the new table {:?} is not new",
                 table.id.0, table.name
             )));
         }
-        let number = self.draft()?.take_space()?;
-        let space = self.open(StoredTable::new(table.clone(), number))?;
-        self.taken.insert(table.id, 0);
-        self.draft()?.put(space);
+        Ok(())
+    }
+
+    /// INVARIANT: nothing on disk speaks of the loaded keyspace before this batch does. Its rows are
+    /// not newer than `version`, so that every view that sees the table sees all of them.
+    fn load_table(&mut self, loaded: &LoadedTable, version: Version) -> Result<()> {
+        let (space, rows) = (loaded.space().clone(), loaded.rows());
+        self.check_new(&space.table)?;
+        if loaded.version() > version {
+            return Err(Error::Invalid(format!(
+                "the rows of table {:?} are newer than the transaction",
+                space.table.name
+            )));
+        }
+        self.taken.insert(space.table.id, rows);
+        *self.grown.entry(space.table.id).or_default() += i64::from(rows);
+        let draft = self.draft()?;
+        draft.loaded.push(loaded.clone());
+        draft.put(space);
+        // What was loaded is younger than the snapshot.
+        self.snapshot = self.workshop.db.snapshot();
         Ok(())
     }
 

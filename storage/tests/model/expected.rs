@@ -167,6 +167,7 @@ impl Model {
                 contents.table = alteration.table.clone();
                 contents.form = form;
             }
+            SchemaChange::LoadTable(_) => unreachable!("the world loads no table"),
             SchemaChange::DropIndex { .. } | SchemaChange::SetUnsynced(_) => {}
         }
     }

@@ -17,6 +17,9 @@ pub const OWN: &[Setting] = &[
         .help("Bytes of journals beyond which tables that hold them back are written to files"),
     number("kelvin-transaction-bytes", "67108864")
         .help("Bytes of one upstream transaction held in memory; a larger one is applied in parts"),
+    number("kelvin-backfill-bytes", "67108864").help(
+        "Memory for changes of tables that are copied beside the stream; beyond it, it waits",
+    ),
     number("kelvin-hydration-threads", "0")
         .help("Threads that hydrate queries; 0 follows ZERO_NUM_SYNC_WORKERS"),
     number("kelvin-hydration-timeout-ms", "60000")
