@@ -16,6 +16,7 @@ mod doctor;
 mod large;
 mod login;
 mod objects;
+mod random_schema;
 mod schema;
 mod streaming;
 mod trouble;
