@@ -9,7 +9,7 @@ use tokio_postgres::{Client, IsolationLevel};
 
 use crate::backfill::Backfills;
 use crate::discovery::{
-    Discovery, PARTITIONS, ROW_FILTERS, discover, read_detail, table_difference,
+    Discovery, ORIGINS, OriginId, ROW_FILTERS, discover, read_detail, table_difference,
 };
 use crate::lineage::Lineage;
 use crate::options::Options;
@@ -226,17 +226,17 @@ fn known_of(held: &Catalog, identity: &ReplicaIdentity, now: &Discovery) -> Know
     let detail = |name| identity.details.get(name).map(String::as_str);
     let mut filters = read_detail::<String>(detail(ROW_FILTERS).unwrap_or_default());
     // A replica of an earlier version does not say.
-    let mut partitions = detail(PARTITIONS).map(read_detail::<u32>);
+    let mut origins = detail(ORIGINS).map(read_detail::<OriginId>);
     let mut stored = known(now);
     let known = held.tables().iter().map(|table| {
         let filters = filters.remove(&table.name).unwrap_or_default();
-        let partitions = partitions.as_mut();
-        let partitions = partitions.map(|all| all.remove(&table.name).unwrap_or_default());
+        let origins = origins.as_mut();
+        let origins = origins.map(|all| all.remove(&table.name).unwrap_or_default());
         let alike = now.catalog.table(&table.name);
         let alike = alike.filter(|now| table_difference(table, now).is_none());
         let known = match alike.and_then(|now| stored.remove(&now.oid)) {
-            Some(stored) => stored.with_rows(filters, partitions),
-            None => Known::of_rows(filters, partitions),
+            Some(stored) => stored.with_rows(filters, origins),
+            None => Known::of_rows(filters, origins),
         };
         (table.oid, known)
     });
@@ -400,7 +400,7 @@ impl SnapshotCopy<'_> {
             publications: self.publications.to_vec(),
             details: HashMap::from([
                 (ROW_FILTERS.to_owned(), discovery.row_filters()),
-                (PARTITIONS.to_owned(), discovery.partitions()),
+                (ORIGINS.to_owned(), discovery.origins()),
             ]),
         };
         let replica = blocking(move || {

@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio_postgres::{Client, Transaction};
 
 use super::outstanding::{Backfills, Run};
-use crate::discovery::{Discovery, PARTITIONS, ROW_FILTERS, amend_detail, discover};
+use crate::discovery::{Discovery, ORIGINS, ROW_FILTERS, amend_detail, discover};
 use crate::prepare::{blocking, import};
 use crate::quote::qualified;
 use crate::stream::{KnownTables, Surveyor, known};
@@ -160,7 +160,7 @@ impl Copier {
         Ok(loaded)
     }
 
-    /// Writes down under which conditions, and from which partitions, the table is held from now on.
+    /// Writes down under which conditions, and through what, the table's rows are held from now on.
     ///
     /// INVARIANT: the replica says by then that the table stands still, so that a crash before the
     /// rows are there makes it be copied once more.
@@ -185,7 +185,7 @@ impl Copier {
         for table in discovery.catalog.tables() {
             for (name, now) in [
                 (ROW_FILTERS, discovery.row_filters()),
-                (PARTITIONS, discovery.partitions()),
+                (ORIGINS, discovery.origins()),
             ] {
                 if let Some(detail) = identity.details.get_mut(name) {
                     *detail = amend_detail(detail, &table.name, &now);

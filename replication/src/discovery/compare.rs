@@ -25,8 +25,8 @@ pub(crate) struct MissingIndex {
 /// Detail of a replica's identity that holds [`Discovery::row_filters`].
 pub(crate) const ROW_FILTERS: &str = "row filters";
 
-/// Detail of a replica's identity that holds [`Discovery::partitions`].
-pub(crate) const PARTITIONS: &str = "partitions";
+/// Detail of a replica's identity that holds [`Discovery::origins`].
+pub(crate) const ORIGINS: &str = "origins";
 
 /// Compares; `None` where nothing the replica cares about differs. Indexes that are gone upstream
 /// are kept here. Tables that are `outstanding`, by `pg_class.oid`, differ in no way that matters.

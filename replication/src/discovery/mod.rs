@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_postgres::GenericClient;
 
-pub(crate) use compare::{PARTITIONS, ROW_FILTERS, SchemaDifference, difference, table_difference};
+pub(crate) use compare::{ORIGINS, ROW_FILTERS, SchemaDifference, difference, table_difference};
 
 pub(crate) use selection::Selection;
 
@@ -42,16 +42,31 @@ pub(crate) struct Heap {
     pub(crate) live: Vec<i16>,
     /// By `attnum`, what rows older than the column have in it, as text.
     pub(crate) missing: Vec<(i16, String)>,
-    /// The partitions that hold rows, of a partitioned table.
-    pub(crate) partitions: Vec<Partition>,
+    /// What its rows come through.
+    pub(crate) origins: Vec<Origin>,
 }
 
-/// A table that holds rows of a partitioned one.
+/// What published rows come through: a partition that holds them, or an entry of the table in a
+/// publication. Of what happens to the rows when it goes or comes, the stream tells nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Partition {
+pub(crate) struct Origin {
     pub(crate) oid: u32,
-    /// Whether it was made as a partition, and so came without rows.
+    /// `relfilenode` of a partition; another one after TRUNCATE, which the stream tells only of whole
+    /// tables.
+    pub(crate) filenode: u32,
+    /// The transaction that attached a partition, which tells one that was away meanwhile.
+    pub(crate) attached: u32,
+    /// Whether it was made as a partition, and so came without rows, and has not been emptied since.
     pub(crate) made: bool,
+}
+
+/// An [`Origin`] as it is written down.
+pub(crate) type OriginId = [u32; 3];
+
+impl Origin {
+    pub(crate) fn id(&self) -> OriginId {
+        [self.oid, self.filenode, self.attached]
+    }
 }
 
 /// A published table that is not held.
@@ -75,21 +90,21 @@ impl Discovery {
         serde_json::to_string(&filtered).unwrap_or_default()
     }
 
-    /// Says which partitions hold rows: an object of the tables' names and the `pg_class.oid`s.
-    pub(crate) fn partitions(&self) -> String {
+    /// Says what rows come through: an object of the tables' names and the [`OriginId`]s.
+    pub(crate) fn origins(&self) -> String {
         let tables = self.catalog.tables().iter();
-        let parts = tables.filter_map(|table| {
+        let origins = tables.filter_map(|table| {
             let heap = self.heaps.get(&table.oid)?;
-            let parts = heap.partitions.iter().map(|part| part.oid);
-            let parts: Vec<u32> = parts.collect();
-            (!parts.is_empty()).then_some((&table.name, parts))
+            let origins: Vec<OriginId> = heap.origins.iter().map(Origin::id).collect();
+            (!origins.is_empty()).then_some((&table.name, origins))
         });
-        let parts: BTreeMap<_, _> = parts.collect();
-        serde_json::to_string(&parts).unwrap_or_default()
+        let origins: BTreeMap<_, _> = origins.collect();
+        serde_json::to_string(&origins).unwrap_or_default()
     }
 }
 
-/// Reads what [`Discovery::row_filters`] or [`Discovery::partitions`] wrote. What cannot be read is that of no table at all.
+/// Reads what [`Discovery::row_filters`] or [`Discovery::origins`] wrote. What cannot be read is that of
+/// no table at all.
 pub(crate) fn read_detail<T: DeserializeOwned>(text: &str) -> HashMap<String, Vec<T>> {
     serde_json::from_str(text).unwrap_or_default()
 }

@@ -7,7 +7,7 @@ use tokio_postgres::{GenericClient, Row};
 use crate::Result;
 use crate::advice::Advice;
 use crate::decode::ElementKind;
-use crate::discovery::{Heap, Partition, Selection, Source};
+use crate::discovery::{Heap, Origin, Selection, Source};
 
 /// First version whose `pg_publication_tables` lists generated columns only where they are
 /// published.
@@ -90,14 +90,21 @@ const INDEXES: &str = "
     WHERE x.indrelid = ANY ($1) AND x.indisvalid AND x.indpred IS NULL AND x.indexprs IS NULL
     ORDER BY x.indrelid, i.relname";
 
-/// What was made as a partition became one in the transaction that made its type.
-const PARTITIONS: &str = "
-    SELECT r.oid, t.relid::oid, coalesce(i.xmin = y.xmin, false)
-    FROM unnest($1::oid[]) AS r (oid)
+/// What was made as a partition became one in the transaction that made its type. A file that is its
+/// table's first has its number.
+const ORIGINS: &str = "
+    SELECT r.oid, t.relid::oid, c.relfilenode, i.xmin::text::oid,
+           coalesce(i.xmin = y.xmin AND c.relfilenode = c.oid, false)
+    FROM pg_class r
     CROSS JOIN LATERAL pg_partition_tree(r.oid) AS t
+    JOIN pg_class c ON c.oid = t.relid
     JOIN pg_inherits i ON i.inhrelid = t.relid
     LEFT JOIN pg_type y ON y.typrelid = t.relid
-    WHERE t.isleaf
+    WHERE r.oid = ANY ($1) AND r.relkind = 'p' AND t.isleaf
+    UNION ALL
+    SELECT e.prrelid, e.oid, 0::oid, 0::oid, false
+    FROM pg_publication_rel e JOIN pg_publication p ON p.oid = e.prpubid
+    WHERE e.prrelid = ANY ($1) AND p.pubname = ANY ($2)
     ORDER BY 1, 2";
 
 /// Everything the publications publish, by schema and name.
@@ -110,7 +117,7 @@ pub(super) async fn published(
     let oids: Vec<u32> = tables.values().map(|(table, _)| table.oid).collect();
     let mut columns = columns(client, &oids).await?;
     let mut indexes = indexes(client, &oids).await?;
-    let mut partitions = partitions(client, &tables).await?;
+    let mut origins = origins(client, &oids, selection).await?;
     let trusted = version >= TRUSTED_COLUMN_LISTS;
     Ok(tables
         .into_values()
@@ -128,7 +135,7 @@ pub(super) async fn published(
                 .columns
                 .retain(|column| names.contains(&column.name) && (trusted || !column.generated));
             table.indexes = indexes.remove(&table.oid).unwrap_or_default();
-            table.heap.partitions = partitions.remove(&table.oid).unwrap_or_default();
+            table.heap.origins = origins.remove(&table.oid).unwrap_or_default();
             table
         })
         .collect())
@@ -231,28 +238,24 @@ async fn columns(
     Ok(columns)
 }
 
-/// The partitions of the tables that have some.
-async fn partitions(
+/// What the rows of tables come through.
+async fn origins(
     client: &impl GenericClient,
-    tables: &ByName,
-) -> Result<HashMap<u32, Vec<Partition>>> {
-    let roots = tables
-        .values()
-        .filter(|(table, _)| table.source.partitioned);
-    let roots: Vec<u32> = roots.map(|(table, _)| table.oid).collect();
-    let mut partitions = HashMap::<u32, Vec<_>>::new();
-    if roots.is_empty() {
-        return Ok(partitions);
+    oids: &[u32],
+    selection: &Selection,
+) -> Result<HashMap<u32, Vec<Origin>>> {
+    let mut origins = HashMap::<u32, Vec<_>>::new();
+    let publications = &selection.publications;
+    for row in client.query(ORIGINS, &[&oids, publications]).await? {
+        let origin = Origin {
+            oid: row.try_get(1)?,
+            filenode: row.try_get(2)?,
+            attached: row.try_get(3)?,
+            made: row.try_get(4)?,
+        };
+        origins.entry(row.try_get(0)?).or_default().push(origin);
     }
-    for row in client.query(PARTITIONS, &[&roots]).await? {
-        let (oid, made) = (row.try_get(1)?, row.try_get(2)?);
-        let partition = Partition { oid, made };
-        partitions
-            .entry(row.try_get(0)?)
-            .or_default()
-            .push(partition);
-    }
-    Ok(partitions)
+    Ok(origins)
 }
 
 async fn indexes(

@@ -13,7 +13,7 @@ use kelvin_storage::{Alteration, Catalog, Column, SchemaChange, Table};
 use super::pgoutput::{Relation, RelationColumn};
 use crate::backfill::Outstanding;
 use crate::decode::Decoder;
-use crate::discovery::{Discovery, Partition, client_name};
+use crate::discovery::{Discovery, Origin, OriginId, client_name};
 
 /// How a table was stored when its columns were those of the replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,26 +22,26 @@ pub(crate) struct Known {
     filenode: u32,
     /// The conditions of which its rows were held to meet one.
     filters: Vec<String>,
-    /// The partitions its rows were in; `None` where that is not known.
-    partitions: Option<Vec<u32>>,
+    /// What its rows came through; `None` where that is not known.
+    origins: Option<Vec<OriginId>>,
 }
 
 impl Known {
     /// Of a table whose columns may be any.
-    pub(crate) fn of_rows(filters: Vec<String>, partitions: Option<Vec<u32>>) -> Self {
+    pub(crate) fn of_rows(filters: Vec<String>, origins: Option<Vec<OriginId>>) -> Self {
         Self {
             columns: i16::MAX,
             filenode: 0,
             filters,
-            partitions,
+            origins,
         }
     }
 
-    /// With these conditions of its rows, and with these partitions.
-    pub(crate) fn with_rows(self, filters: Vec<String>, partitions: Option<Vec<u32>>) -> Self {
+    /// With these conditions of its rows, which came through these.
+    pub(crate) fn with_rows(self, filters: Vec<String>, origins: Option<Vec<OriginId>>) -> Self {
         Self {
             filters,
-            partitions: partitions.or(self.partitions),
+            origins: origins.or(self.origins),
             ..self
         }
     }
@@ -69,7 +69,7 @@ pub(crate) fn known(discovery: &Discovery) -> KnownTables {
             columns: heap.columns,
             filenode: heap.filenode,
             filters: source.filters.clone(),
-            partitions: Some(heap.partitions.iter().map(|part| part.oid).collect()),
+            origins: Some(heap.origins.iter().map(Origin::id).collect()),
         };
         Some((table.oid, known))
     });
@@ -238,11 +238,12 @@ impl Survey {
         if source.filters != known.filters {
             return Some("the row filter");
         }
-        let now = &self.discovery.heaps.get(&oid)?.partitions;
-        let before = known.partitions.as_ref()?;
-        let came = |part: &Partition| !part.made && !before.contains(&part.oid);
-        let went = |oid: &u32| !now.iter().any(|part| part.oid == *oid);
-        (now.iter().any(came) || before.iter().any(went)).then_some("the partitions")
+        let now = &self.discovery.heaps.get(&oid)?.origins;
+        let before = known.origins.as_ref()?;
+        let came = |origin: &Origin| !origin.made && !before.contains(&origin.id());
+        let went = |[oid, ..]: &OriginId| !now.iter().any(|origin| origin.oid == *oid);
+        let differ = now.iter().any(came) || before.iter().any(went);
+        differ.then_some("a partition or the publication")
     }
 
     /// What turns `held` into the table that a relation message describes, which is as old as the

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::survey::Surveyor;
 use crate::Result;
 use crate::backfill::Backfills;
-use crate::discovery::{PARTITIONS, ROW_FILTERS, SchemaDifference, difference};
+use crate::discovery::{ORIGINS, ROW_FILTERS, SchemaDifference, difference};
 use crate::prepare::blocking;
 
 /// Time for several descriptions to come together.
@@ -64,10 +64,7 @@ impl SchemaWatch {
             return surveyor.announce(survey).await;
         }
         surveyor.learn(&survey, &outstanding);
-        let details = [
-            (ROW_FILTERS, now.row_filters()),
-            (PARTITIONS, now.partitions()),
-        ];
+        let details = [(ROW_FILTERS, now.row_filters()), (ORIGINS, now.origins())];
         // What is outstanding is not held as it is there.
         if outstanding.is_empty() {
             self.note(details).await?;

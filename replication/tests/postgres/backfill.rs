@@ -503,3 +503,48 @@ async fn partitions_that_come_with_rows_or_go_with_them_are_noticed() {
     settles(&following, &cluster, &options, "while nobody followed").await;
     following.stop().await;
 }
+
+#[tokio::test]
+async fn rows_that_came_or_went_while_something_was_not_published_are_noticed() {
+    let cluster = Cluster::start();
+    cluster
+        .sql(
+            "CREATE TABLE p (id int PRIMARY KEY, title text) PARTITION BY RANGE (id);
+             CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+             CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);
+             CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);
+             INSERT INTO p VALUES (1, 'a'), (11, 'b');
+             CREATE PUBLICATION mine FOR TABLE p, t WITH (publish_via_partition_root)",
+        )
+        .await;
+    let (options, _directory) = options(&cluster);
+    let options = mine(options);
+    let again = "ALTER TABLE p DETACH PARTITION p2; INSERT INTO p2 VALUES (12, 'c');
+                 ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20)";
+    let emptied = "TRUNCATE p1";
+    let new = "CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (20) TO (30) | \
+               INSERT INTO p VALUES (21, 'd') | TRUNCATE p3";
+    let republished = "ALTER PUBLICATION mine DROP TABLE t | INSERT INTO t VALUES (2) | \
+                       ALTER PUBLICATION mine ADD TABLE t";
+    let following = Following::start(&options).await;
+    let replica_version = following.replica.identity().replica_version;
+    for change in [again, emptied, new, republished] {
+        for transaction in change.split('|') {
+            cluster.sql(transaction).await;
+        }
+        settles(&following, &cluster, &options, change).await;
+    }
+    following.stop().await;
+    // So are those while nobody followed.
+    let more = "DELETE FROM t; INSERT INTO p VALUES (2, 'e')";
+    for change in [more, again, emptied, republished] {
+        for transaction in change.split('|') {
+            cluster.sql(&transaction.replace("12", "13")).await;
+        }
+        let following = Following::start(&options).await;
+        settles(&following, &cluster, &options, change).await;
+        let identity = following.replica.identity();
+        assert_eq!(identity.replica_version, replica_version, "{change}");
+        following.stop().await;
+    }
+}
