@@ -9,7 +9,8 @@ use tokio_postgres::{Client, IsolationLevel};
 
 use crate::backfill::Backfills;
 use crate::discovery::{
-    Discovery, ORIGINS, OriginId, ROW_FILTERS, discover, read_detail, table_difference,
+    Discovery, ORIGINS, OriginId, READINGS, ROW_FILTERS, Reading, discover, read_detail,
+    table_difference,
 };
 use crate::lineage::Lineage;
 use crate::options::Options;
@@ -227,16 +228,18 @@ fn known_of(held: &Catalog, identity: &ReplicaIdentity, now: &Discovery) -> Know
     let mut filters = read_detail::<String>(detail(ROW_FILTERS).unwrap_or_default());
     // A replica of an earlier version does not say.
     let mut origins = detail(ORIGINS).map(read_detail::<OriginId>);
+    let mut readings = read_detail::<Reading>(detail(READINGS).unwrap_or_default());
     let mut stored = known(now);
     let known = held.tables().iter().map(|table| {
         let filters = filters.remove(&table.name).unwrap_or_default();
+        let readings = readings.remove(&table.name).unwrap_or_default();
         let origins = origins.as_mut();
         let origins = origins.map(|all| all.remove(&table.name).unwrap_or_default());
         let alike = now.catalog.table(&table.name);
         let alike = alike.filter(|now| table_difference(table, now).is_none());
         let known = match alike.and_then(|now| stored.remove(&now.oid)) {
-            Some(stored) => stored.with_rows(filters, origins),
-            None => Known::of_rows(filters, origins),
+            Some(stored) => stored.with_rows(filters, origins, readings),
+            None => Known::of_rows(filters, origins, readings),
         };
         (table.oid, known)
     });
@@ -401,6 +404,7 @@ impl SnapshotCopy<'_> {
             details: HashMap::from([
                 (ROW_FILTERS.to_owned(), discovery.row_filters()),
                 (ORIGINS.to_owned(), discovery.origins()),
+                (READINGS.to_owned(), discovery.readings()),
             ]),
         };
         let replica = blocking(move || {

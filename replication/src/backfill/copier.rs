@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio_postgres::{Client, Transaction};
 
 use super::outstanding::{Backfills, Run};
-use crate::discovery::{Discovery, ORIGINS, ROW_FILTERS, amend_detail, discover};
+use crate::discovery::{Discovery, ORIGINS, READINGS, ROW_FILTERS, amend_detail, discover};
 use crate::prepare::{blocking, import};
 use crate::quote::qualified;
 use crate::stream::{KnownTables, Surveyor, known};
@@ -186,6 +186,7 @@ impl Copier {
             for (name, now) in [
                 (ROW_FILTERS, discovery.row_filters()),
                 (ORIGINS, discovery.origins()),
+                (READINGS, discovery.readings()),
             ] {
                 if let Some(detail) = identity.details.get_mut(name) {
                     *detail = amend_detail(detail, &table.name, &now);

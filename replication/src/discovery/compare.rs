@@ -28,6 +28,9 @@ pub(crate) const ROW_FILTERS: &str = "row filters";
 /// Detail of a replica's identity that holds [`Discovery::origins`].
 pub(crate) const ORIGINS: &str = "origins";
 
+/// Detail of a replica's identity that holds [`Discovery::readings`].
+pub(crate) const READINGS: &str = "readings";
+
 /// Compares; `None` where nothing the replica cares about differs. Indexes that are gone upstream
 /// are kept here. Tables that are `outstanding`, by `pg_class.oid`, differ in no way that matters.
 pub(crate) fn difference(

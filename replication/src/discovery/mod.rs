@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_postgres::GenericClient;
 
-pub(crate) use compare::{ORIGINS, ROW_FILTERS, SchemaDifference, difference, table_difference};
+pub(crate) use compare::{
+    ORIGINS, READINGS, ROW_FILTERS, SchemaDifference, difference, table_difference,
+};
 
 pub(crate) use selection::Selection;
 
@@ -44,6 +46,8 @@ pub(crate) struct Heap {
     pub(crate) missing: Vec<(i16, String)>,
     /// What its rows come through.
     pub(crate) origins: Vec<Origin>,
+    /// How its values read.
+    pub(crate) readings: Vec<Reading>,
 }
 
 /// What published rows come through: a partition that holds them, or an entry of the table in a
@@ -62,6 +66,11 @@ pub(crate) struct Origin {
 
 /// An [`Origin`] as it is written down.
 pub(crate) type OriginId = [u32; 3];
+
+/// How values read that are stored already: the modifier of a column's type by its `attnum` and the
+/// table's `relfilenode`, or the hash of an enum's label by its `pg_enum.oid`. Of values that read
+/// otherwise afterwards the stream tells nothing.
+pub(crate) type Reading = [u32; 3];
 
 impl Origin {
     pub(crate) fn id(&self) -> OriginId {
@@ -101,10 +110,21 @@ impl Discovery {
         let origins: BTreeMap<_, _> = origins.collect();
         serde_json::to_string(&origins).unwrap_or_default()
     }
+
+    /// Says how values read: an object of the tables' names and the readings.
+    pub(crate) fn readings(&self) -> String {
+        let tables = self.catalog.tables().iter();
+        let readings = tables.filter_map(|table| {
+            let readings = &self.heaps.get(&table.oid)?.readings;
+            (!readings.is_empty()).then_some((&table.name, readings))
+        });
+        let readings: BTreeMap<_, _> = readings.collect();
+        serde_json::to_string(&readings).unwrap_or_default()
+    }
 }
 
-/// Reads what [`Discovery::row_filters`] or [`Discovery::origins`] wrote. What cannot be read is that of
-/// no table at all.
+/// Reads what [`Discovery::row_filters`], [`Discovery::origins`] or [`Discovery::readings`] wrote. What
+/// cannot be read is that of no table at all.
 pub(crate) fn read_detail<T: DeserializeOwned>(text: &str) -> HashMap<String, Vec<T>> {
     serde_json::from_str(text).unwrap_or_default()
 }

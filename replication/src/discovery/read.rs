@@ -7,7 +7,7 @@ use tokio_postgres::{GenericClient, Row};
 use crate::Result;
 use crate::advice::Advice;
 use crate::decode::ElementKind;
-use crate::discovery::{Heap, Origin, Selection, Source};
+use crate::discovery::{Heap, Origin, Reading, Selection, Source};
 
 /// First version whose `pg_publication_tables` lists generated columns only where they are
 /// published.
@@ -107,6 +107,21 @@ const ORIGINS: &str = "
     WHERE e.prrelid = ANY ($1) AND p.pubname = ANY ($2)
     ORDER BY 1, 2";
 
+/// Types with modifiers, also in arrays, and labels.
+const READINGS: &str = "
+    SELECT a.attrelid, a.attnum::int::oid, (a.atttypmod::bigint & 4294967295)::oid, c.relfilenode
+    FROM pg_attribute a
+    JOIN pg_class c ON c.oid = a.attrelid
+    JOIN pg_type t ON t.oid = a.atttypid
+    WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped AND t.typmodin <> 0
+    UNION ALL
+    SELECT a.attrelid, e.oid, (hashtext(e.enumlabel::text)::bigint & 4294967295)::oid, 0::oid
+    FROM pg_attribute a
+    JOIN pg_type t ON t.oid = a.atttypid
+    JOIN pg_enum e ON e.enumtypid IN (t.oid, t.typelem)
+    WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped
+    ORDER BY 1, 2";
+
 /// Everything the publications publish, by schema and name.
 pub(super) async fn published(
     client: &impl GenericClient,
@@ -118,6 +133,7 @@ pub(super) async fn published(
     let mut columns = columns(client, &oids).await?;
     let mut indexes = indexes(client, &oids).await?;
     let mut origins = origins(client, &oids, selection).await?;
+    let mut readings = readings(client, &oids).await?;
     let trusted = version >= TRUSTED_COLUMN_LISTS;
     Ok(tables
         .into_values()
@@ -135,6 +151,7 @@ pub(super) async fn published(
                 .columns
                 .retain(|column| names.contains(&column.name) && (trusted || !column.generated));
             table.indexes = indexes.remove(&table.oid).unwrap_or_default();
+            table.heap.readings = readings.remove(&table.oid).unwrap_or_default();
             table.heap.origins = origins.remove(&table.oid).unwrap_or_default();
             table
         })
@@ -256,6 +273,16 @@ async fn origins(
         origins.entry(row.try_get(0)?).or_default().push(origin);
     }
     Ok(origins)
+}
+
+/// How the values of tables read.
+async fn readings(client: &impl GenericClient, oids: &[u32]) -> Result<HashMap<u32, Vec<Reading>>> {
+    let mut readings = HashMap::<u32, Vec<_>>::new();
+    for row in client.query(READINGS, &[&oids]).await? {
+        let reading = [row.try_get(1)?, row.try_get(2)?, row.try_get(3)?];
+        readings.entry(row.try_get(0)?).or_default().push(reading);
+    }
+    Ok(readings)
 }
 
 async fn indexes(

@@ -13,7 +13,7 @@ use kelvin_storage::{Alteration, Catalog, Column, SchemaChange, Table};
 use super::pgoutput::{Relation, RelationColumn};
 use crate::backfill::Outstanding;
 use crate::decode::Decoder;
-use crate::discovery::{Discovery, Origin, OriginId, client_name};
+use crate::discovery::{Discovery, Origin, OriginId, Reading, client_name};
 
 /// How a table was stored when its columns were those of the replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,24 +24,37 @@ pub(crate) struct Known {
     filters: Vec<String>,
     /// What its rows came through; `None` where that is not known.
     origins: Option<Vec<OriginId>>,
+    /// How its values read, as far as that is known.
+    readings: Vec<Reading>,
 }
 
 impl Known {
     /// Of a table whose columns may be any.
-    pub(crate) fn of_rows(filters: Vec<String>, origins: Option<Vec<OriginId>>) -> Self {
+    pub(crate) fn of_rows(
+        filters: Vec<String>,
+        origins: Option<Vec<OriginId>>,
+        readings: Vec<Reading>,
+    ) -> Self {
         Self {
             columns: i16::MAX,
             filenode: 0,
             filters,
             origins,
+            readings,
         }
     }
 
-    /// With these conditions of its rows, which came through these.
-    pub(crate) fn with_rows(self, filters: Vec<String>, origins: Option<Vec<OriginId>>) -> Self {
+    /// With these conditions of its rows, which came through these and read so.
+    pub(crate) fn with_rows(
+        self,
+        filters: Vec<String>,
+        origins: Option<Vec<OriginId>>,
+        readings: Vec<Reading>,
+    ) -> Self {
         Self {
             filters,
             origins: origins.or(self.origins),
+            readings,
             ..self
         }
     }
@@ -70,6 +83,7 @@ pub(crate) fn known(discovery: &Discovery) -> KnownTables {
             filenode: heap.filenode,
             filters: source.filters.clone(),
             origins: Some(heap.origins.iter().map(Origin::id).collect()),
+            readings: heap.readings.clone(),
         };
         Some((table.oid, known))
     });
@@ -239,11 +253,24 @@ impl Survey {
             return Some("the row filter");
         }
         let now = &self.discovery.heaps.get(&oid)?.origins;
-        let before = known.origins.as_ref()?;
-        let came = |origin: &Origin| !origin.made && !before.contains(&origin.id());
+        let before = known.origins.as_deref();
+        let came = |origin: &Origin| {
+            !origin.made && before.is_some_and(|before| !before.contains(&origin.id()))
+        };
         let went = |[oid, ..]: &OriginId| !now.iter().any(|origin| origin.oid == *oid);
-        let differ = now.iter().any(came) || before.iter().any(went);
-        differ.then_some("a partition or the publication")
+        let differ = now.iter().any(came) || before.unwrap_or_default().iter().any(went);
+        if differ {
+            return Some("a partition or the publication");
+        }
+        let heap = self.discovery.heaps.get(&oid)?;
+        // A wider type leaves what is stored as it is, and so the file.
+        let otherwise = |[what, how, file]: &Reading| {
+            let mut before = known.readings.iter();
+            before.any(|[was, which, stored]| {
+                was == what && which != how && (file != stored || *file == 0)
+            })
+        };
+        heap.readings.iter().any(otherwise).then_some("a type")
     }
 
     /// What turns `held` into the table that a relation message describes, which is as old as the

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::survey::Surveyor;
 use crate::Result;
 use crate::backfill::Backfills;
-use crate::discovery::{ORIGINS, ROW_FILTERS, SchemaDifference, difference};
+use crate::discovery::{ORIGINS, READINGS, ROW_FILTERS, SchemaDifference, difference};
 use crate::prepare::blocking;
 
 /// Time for several descriptions to come together.
@@ -64,7 +64,11 @@ impl SchemaWatch {
             return surveyor.announce(survey).await;
         }
         surveyor.learn(&survey, &outstanding);
-        let details = [(ROW_FILTERS, now.row_filters()), (ORIGINS, now.origins())];
+        let details = [
+            (ROW_FILTERS, now.row_filters()),
+            (ORIGINS, now.origins()),
+            (READINGS, now.readings()),
+        ];
         // What is outstanding is not held as it is there.
         if outstanding.is_empty() {
             self.note(details).await?;
@@ -81,11 +85,11 @@ impl SchemaWatch {
         Ok(())
     }
 
-    /// Writes down which rows are published, if that is not known yet.
+    /// Writes down which rows are published and how they read, if that is not known yet.
     ///
     /// What a copy beside the stream changed is written down with it; this is for tables that were
     /// renamed.
-    async fn note(&self, details: [(&str, String); 2]) -> Result<()> {
+    async fn note(&self, details: [(&str, String); 3]) -> Result<()> {
         let mut identity = self.replica.identity();
         let known = |(name, text): &(&str, String)| identity.details.get(*name) == Some(text);
         if details.iter().all(known) {

@@ -548,3 +548,47 @@ async fn rows_that_came_or_went_while_something_was_not_published_are_noticed() 
         following.stop().await;
     }
 }
+
+#[tokio::test]
+async fn values_that_read_otherwise_without_having_been_written_are_noticed() {
+    let cluster = Cluster::start();
+    cluster
+        .sql(
+            "CREATE TYPE mood AS ENUM ('sad', 'ok');
+             CREATE TABLE t (id int PRIMARY KEY, m mood, n mood[], x numeric(9,3), y varchar(5));
+             INSERT INTO t VALUES (1, 'sad', '{ok}', 1.234, 'y'), (2, 'ok', '{sad}', 5.678, 'z')",
+        )
+        .await;
+    let (options, _directory) = options(&cluster);
+    let following = Following::start(&options).await;
+    let replica_version = following.replica.identity().replica_version;
+    let id = |following: &Following| following.replica.catalog().table("t").unwrap().id;
+    let first = id(&following);
+    for change in [
+        "ALTER TABLE t ALTER y TYPE varchar(9)",
+        "ALTER TYPE mood ADD VALUE 'glad'",
+    ] {
+        cluster.sql(change).await;
+        tokio::time::sleep(options.schema_interval * 3).await;
+        assert_eq!(id(&following), first, "{change}");
+    }
+    for change in [
+        "ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'",
+        "ALTER TABLE t ALTER x TYPE numeric(9,1)",
+    ] {
+        cluster.sql(change).await;
+        settles(&following, &cluster, &options, change).await;
+    }
+    following.stop().await;
+    for change in [
+        "ALTER TYPE mood RENAME VALUE 'ok' TO 'fine'",
+        "ALTER TABLE t ALTER x TYPE numeric(9,0); INSERT INTO t VALUES (3, 'blue')",
+    ] {
+        cluster.sql(change).await;
+        let following = Following::start(&options).await;
+        settles(&following, &cluster, &options, change).await;
+        let identity = following.replica.identity();
+        assert_eq!(identity.replica_version, replica_version, "{change}");
+        following.stop().await;
+    }
+}

@@ -216,6 +216,14 @@ impl Generator {
                 let value = self.name("mood");
                 Some(format!("ALTER TYPE mood ADD VALUE '{value}'"))
             }
+            21 if self.chance(40) => {
+                let to = self.name("mood");
+                Some(format!(
+                    "DO $$ BEGIN EXECUTE format('ALTER TYPE mood RENAME VALUE %L TO %L', \
+                     (enum_range(NULL::mood))[1 + {} % 3], '{to}'); END $$",
+                    self.rng.u8(..3)
+                ))
+            }
             21 => self.partitions(tables),
             _ => self.publish(table),
         }
