@@ -9,7 +9,7 @@ use kelvin_storage::{Catalog, Column, Table, Transaction};
 
 use crate::backfill::Backfills;
 use crate::copy::{Format, Rows};
-use crate::decode::Decoder;
+use crate::decode::{Decoded, Decoder};
 use crate::stream::{Assembled, Assembler, StreamSchema};
 use crate::wire::{Channel, Inbound, ReplicationConnection, authenticate};
 use crate::{Address, Error, Result};
@@ -56,7 +56,7 @@ pub fn copy_rows<'a>(
         reader.push(piece);
         loop {
             match reader.next() {
-                Ok(Some(row)) => rows.push(row),
+                Ok(Some(row)) => rows.push(row.into_iter().map(Decoded::into_value).collect()),
                 Ok(None) => break,
                 Err(error) => return (rows, Err(error)),
             }
@@ -73,7 +73,7 @@ pub fn copy_rows<'a>(
 pub fn decode(column: &Column, binary: bool, bytes: &[u8]) -> Result<Value, String> {
     let decoder = Decoder::of(column);
     let decoded = if binary && decoder.knows_binary() {
-        decoder.binary(bytes)
+        decoder.binary(bytes).map(Decoded::into_value)
     } else {
         decoder.text(bytes)
     };

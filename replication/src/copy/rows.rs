@@ -1,11 +1,11 @@
 //! The rows of a COPY, from the bytes PostgreSQL sends.
 
 use bytes::{Buf, BytesMut};
-use kelvin_protocol::Value;
+use kelvin_protocol::ValueRef;
 use kelvin_storage::Table;
 
 use super::chunk::Format;
-use crate::decode::{DecodeError, Decoder};
+use crate::decode::{DecodeError, Decoded, Decoder};
 use crate::{Error, Result};
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
@@ -19,6 +19,8 @@ pub(crate) struct Rows<'a> {
     columns: Vec<(Decoder, bool)>,
     format: Format,
     buffer: BytesMut,
+    /// Bytes at the start of the buffer that the last row was read from.
+    read: usize,
     header_read: bool,
     ended: bool,
 }
@@ -34,6 +36,7 @@ impl<'a> Rows<'a> {
             columns: columns.collect(),
             format,
             buffer: BytesMut::new(),
+            read: 0,
             header_read: format == Format::Text,
             ended: false,
         }
@@ -41,11 +44,17 @@ impl<'a> Rows<'a> {
 
     /// Takes in bytes.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.forget_row();
         self.buffer.extend_from_slice(bytes);
     }
 
+    fn forget_row(&mut self) {
+        self.buffer.advance(std::mem::take(&mut self.read));
+    }
+
     /// The next row that is there in full.
-    pub(crate) fn next(&mut self) -> Result<Option<Vec<Value>>> {
+    pub(crate) fn next(&mut self) -> Result<Option<Vec<Decoded<'_>>>> {
+        self.forget_row();
         if !self.header_read && !self.read_header()? {
             return Ok(None);
         }
@@ -60,7 +69,8 @@ impl<'a> Rows<'a> {
 
     /// Whether the COPY ended where it should.
     pub(crate) fn finish(&self) -> Result<()> {
-        let complete = self.buffer.is_empty() && (self.ended || self.format == Format::Text);
+        let complete =
+            self.buffer.len() == self.read && (self.ended || self.format == Format::Text);
         if complete {
             Ok(())
         } else {
@@ -94,44 +104,40 @@ impl<'a> Rows<'a> {
         Ok(true)
     }
 
-    fn binary_row(&mut self) -> Result<Option<Vec<Value>>> {
-        let Some(length) = binary_row_length(&self.buffer).map_err(|e| self.fault(None, &e))?
-        else {
+    fn binary_row(&mut self) -> Result<Option<Vec<Decoded<'_>>>> {
+        let length = binary_row_length(&self.buffer).map_err(|e| self.fault(None, &e))?;
+        let Some(length) = length else {
             return Ok(None);
         };
-        let mut row = self.buffer.split_to(length);
-        match row.get_i16() {
-            -1 => {
+        self.read = length;
+        let mut row = self.buffer.get(..length).unwrap_or_default();
+        match row.try_get_i16() {
+            Ok(-1) => {
                 self.ended = true;
                 return Ok(None);
             }
-            count if usize::try_from(count) == Ok(self.columns.len()) => {}
+            Ok(count) if usize::try_from(count) == Ok(self.columns.len()) => {}
             _ => return Err(self.fault(None, &MALFORMED)),
         }
         let mut values = Vec::with_capacity(self.columns.len());
         for (at, (decoder, binary)) in self.columns.iter().enumerate() {
-            // The lengths were checked when the row was measured.
-            let Ok(length) = usize::try_from(row.get_i32()) else {
-                values.push(Value::Null);
-                continue;
-            };
-            let bytes = row.split_to(length);
-            let value = if *binary {
-                decoder.binary(&bytes)
-            } else {
-                decoder.text(&bytes)
+            let bytes = binary_field(&mut row).map_err(|error| self.fault(Some(at), &error))?;
+            let value = match bytes {
+                None => Ok(Decoded::Borrowed(ValueRef::Null)),
+                Some(bytes) if *binary => decoder.binary(bytes),
+                Some(bytes) => decoder.text(bytes).map(Decoded::Owned),
             };
             values.push(value.map_err(|error| self.fault(Some(at), &error))?);
         }
         Ok(Some(values))
     }
 
-    fn text_row(&mut self) -> Result<Option<Vec<Value>>> {
+    fn text_row(&mut self) -> Result<Option<Vec<Decoded<'_>>>> {
         let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') else {
             return Ok(None);
         };
-        let line = self.buffer.split_to(end + 1);
-        let line = line.get(..end).unwrap_or_default();
+        self.read = end + 1;
+        let line = self.buffer.get(..end).unwrap_or_default();
         let mut values = Vec::with_capacity(self.columns.len());
         let mut unescaped = Vec::new();
         let fields = line.split(|byte| *byte == b'\t');
@@ -140,17 +146,31 @@ impl<'a> Rows<'a> {
                 return Err(self.fault(None, &MALFORMED));
             };
             if field == b"\\N" {
-                values.push(Value::Null);
+                values.push(Decoded::Borrowed(ValueRef::Null));
                 continue;
             }
             let value = unescape(field, &mut unescaped).and_then(|()| decoder.text(&unescaped));
-            values.push(value.map_err(|error| self.fault(Some(at), &error))?);
+            let value = value.map_err(|error| self.fault(Some(at), &error))?;
+            values.push(Decoded::Owned(value));
         }
         if values.len() != self.columns.len() {
             return Err(self.fault(None, &MALFORMED));
         }
         Ok(Some(values))
     }
+}
+
+/// The first field of what is left of a binary row; `None` for a null.
+fn binary_field<'a>(row: &mut &'a [u8]) -> Result<Option<&'a [u8]>, DecodeError> {
+    let (length, rest) = row.split_first_chunk().ok_or(MALFORMED)?;
+    *row = rest;
+    // The lengths were checked when the row was measured: a negative one is a null.
+    let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
+        return Ok(None);
+    };
+    let (field, rest) = rest.split_at_checked(length).ok_or(MALFORMED)?;
+    *row = rest;
+    Ok(Some(field))
 }
 
 /// Length of the binary row at the start of `buffer`, if all of it is there.
@@ -197,7 +217,7 @@ fn unescape(field: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
 
 #[cfg(test)]
 mod tests {
-    use kelvin_protocol::ValueType;
+    use kelvin_protocol::{Value, ValueType};
     use kelvin_storage::{Column, TableId};
     use proptest::prelude::*;
 
@@ -236,7 +256,7 @@ mod tests {
         for piece in pieces {
             rows.push(piece);
             while let Some(row) = rows.next()? {
-                all.push(row);
+                all.push(row.into_iter().map(Decoded::into_value).collect());
             }
         }
         rows.finish()?;

@@ -12,6 +12,7 @@ use tokio_postgres::Client;
 use super::chunk::Chunk;
 use super::rows::Rows;
 use super::{Copy, Load};
+use crate::decode::Decoded;
 use crate::quote::literal;
 use crate::{Error, Result, sql};
 
@@ -71,7 +72,8 @@ async fn copy_chunk<L: Load>(copy: &Copy<L>, client: &Client, chunk: &Chunk) -> 
         rows.push(&bytes);
         let mut count = 0;
         while let Some(row) = rows.next()? {
-            loader.insert(&row)?;
+            let row: Vec<_> = row.iter().map(Decoded::as_ref).collect();
+            loader.insert_refs(&row)?;
             count += 1;
         }
         copy.counters.rows.fetch_add(count, Ordering::Relaxed);

@@ -173,7 +173,7 @@ fn leaf(element: Scalar, bytes: &mut Bytes<'_>, out: &mut String) -> Result<(), 
             let length = usize::try_from(length).map_err(|_| MALFORMED)?;
             let (value, rest) = bytes.0.split_at_checked(length).ok_or(MALFORMED)?;
             bytes.0 = rest;
-            json::push(out, &binary::decode(element, value)?);
+            json::push(out, &binary::decode(element, value)?.into_value());
         }
     }
     Ok(())

@@ -2,14 +2,22 @@
 
 use std::fmt::Write;
 
-use kelvin_protocol::{Value, Version};
+use kelvin_protocol::{Value, ValueRef, Version};
 
 use super::scalar::Scalar;
-use super::{DecodeError, datetime, network, numeric, utf8};
+use super::{DecodeError, Decoded, datetime, network, numeric, utf8};
 use crate::Lsn;
 
-pub(super) fn decode(scalar: Scalar, bytes: &[u8]) -> Result<Value, DecodeError> {
-    Ok(match scalar {
+pub(super) fn decode(scalar: Scalar, bytes: &[u8]) -> Result<Decoded<'_>, DecodeError> {
+    Ok(Decoded::Owned(match scalar {
+        Scalar::Text | Scalar::Output => {
+            return Ok(Decoded::Borrowed(ValueRef::String(utf8(bytes)?)));
+        }
+        Scalar::Json => return Ok(Decoded::Borrowed(ValueRef::Json(utf8(bytes)?))),
+        Scalar::Jsonb => match bytes.split_first() {
+            Some((1, text)) => return Ok(Decoded::Borrowed(ValueRef::Json(utf8(text)?))),
+            _ => return Err(DecodeError("jsonb of an unknown version")),
+        },
         Scalar::Bool => Value::Bool(u8::from_be_bytes(exact(bytes)?) != 0),
         Scalar::Int2 => Value::from_i64(i16::from_be_bytes(exact(bytes)?).into()),
         Scalar::Int4 => Value::from_i64(i32::from_be_bytes(exact(bytes)?).into()),
@@ -17,13 +25,7 @@ pub(super) fn decode(scalar: Scalar, bytes: &[u8]) -> Result<Value, DecodeError>
         Scalar::Float4 => Value::from(shortest(f32::from_be_bytes(exact(bytes)?))),
         Scalar::Float8 => Value::from(f64::from_be_bytes(exact(bytes)?)),
         Scalar::Numeric => Value::from(numeric::from_binary(bytes)?),
-        Scalar::Text | Scalar::Output => Value::from(utf8(bytes)?),
         Scalar::Uuid => Value::from(uuid(exact(bytes)?)),
-        Scalar::Json => Value::Json(utf8(bytes)?.into()),
-        Scalar::Jsonb => match bytes.split_first() {
-            Some((1, text)) => Value::Json(utf8(text)?.into()),
-            _ => return Err(DecodeError("jsonb of an unknown version")),
-        },
         Scalar::Date => Value::from(datetime::date_from_days(i32::from_be_bytes(exact(bytes)?))),
         Scalar::Timestamp | Scalar::Timestamptz => Value::from(datetime::timestamp_from_micros(
             i64::from_be_bytes(exact(bytes)?),
@@ -48,7 +50,7 @@ pub(super) fn decode(scalar: Scalar, bytes: &[u8]) -> Result<Value, DecodeError>
             let lsn = Lsn(Version::from_be_bytes(exact(bytes)?));
             Value::from(lsn.to_string())
         }
-    })
+    }))
 }
 
 fn exact<const N: usize>(bytes: &[u8]) -> Result<[u8; N], DecodeError> {
@@ -81,8 +83,9 @@ mod tests {
 
     #[test]
     fn a_float4_is_the_double_of_its_shortest_text() {
-        let value = decode(Scalar::Float4, &0.1_f32.to_be_bytes()).unwrap();
-        assert_eq!(value.as_f64(), Some(0.1));
+        let bytes = 0.1_f32.to_be_bytes();
+        let value = decode(Scalar::Float4, &bytes).unwrap();
+        assert_eq!(value.as_ref().as_f64(), Some(0.1));
     }
 
     #[test]
@@ -94,9 +97,10 @@ mod tests {
         #[test]
         fn floats_are_the_same_both_ways(bits: u32) {
             let float = f32::from_bits(bits);
-            let binary = decode(Scalar::Float4, &float.to_be_bytes()).unwrap();
+            let bytes = float.to_be_bytes();
+            let binary = decode(Scalar::Float4, &bytes).unwrap();
             let text = super::super::text::decode(Scalar::Float4, &float.to_string()).unwrap();
-            prop_assert_eq!(binary, text);
+            prop_assert_eq!(binary.into_value(), text);
         }
     }
 }

@@ -9,7 +9,7 @@ mod numeric;
 mod scalar;
 mod text;
 
-use kelvin_protocol::Value;
+use kelvin_protocol::{Value, ValueRef};
 use kelvin_storage::Column;
 
 use self::scalar::Scalar;
@@ -20,6 +20,29 @@ pub(crate) use self::scalar::ElementKind;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct DecodeError(pub(crate) &'static str);
+
+/// A decoded value, which borrows its text where the bytes it came in are that text.
+#[derive(Clone, Debug)]
+pub(crate) enum Decoded<'a> {
+    Borrowed(ValueRef<'a>),
+    Owned(Value),
+}
+
+impl Decoded<'_> {
+    pub(crate) fn as_ref(&self) -> ValueRef<'_> {
+        match self {
+            Self::Borrowed(value) => *value,
+            Self::Owned(value) => value.as_ref(),
+        }
+    }
+
+    pub(crate) fn into_value(self) -> Value {
+        match self {
+            Self::Borrowed(value) => value.to_value(),
+            Self::Owned(value) => value,
+        }
+    }
+}
 
 /// Decodes the values of one column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +88,10 @@ impl Decoder {
     }
 
     /// Decodes PostgreSQL's binary form of a value that is not null.
-    pub(crate) fn binary(self, bytes: &[u8]) -> Result<Value, DecodeError> {
+    pub(crate) fn binary(self, bytes: &[u8]) -> Result<Decoded<'_>, DecodeError> {
         match self {
             Self::Scalar(scalar) => binary::decode(scalar, bytes),
-            Self::Array { element, .. } => array::from_binary(element, bytes),
+            Self::Array { element, .. } => array::from_binary(element, bytes).map(Decoded::Owned),
         }
     }
 }

@@ -221,7 +221,7 @@ impl Drop for Cluster {
 }
 
 /// A program of PostgreSQL, under an account it is willing to run as.
-fn tool(name: &str) -> Command {
+pub(crate) fn tool(name: &str) -> Command {
     let program = directory_of_programs().join(name);
     let mut command = if is_root() {
         let mut command = Command::new("runuser");

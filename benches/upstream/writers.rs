@@ -1,0 +1,97 @@
+//! Writers that commit single rows as fast as they can.
+
+use std::io::Write;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Instant;
+
+use kelvin_replication::prepare;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::tool;
+use crate::follower::{Nobody, options, until};
+use crate::measure::Measure;
+use crate::server::Server;
+
+/// Any change that is published.
+const MARK: &str = "UPDATE issue SET title = 'the last one' WHERE id = 1";
+
+/// kelvin's turn lies between two of half its length in which the stream is thrown away.
+pub async fn measure(measure: &mut Measure, group: &str, server: &Server, seconds: usize) {
+    let directory = tempfile::tempdir().unwrap();
+    let options = options(server.cluster.url(), &directory.path().join("replica"));
+    let prepared = prepare(&options, Arc::new(())).await.unwrap();
+    let replica = prepared.replica.clone();
+    let half = seconds.div_ceil(2);
+    let before = beside_the_stream(server, half).await;
+    let shutdown = CancellationToken::new();
+    let run = tokio::spawn(prepared.run(Arc::new(Nobody), shutdown.clone()));
+    until(&replica, server.commit(MARK).await).await;
+
+    let start = Instant::now();
+    let rate = write(server, seconds).await;
+    let writing = start.elapsed();
+    let last = server.commit(MARK).await;
+    let behind = last.0.saturating_sub(replica.watermark());
+    let start = Instant::now();
+    until(&replica, last).await;
+    let catching_up = start.elapsed();
+    shutdown.cancel();
+    run.await.unwrap().unwrap();
+
+    let after = beside_the_stream(server, half).await;
+    let beside = f64::midpoint(before, after);
+    println!(
+        "{group}: {rate:.0}/s followed by kelvin, {before:.0}/s and {after:.0}/s received by \
+         pg_recvlogical; at the end kelvin was {behind} bytes of WAL and {catching_up:.0?} behind"
+    );
+    let group = format!("rate of {group}");
+    measure.note(
+        &group,
+        "followed by kelvin",
+        rate,
+        "by pg_recvlogical",
+        beside,
+    );
+    let (catching_up, writing) = (catching_up.as_secs_f64(), writing.as_secs_f64());
+    let group = "after them";
+    measure.note(group, "time to catch up", catching_up, "to write", writing);
+}
+
+async fn beside_the_stream(server: &Server, seconds: usize) -> f64 {
+    server.create_slot().await;
+    let reader = server.throw_away(None);
+    server.until_streaming().await;
+    let rate = write(server, seconds).await;
+    server.drop_slot(Some(reader)).await;
+    rate
+}
+
+/// Commits of a second.
+async fn write(server: &Server, seconds: usize) -> f64 {
+    let script = format!(
+        "\\set id random(2, {})\nUPDATE issue SET title = 'Issue ' || :id || ' at ' || now(), \
+         modified = now() WHERE id = :id;\n",
+        server.rows
+    );
+    let mut pgbench = tool("pgbench");
+    pgbench
+        .args(["-n", "-c", "8", "-j", "2", "-f", "-", "-M", "prepared"])
+        .args(["-T", &seconds.to_string()])
+        .args(["-h", "127.0.0.1", "-p", &server.cluster.port.to_string()])
+        .args(["-U", "postgres", "postgres"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let mut child = pgbench.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(script.as_bytes()).unwrap();
+    drop(input);
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap());
+    let output = output.await.unwrap();
+    assert!(output.status.success(), "pgbench: {}", output.status);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let rate = text.lines().find_map(|line| line.strip_prefix("tps = "));
+    let rate = rate.and_then(|line| line.split(' ').next()).unwrap();
+    rate.parse().unwrap()
+}
