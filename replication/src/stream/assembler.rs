@@ -42,6 +42,8 @@ pub(crate) enum Assembled {
     },
     /// Operations of a transaction that is too large to be put together, in order.
     Part {
+        /// What its tables have to become before its first operation, in a transaction of its own.
+        reform: Option<Transaction>,
         version: Version,
         ops: Vec<RowOp>,
         /// Estimated bytes in memory.
@@ -99,6 +101,30 @@ struct Open {
     parted: bool,
     /// Whether it changes the schema.
     reforms: bool,
+}
+
+impl Open {
+    /// Takes out the changes of the schema, to be applied before the rest.
+    ///
+    /// INVARIANT: they are told by a description of a table, which comes before the first row it is
+    /// about; what changed the table has mostly been committed before. So they may be seen a version
+    /// earlier, which no other transaction has: a commit is not one byte long.
+    fn reform(&mut self, limit: usize) -> Result<Option<Transaction>> {
+        if !std::mem::take(&mut self.reforms) {
+            return Ok(None);
+        }
+        let is_schema = |op: &RowOp| matches!(op, RowOp::Schema(_));
+        let rows = self.ops.iter().skip_while(|op| is_schema(op));
+        if rows.clone().any(is_schema) {
+            // Rows before it cannot be read by the form their table has only behind them.
+            return Err(too_large(limit));
+        }
+        let rows = self.ops.split_off(self.ops.len() - rows.count());
+        Ok(Some(Transaction {
+            version: self.version.saturating_sub(1),
+            ops: std::mem::replace(&mut self.ops, rows),
+        }))
+    }
 }
 
 impl Assembler {
@@ -338,11 +364,10 @@ impl Assembler {
         if open.weight <= self.limit / share {
             return Ok(Assembled::Nothing);
         }
-        if open.reforms {
-            return Err(too_large(self.limit));
-        }
+        let reform = open.reform(self.limit)?;
         open.parted = true;
         Ok(Assembled::Part {
+            reform,
             version: open.version,
             ops: std::mem::take(&mut open.ops),
             weight: std::mem::replace(&mut open.weight, OP_OVERHEAD),
@@ -384,6 +409,7 @@ impl Assembler {
         }
         if open.parted {
             return Ok(Assembled::Part {
+                reform: None,
                 version: open.version,
                 ops: open.ops,
                 weight: open.weight,
@@ -408,11 +434,10 @@ fn name_of(catalog: &Catalog, table: Option<TableId>) -> Option<&str> {
     table.map(|table| table.name.as_str())
 }
 
-/// Parts that were applied cannot be read by the form their table has only at the end.
 fn too_large(limit: usize) -> Error {
     Error::Resync(format!(
-        "a transaction changes the schema and is larger than {limit} bytes, as much as may be held \
-         in memory"
+        "a transaction changes the schema between rows and is larger than {limit} bytes, as much as \
+         may be held in memory"
     ))
 }
 

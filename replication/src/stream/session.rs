@@ -186,11 +186,20 @@ impl Session<'_> {
                     }
                 }
                 Assembled::Part {
+                    reform,
                     version,
                     ops,
                     weight,
                     last,
                 } => {
+                    if let Some(reform) = reform {
+                        let (version, queue) = (reform.version, self.queue.clone());
+                        let push = async move { queue.push(reform, 0).await };
+                        if self.patiently(push, clocks).await?.is_none() {
+                            return Ok(());
+                        }
+                        self.enqueued(version);
+                    }
                     self.pass_on(version, Part { ops, last }, weight, clocks)
                         .await?;
                 }

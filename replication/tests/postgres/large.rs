@@ -214,7 +214,35 @@ async fn a_connection_that_breaks_within_a_large_transaction_leaves_nothing_of_i
 }
 
 #[tokio::test]
-async fn a_large_transaction_that_changes_the_schema_asks_for_a_new_copy() {
+async fn a_large_update_right_after_its_table_was_altered_needs_no_new_copy() {
+    let cluster = Cluster::start();
+    cluster.sql(SCHEMA).await;
+    let (options, _directory) = options(&cluster);
+    let options = low(options);
+    let mut following = Following::start(&options).await;
+    let replica_version = following.replica.identity().replica_version;
+    for (change, update) in [
+        (
+            "ALTER TABLE t ADD extra int;",
+            "UPDATE t SET extra = id, big = big || '!'",
+        ),
+        (
+            "BEGIN; ALTER TABLE t ADD more int;",
+            "UPDATE t SET more = n; COMMIT",
+        ),
+        ("ALTER TABLE t DROP extra;", "UPDATE t SET big = 'x' || big"),
+    ] {
+        cluster.sql(&format!("{change} {update}")).await;
+        let expected = upstream(&cluster, "t").await;
+        following.until_rows("t", &expected).await;
+    }
+    let identity = following.replica.identity();
+    assert_eq!(identity.replica_version, replica_version);
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn a_large_transaction_that_changes_the_schema_between_rows_asks_for_a_new_copy() {
     let cluster = Cluster::start();
     cluster.sql(SCHEMA).await;
     let (options, _directory) = options(&cluster);
@@ -222,7 +250,8 @@ async fn a_large_transaction_that_changes_the_schema_asks_for_a_new_copy() {
     let following = Following::start(&options).await;
     cluster
         .sql(
-            "BEGIN; ALTER TABLE t ADD extra int; UPDATE t SET extra = id, big = big || '!'; COMMIT",
+            "BEGIN; UPDATE t SET n = 0 WHERE id = 1; ALTER TABLE t ADD extra int;
+             UPDATE t SET extra = id, big = big || '!'; COMMIT",
         )
         .await;
     let error = following.failure().await;
