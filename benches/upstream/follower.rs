@@ -1,5 +1,5 @@
-//! kelvin in a process of its own, so that its memory is its own: it copies what it has no replica of,
-//! and follows up to some position.
+//! kelvin in a process of its own, so that its memory is its own: it copies what it has no replica
+//! of, and follows up to some position.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! What it costs to copy and to follow a PostgreSQL server, beside receiving the same and throwing it
-//! away. See the README.
+//! What it costs to copy and to follow a PostgreSQL server, beside receiving the same and throwing
+//! it away. See the README.
 #![allow(
     missing_docs,
     dead_code,

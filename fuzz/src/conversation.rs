@@ -3,8 +3,8 @@
 use kelvin_replication::{Address, fuzzing};
 
 /// Whether the address has a password (first byte), then all that the server says, from the request
-/// to log in to the stream of changes: the talk ends in an error, and what came of the stream before
-/// is no more than what was said.
+/// to log in to the stream of changes: the talk ends in an error, and what came of the stream
+/// before is no more than what was said.
 pub fn conversation(data: &[u8]) {
     let Some((password, script)) = data.split_first() else {
         return;

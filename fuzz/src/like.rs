@@ -2,8 +2,8 @@
 
 use kelvin_ivm::fuzzing;
 
-/// A pattern and a text, behind a byte that says whether case matters and parted by a zero byte: the
-/// matcher agrees with a naive one.
+/// A pattern and a text, behind a byte that says whether case matters and parted by a zero byte:
+/// the matcher agrees with a naive one.
 pub fn like(data: &[u8]) {
     let Some((flags, rest)) = data.split_first() else {
         return;

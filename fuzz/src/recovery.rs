@@ -41,8 +41,8 @@ thread_local! {
     static CAUGHT: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// The engine panics on some damages, which storage catches; under a fuzzer, whose hook aborts, that
-/// would be the end of it.
+/// The engine panics on some damages, which storage catches; under a fuzzer, whose hook aborts,
+/// that would be the end of it.
 fn silence_caught_panics() {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(move |info| {

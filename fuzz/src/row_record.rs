@@ -11,9 +11,9 @@ const ROW_HEADER: [u8; 13] = [1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1];
 /// Format of a changelog record.
 const CHANGELOG_HEADER: [u8; 1] = [1];
 
-/// Records on disk, by the first byte: 0 a row of values, which survives its archive; 1 the bytes of
-/// a row, 2 the same behind a sound header, 3 a changelog record, 4 an index entry (key and value),
-/// all of which are read or refused as corrupt.
+/// Records on disk, by the first byte: 0 a row of values, which survives its archive; 1 the bytes
+/// of a row, 2 the same behind a sound header, 3 a changelog record, 4 an index entry (key and
+/// value), all of which are read or refused as corrupt.
 pub fn row_record(data: &[u8]) {
     let _ = check(&mut Unstructured::new(data));
 }

@@ -29,8 +29,8 @@ impl TableChanges {
 }
 
 impl ChangeSet {
-    /// Arranges what an apply changed. Plans over tables that were swept or altered cannot be moved by
-    /// it.
+    /// Arranges what an apply changed. Plans over tables that were swept or altered cannot be moved
+    /// by it.
     #[must_use]
     pub fn new(applied: Applied) -> Self {
         let mut tables: BTreeMap<TableId, TableChanges> = BTreeMap::new();

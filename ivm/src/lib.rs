@@ -1,8 +1,9 @@
 //! Incremental view maintenance: what the rows of a query are, and how they change with a commit.
 //!
-//! A [`Plan`] is a ZQL query resolved against the catalog. Its *view* at a version is the set of rows
-//! a client needs to compute the query's result on its own: the query's rows, those of its related
-//! subqueries, and a few witnesses of each EXISTS. [`evaluate`] reads the view at any version;
+//! A [`Plan`] is a ZQL query resolved against the catalog. Its *view* at a version is the set of
+//! rows a client needs to compute the query's result on its own: the query's rows, those of its
+//! related subqueries, and a few witnesses of each EXISTS. [`evaluate`] reads the view at any
+//! version;
 //! [`PlanState`] holds which rows are in it and advances from commit to commit, yielding net
 //! [`PlanDelta`]s; [`Router`] says which plans a commit may concern at all.
 //!
@@ -11,8 +12,8 @@
 //! is a closure of the caller's in the [`Budget`].
 //!
 //! # Invariants
-//! * The view is a pure function of plan and database: `advance` from any version to another ends in
-//!   the same members that `evaluate` yields there, whatever lay between and whichever indexes
+//! * The view is a pure function of plan and database: `advance` from any version to another ends
+//!   in the same members that `evaluate` yields there, whatever lay between and whichever indexes
 //!   there were.
 //! * Two queries with the same [`PlanId`] have the same view in every database.
 //! * A plan that [`Router::route`] leaves out has the same view before and after.

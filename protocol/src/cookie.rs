@@ -10,8 +10,8 @@ use crate::lexi::{from_lexi, to_lexi};
 /// number `config`, in the database at `version` of lineage `epoch`.
 ///
 /// As text it is `k<epoch>.<version>.<config>`, each number in the form of [`to_lexi`], so that the
-/// order of the strings, which is all a client looks at, is the order of the cookies. The leading `k`
-/// tells our cookies from those of other servers.
+/// order of the strings, which is all a client looks at, is the order of the cookies. The leading
+/// `k` tells our cookies from those of other servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cookie {
     /// Lineage of the upstream; a database whose LSNs went back starts a new one.

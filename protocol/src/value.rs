@@ -33,8 +33,8 @@ pub enum Value {
     Null,
     /// A boolean.
     Bool(bool),
-    /// A number. Never `-0.0` where it came from [`Value::from`]; may be NaN or infinite, which JSON
-    /// shows as `null`.
+    /// A number. Never `-0.0` where it came from [`Value::from`]; may be NaN or infinite, which
+    /// JSON shows as `null`.
     Number(f64),
     /// An `int8` outside ±(2^53−1). It keeps its exact identity in keys, but a client cannot be sent
     /// it: a query that yields such a row fails alone.
@@ -85,8 +85,8 @@ impl Value {
     }
 
     /// The total order of ZQL: null first, false before true, numbers as IEEE doubles, strings by
-    /// UTF-8 bytes. Values of unlike types, which only a faulty query can bring together, come in the
-    /// order bool, number, string, json. NaN sorts after every other number and equals itself.
+    /// UTF-8 bytes. Values of unlike types, which only a faulty query can bring together, come in
+    /// the order bool, number, string, json. NaN sorts after every other number and equals itself.
     #[must_use]
     pub fn zql_cmp(&self, other: &Self) -> Ordering {
         self.as_ref().zql_cmp(other.as_ref())

@@ -76,8 +76,8 @@ impl Error {
         matches!(self, Self::Unreachable(_)) || self.kind() == ErrorKind::Retry
     }
 
-    /// Whether opening the replica again, after a while, is what helps: the disk was full, or writing
-    /// failed. Every handle on it has to be dropped before.
+    /// Whether opening the replica again, after a while, is what helps: the disk was full, or
+    /// writing failed. Every handle on it has to be dropped before.
     #[must_use]
     pub fn reopens(&self) -> bool {
         use kelvin_storage::{ErrorKind, Remedy};

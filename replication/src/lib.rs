@@ -1,8 +1,8 @@
 //! Everything the kelvin sync server says to PostgreSQL about replication.
 //!
-//! [`prepare`] checks the server, sets up what kelvin keeps in it, and opens the replica or copies a
-//! new one. [`Prepared::run`] then follows the stream of changes and applies them, until it is told to
-//! stop or the replica no longer continues the upstream.
+//! [`prepare`] checks the server, sets up what kelvin keeps in it, and opens the replica or copies
+//! a new one. [`Prepared::run`] then follows the stream of changes and applies them, until it is
+//! told to stop or the replica no longer continues the upstream.
 //!
 //! It is **not** a general PostgreSQL client, it does not decide what clients see, and it keeps
 //! nothing that PostgreSQL does not have: a lost replica is copied again.

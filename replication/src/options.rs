@@ -50,8 +50,8 @@ pub struct Options {
     /// Estimated bytes of transactions that may wait between the stream and the replica. One
     /// transaction alone may be larger.
     pub queue_bytes: usize,
-    /// Estimated bytes of one transaction that are held in memory. A larger one is applied in parts,
-    /// as it comes.
+    /// Estimated bytes of one transaction that are held in memory. A larger one is applied in
+    /// parts, as it comes.
     pub transaction_bytes: usize,
     /// Estimated bytes of changes of tables that are being copied beside the stream; when there are
     /// more, the stream waits for the copy. Where one transaction alone changes twice as much, the

@@ -221,8 +221,9 @@ fn lacking(held: &Catalog, now: &Discovery, internal: &[String]) -> Option<Strin
     })
 }
 
-/// What is known of the tables of a replica while nobody followed the stream: what it held them under,
-/// and of those that are as they were also how they are stored. The schema watch finds the others.
+/// What is known of the tables of a replica while nobody followed the stream: what it held them
+/// under, and of those that are as they were also how they are stored. The schema watch finds the
+/// others.
 fn known_of(held: &Catalog, identity: &ReplicaIdentity, now: &Discovery) -> KnownTables {
     let detail = |name| identity.details.get(name).map(String::as_str);
     let mut filters = read_detail::<String>(detail(ROW_FILTERS).unwrap_or_default());

@@ -25,12 +25,12 @@ const TAKEOVER_ATTEMPTS: u32 = 50;
 const TAKEOVER_PAUSE: Duration = Duration::from_millis(100);
 
 impl Prepared {
-    /// Follows the stream until `shutdown`: applies every transaction, tells `listener`, confirms to
-    /// PostgreSQL what is durable. Reconnects by itself, with growing pauses.
+    /// Follows the stream until `shutdown`: applies every transaction, tells `listener`, confirms
+    /// to PostgreSQL what is durable. Reconnects by itself, with growing pauses.
     ///
     /// # Errors
-    /// * `Resync`: the slot or the upstream is not the one the replica was copied from, or its schema
-    ///   changed in a way that cannot be followed.
+    /// * `Resync`: the slot or the upstream is not the one the replica was copied from, or its
+    ///   schema changed in a way that cannot be followed.
     ///   Drop every handle on the replica, [`discard`](crate::discard) it and
     ///   [`prepare`](crate::prepare) anew.
     /// * `Config`: only the operator can mend it. What keeps it from connecting is not among these,

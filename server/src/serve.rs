@@ -160,8 +160,9 @@ pub async fn run(
     result
 }
 
-/// Prepares replication. At the first start a database that cannot be reached, or a disk that cannot
-/// be written, is the operator's to mend; of a server that has `served` before, it is waited for.
+/// Prepares replication. At the first start a database that cannot be reached, or a disk that
+/// cannot be written, is the operator's to mend; of a server that has `served` before, it is waited
+/// for.
 async fn prepare(
     options: &kelvin_replication::Options,
     reports: &Arc<Reports>,

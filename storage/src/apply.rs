@@ -14,13 +14,14 @@ use crate::view::View;
 use crate::{Applied, Replica, RowOp, SchemaChange, TableId, Transaction};
 
 impl Replica {
-    /// Applies transactions in one atomic batch: after a crash either all of them are there or none.
-    /// Transactions at or below the watermark are skipped, so that replays are harmless. One thread
-    /// applies; it may be held up by flushes, so never call this from an asynchronous task.
+    /// Applies transactions in one atomic batch: after a crash either all of them are there or
+    /// none. Transactions at or below the watermark are skipped, so that replays are harmless. One
+    /// thread applies; it may be held up by flushes, so never call this from an asynchronous task.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for operations the catalog does not know, and for a change of the schema in
-    /// one of several transactions; [`Error::Poisoned`], [`Error::Stalled`], [`Error::DiskFull`] and
+    /// [`Error::Invalid`] for operations the catalog does not know, and for a change of the schema
+    /// in one of several transactions; [`Error::Poisoned`], [`Error::Stalled`], [`Error::DiskFull`]
+    /// and
     /// [`Error::Io`] from writing. Nothing is applied then.
     pub fn apply(&self, transactions: &[Transaction]) -> Result<Applied> {
         let is_schema = |op: &RowOp| matches!(op, RowOp::Schema(_));

@@ -6,8 +6,8 @@
 //! offset of the primary key in its key.
 //!
 //! An entry stands since the row version that put it there, which is the row's own unless the row
-//! says otherwise. So that a writer which takes an entry away knows since when it stood, and need not
-//! read it, a row lists those of its entries that are older than itself.
+//! says otherwise. So that a writer which takes an entry away knows since when it stood, and need
+//! not read it, a row lists those of its entries that are older than itself.
 //!
 //! An archive is validated where it leaves the engine and becomes a [`Record`]; from then on its
 //! values are read in place. The engine's checksums tell damage of the disk, not whether the bytes
@@ -231,8 +231,8 @@ pub(crate) fn set_row_id(bytes: &mut [u8], id: RowId) {
     }
 }
 
-/// The row in these bytes. `readings` say how each layout is read, `loaded_at` is the version of rows
-/// that came with the initial copy.
+/// The row in these bytes. `readings` say how each layout is read, `loaded_at` is the version of
+/// rows that came with the initial copy.
 ///
 /// # Errors
 /// [`Error::Corrupt`] for bytes that are not a row of one of these layouts.

@@ -65,8 +65,8 @@ pub struct Applied {
     pub from: Version,
     /// Watermark now.
     pub version: Version,
-    /// Net changes between the two, at most one for a key, in no particular order. A table whose key
-    /// changed in between has none.
+    /// Net changes between the two, at most one for a key, in no particular order. A table whose
+    /// key changed in between has none.
     pub changes: Vec<RowChange>,
     /// Tables of which too many rows changed to tell which: any row may have. `changes` has none of
     /// them. In order.

@@ -59,9 +59,9 @@ pub(crate) fn write(
     Ok(bytes)
 }
 
-/// Notes that the rows of a transaction are too many to tell, in these spaces. It is the first record
-/// of its version, so that whoever wants to know nothing more passes over the rest. Returns the bytes
-/// added.
+/// Notes that the rows of a transaction are too many to tell, in these spaces. It is the first
+/// record of its version, so that whoever wants to know nothing more passes over the rest. Returns
+/// the bytes added.
 pub(crate) fn write_sweep(
     batch: &mut OwnedWriteBatch,
     keyspace: &Keyspace,

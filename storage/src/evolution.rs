@@ -203,8 +203,8 @@ impl StoredTable {
         positions.iter().map(moved).collect()
     }
 
-    /// The index as `other`, an earlier or later form of this table, has to declare it; `None` where
-    /// it lacks a column.
+    /// The index as `other`, an earlier or later form of this table, has to declare it; `None`
+    /// where it lacks a column.
     pub(crate) fn index_for(&self, index: &Index, other: &Self) -> Option<Index> {
         Some(Index {
             columns: self.moved(&index.columns, &other.columns)?,

@@ -129,8 +129,8 @@ impl WriteGate {
         Ok(())
     }
 
-    /// Blocks found in the cache and blocks read from files, of these keyspaces and of all that were
-    /// dropped.
+    /// Blocks found in the cache and blocks read from files, of these keyspaces and of all that
+    /// were dropped.
     pub(crate) fn block_reads(&self, keyspaces: &[Keyspace]) -> (u64, u64) {
         let dropped = (get(&self.dropped_hits), get(&self.dropped_misses));
         let living = keyspaces.iter().map(block_reads);

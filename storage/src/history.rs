@@ -76,8 +76,8 @@ impl Replica {
     }
 
     /// Periodic upkeep, to be called every few seconds from the thread that applies: lets go of
-    /// history by age and size, releases old snapshots, keeps the journals bounded. `now` is the time
-    /// since any fixed point.
+    /// history by age and size, releases old snapshots, keeps the journals bounded. `now` is the
+    /// time since any fixed point.
     ///
     /// # Errors
     /// What writing brings up.
@@ -93,7 +93,8 @@ impl Replica {
         }
         inner.trim_to_size(&mut writer)?;
         inner.sweep_garbage(&mut writer)?;
-        // A busy replica sheds its recent views by itself, and somebody may still want the last one.
+        // A busy replica sheds its recent views by itself, and somebody may still want the last
+        // one.
         if writer.maintained_at == watermark {
             inner.release_recent()?;
         }

@@ -92,17 +92,18 @@ impl Drop for Listed<'_> {
 
 impl Replica {
     /// Builds a secondary index over `columns`, from the rows there are, while commits go on. It is
-    /// kept up from then on and serves every version from the horizon on. Returns when it is usable;
-    /// an index that is there already is returned as it is. `go_on` is asked every so often.
+    /// kept up from then on and serves every version from the horizon on. Returns when it is
+    /// usable; an index that is there already is returned as it is. `go_on` is asked every so
+    /// often.
     ///
-    /// Takes time in proportion to the table: not to be called from an asynchronous task, nor, unless
-    /// commits are to wait, from the thread that applies.
+    /// Takes time in proportion to the table: not to be called from an asynchronous task, nor,
+    /// unless commits are to wait, from the thread that applies.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an unknown table or column, when the table's numbers for indexes are
-    /// used up, or when the table changed its form meanwhile; [`Error::Cancelled`] when `go_on` says
-    /// no; [`Error::Building`] where the same is being built already; [`Error::BelowHorizon`] when
-    /// history went faster than the build; else what reading and writing bring up.
+    /// used up, or when the table changed its form meanwhile; [`Error::Cancelled`] when `go_on`
+    /// says no; [`Error::Building`] where the same is being built already; [`Error::BelowHorizon`]
+    /// when history went faster than the build; else what reading and writing bring up.
     pub fn add_index(
         &self,
         table: TableId,
@@ -322,8 +323,8 @@ impl Replica {
         self.install(&mut writer, &work, batch)
     }
 
-    /// Keys of the table's rows that were written since the work's view, so many at a time. Some come
-    /// again with later ones.
+    /// Keys of the table's rows that were written since the work's view, so many at a time. Some
+    /// come again with later ones.
     fn changed(
         &self,
         work: &Work,

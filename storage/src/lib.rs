@@ -1,26 +1,27 @@
 //! The versioned LSM replica of an upstream PostgreSQL database.
 //!
-//! It holds the rows of the published tables, their ordered indexes, and as much of their past as the
-//! horizon allows. It **is** read at versions (commit LSNs): [`Replica::at`] gives the database
+//! It holds the rows of the published tables, their ordered indexes, and as much of their past as
+//! the horizon allows. It **is** read at versions (commit LSNs): [`Replica::at`] gives the database
 //! exactly as it was, schema included, with point reads and ordered scans, and [`Replica::apply`]
-//! moves it on by whole transactions, changes of the schema ([`SchemaChange`]) among them. Indexes are
-//! built beside the stream ([`Replica::add_index`], [`IndexBuilder`]), and so are tables
+//! moves it on by whole transactions, changes of the schema ([`SchemaChange`]) among them. Indexes
+//! are built beside the stream ([`Replica::add_index`], [`IndexBuilder`]), and so are tables
 //! ([`Replica::load_table`]).
 //!
-//! It is **not** a query engine, it knows nothing of PostgreSQL's protocol, and it is not the source
-//! of truth: whatever happens to its files, wiping it and copying the upstream again loses time only.
-//! It reads no clock; where time matters, the caller says what time it is, and a [`Clock`] is for metrics
-//! only.
+//! It is **not** a query engine, it knows nothing of PostgreSQL's protocol, and it is not the
+//! source of truth: whatever happens to its files, wiping it and copying the upstream again loses
+//! time only. It reads no clock; where time matters, the caller says what time it is, and a
+//! [`Clock`] is for metrics only.
 //!
 //! # Invariants
 //! * One writer. A batch of transactions becomes visible, and survives a crash of the process, as a
 //!   whole or not at all: rows, index entries, history, changelog and watermark.
-//! * So does a transaction that is too large for one batch ([`Replica::apply_in_parts`]): what a crash
-//!   leaves of it is taken back when the replica is opened.
-//! * A view at a version shows that version for as long as it lives, whatever is applied or trimmed.
+//! * So does a transaction that is too large for one batch ([`Replica::apply_in_parts`]): what a
+//!   crash leaves of it is taken back when the replica is opened.
+//! * A view at a version shows that version for as long as it lives, whatever is applied or
+//!   trimmed.
 //! * Keys sort bytewise exactly as ZQL sorts the values.
-//! * What is written survives a power loss once [`Replica::sync`] has returned its version; only that
-//!   version may be confirmed to the upstream.
+//! * What is written survives a power loss once [`Replica::sync`] has returned its version; only
+//!   that version may be confirmed to the upstream.
 //! * Bytes on disk are checked before they are believed; damage is an [`Error`], never a panic.
 //!
 //! # Example

@@ -29,8 +29,8 @@ pub struct ReplicaOptions {
     /// Bytes of memory a part of a transaction takes about, where a transaction is applied
     /// [in parts](crate::Replica::apply_in_parts). Rows read ahead and the batch come on top.
     pub part_bytes: usize,
-    /// Bytes of journal above which tables that hold it back are flushed; above twice of it, writers
-    /// wait for that.
+    /// Bytes of journal above which tables that hold it back are flushed; above twice of it,
+    /// writers wait for that.
     pub journal_bytes: u64,
     /// Background threads for flushes and compactions.
     pub worker_threads: usize,

@@ -7,15 +7,15 @@
 //! any other batch is, over what the parts before have written.
 //!
 //! INVARIANT: readers see all of it or nothing. Until the last part is committed the newest view is
-//! one of the past, to which a row or entry that a part wrote is what the history says it was. Views
-//! that are not of the past are made by whoever holds the right to write, which is kept until then;
-//! and a transaction that was not finished keeps it from everybody else.
+//! one of the past, to which a row or entry that a part wrote is what the history says it was.
+//! Views that are not of the past are made by whoever holds the right to write, which is kept until
+//! then; and a transaction that was not finished keeps it from everybody else.
 //!
 //! INVARIANT: after a crash all of it is there or nothing. The note is on the disk before the first
 //! part, and goes in the batch that sets the watermark. Where the note is found,
 //! [`undo`](crate::undo) takes the parts back, for which each of them says in the changelog what it
-//! wrote. Row counts and the numbers given to rows are written by the last part, so there is nothing
-//! of them to take back.
+//! wrote. Row counts and the numbers given to rows are written by the last part, so there is
+//! nothing of them to take back.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -42,15 +42,15 @@ impl Replica {
     /// Applies one transaction, however large it is: operations are taken as they come, and written
     /// in parts of about [`part_bytes`](crate::ReplicaOptions::part_bytes). Readers see the replica
     /// as it was until all of it is there. If it fits into one part, it is applied as by
-    /// [`Replica::apply`], else its tables are [swept](Applied::swept). At or below the watermark it
-    /// is skipped, its operations are taken nevertheless.
+    /// [`Replica::apply`], else its tables are [swept](Applied::swept). At or below the watermark
+    /// it is skipped, its operations are taken nevertheless.
     ///
     /// After an error from `ops` the replica can be read but not be written, until
     /// [`Replica::roll_back`] or the next opening takes back what was written.
     ///
     /// # Errors
-    /// The first one of `ops`; [`Error::Invalid`] for an operation the catalog does not know and for
-    /// any change of the schema, else as [`Replica::apply`].
+    /// The first one of `ops`; [`Error::Invalid`] for an operation the catalog does not know and
+    /// for any change of the schema, else as [`Replica::apply`].
     pub fn apply_in_parts<E: From<Error>>(
         &self,
         version: Version,
@@ -97,9 +97,9 @@ impl Replica {
         Ok(finished.applied)
     }
 
-    /// Takes back what was written of a transaction whose operations ended with an error, so that the
-    /// replica can be written again. Takes about as long as writing it took. Does nothing where there
-    /// is nothing to take back.
+    /// Takes back what was written of a transaction whose operations ended with an error, so that
+    /// the replica can be written again. Takes about as long as writing it took. Does nothing where
+    /// there is nothing to take back.
     ///
     /// # Errors
     /// What reading and writing bring up; then the replica has to be opened anew.
@@ -196,8 +196,9 @@ impl<'a> Parts<'a> {
         self.cut_if_full()
     }
 
-    /// INVARIANT: what the overlay holds goes first. The rest is in the snapshot, under keys that no
-    /// part writes to before the truncation is over, so going on behind the last key misses none.
+    /// INVARIANT: what the overlay holds goes first. The rest is in the snapshot, under keys that
+    /// no part writes to before the truncation is over, so going on behind the last key misses
+    /// none.
     fn truncate(&mut self, table: TableId) -> Result<()> {
         let (limit, version) = (self.inner.options.part_bytes, self.version);
         self.overlay.truncate_known(table, version)?;
@@ -240,9 +241,9 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
-    /// INVARIANT: from before the note is written until the transaction is there as a whole, or taken
-    /// back, nobody else writes. The note is safe from a power loss before any part is written, for a
-    /// part may get to a sorted file, and so to the disk, before the journal does.
+    /// INVARIANT: from before the note is written until the transaction is there as a whole, or
+    /// taken back, nobody else writes. The note is safe from a power loss before any part is
+    /// written, for a part may get to a sorted file, and so to the disk, before the journal does.
     fn begin(&mut self) -> Result<()> {
         self.inner.under_way.store(true, Ordering::Release);
         let mut batch = self.inner.db.batch();

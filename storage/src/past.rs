@@ -1,4 +1,5 @@
-//! Reads below the newest version: the current records that are old enough, merged with the history.
+//! Reads below the newest version: the current records that are old enough, merged with the
+//! history.
 //!
 //! The lifetimes of the records under one key never overlap, so each source is filtered by
 //! visibility first, and then no key comes from two of them.
@@ -34,8 +35,8 @@ pub(crate) fn ended_at(
     key: &[u8],
     end: Option<Version>,
 ) -> Result<Option<Slice>> {
-    // Where one version of a row begins the one before it ended, unless there was none, and an exact
-    // key costs far less than a search: most files are ruled out by their filters.
+    // Where one version of a row begins the one before it ended, unless there was none, and an
+    // exact key costs far less than a search: most files are ruled out by their filters.
     let mut end = end;
     for _ in 0..CHAIN {
         let Some(known) = end else { break };

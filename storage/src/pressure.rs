@@ -100,10 +100,10 @@ impl WriteGate {
         Ok(())
     }
 
-    /// Starts flushes of the keyspaces that were written to the longest time ago, if the journals are
-    /// over their limit, and waits if they are over twice the limit. A journal is removed when all
-    /// it holds is flushed, and a table nobody writes to any more would never be flushed for its
-    /// size. Returns how many flushes were started.
+    /// Starts flushes of the keyspaces that were written to the longest time ago, if the journals
+    /// are over their limit, and waits if they are over twice the limit. A journal is removed when
+    /// all it holds is flushed, and a table nobody writes to any more would never be flushed for
+    /// its size. Returns how many flushes were started.
     ///
     /// # Errors
     /// As [`WriteGate::make_room`].
@@ -189,7 +189,8 @@ impl WriteGate {
         )
     }
 
-    /// Finds out whether a thread of the engine has failed. Such a failure makes no sound of its own.
+    /// Finds out whether a thread of the engine has failed. Such a failure makes no sound of its
+    /// own.
     ///
     /// # Errors
     /// [`Error::Poisoned`] if one has, or what it has failed of.

@@ -62,8 +62,8 @@ impl Records {
     /// The records of a range, which may be empty or inverted.
     ///
     /// The engine looks for the far bound in every block it reads, which costs more than to look at
-    /// each key here. So it is not told of it where the range ends with its region: what lies beyond
-    /// is one record. Elsewhere it is, for beyond may be many that were removed.
+    /// each key here. So it is not told of it where the range ends with its region: what lies
+    /// beyond is one record. Elsewhere it is, for beyond may be many that were removed.
     pub(crate) fn open(
         snapshot: &Snapshot,
         keyspace: &Keyspace,

@@ -24,8 +24,8 @@ use crate::sorted_ingest::Scratch;
 use crate::view::View;
 use crate::{Applied, Catalog, Groups, ReplicaOptions, RowId, TableId};
 
-/// Views at the last so many watermarks that are kept, so that the state before a commit can be read
-/// without consulting the history. Each pins what the batches since have overwritten.
+/// Views at the last so many watermarks that are kept, so that the state before a commit can be
+/// read without consulting the history. Each pins what the batches since have overwritten.
 const RECENT_VIEWS: usize = 8;
 
 /// A replica of an upstream database. Cloning gives another handle to the same one.
@@ -381,8 +381,8 @@ impl Inner {
     /// numbers in memory may be off.
     ///
     /// INVARIANT: nobody gets it while parts of a transaction are written that is not there as a
-    /// whole. What readers see is made of a new snapshot whenever somebody writes, and that snapshot
-    /// must not hold such parts.
+    /// whole. What readers see is made of a new snapshot whenever somebody writes, and that
+    /// snapshot must not hold such parts.
     pub(crate) fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
         let writer = self.writer_to_roll_back()?;
         if self.under_way.load(Ordering::Acquire) {
@@ -425,8 +425,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Lets readers see the newest version in a snapshot of now, which may hold parts of a transaction
-    /// that is under way. Gives that view.
+    /// Lets readers see the newest version in a snapshot of now, which may hold parts of a
+    /// transaction that is under way. Gives that view.
     ///
     /// INVARIANT: called after each of its batches. The engine keeps all that was written since the
     /// oldest snapshot in memory, so a snapshot from before would let memory grow with the

@@ -1,5 +1,5 @@
-//! Letting go of what only versions below the horizon had: forms of tables, keyspaces of tables that
-//! are gone or kept elsewhere now, entries of indexes that are no more.
+//! Letting go of what only versions below the horizon had: forms of tables, keyspaces of tables
+//! that are gone or kept elsewhere now, entries of indexes that are no more.
 
 use std::collections::HashMap;
 
@@ -99,8 +99,8 @@ impl Retired {
 }
 
 impl Inner {
-    /// Removes some entries of indexes that no readable version has. They are many, so a round takes
-    /// a bounded number of them.
+    /// Removes some entries of indexes that no readable version has. They are many, so a round
+    /// takes a bounded number of them.
     pub(crate) fn sweep_garbage(&self, writer: &mut Writer) -> Result<()> {
         let (horizon, shape) = {
             let current = self.current();

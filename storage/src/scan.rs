@@ -32,8 +32,8 @@ pub struct Scan {
 /// Where a scan begins.
 #[derive(Clone, Debug)]
 pub struct ScanStart {
-    /// Values for columns following the prefix: index columns after the prefix, then the primary key
-    /// columns. May stop early, and then means every row that agrees so far.
+    /// Values for columns following the prefix: index columns after the prefix, then the primary
+    /// key columns. May stop early, and then means every row that agrees so far.
     pub values: Vec<Value>,
     /// Whether rows that equal `values` belong to the result.
     pub inclusive: bool,

@@ -34,12 +34,12 @@ pub enum SchemaChange {
 /// kept under other keys; that takes time in proportion to the table, and commits wait.
 #[derive(Clone, Debug)]
 pub struct Alteration {
-    /// The table as it is from now on, with the number it had. Its `indexes` are not looked at: those
-    /// there are stay, without those over columns that are gone. New ones are built by
+    /// The table as it is from now on, with the number it had. Its `indexes` are not looked at:
+    /// those there are stay, without those over columns that are gone. New ones are built by
     /// [`Replica::add_index`](crate::Replica::add_index).
     pub table: Table,
-    /// By `attnum`, what rows written before have in a column that is new, or whose values no longer
-    /// stand because its type changed. A new column that is not named here is null in them.
+    /// By `attnum`, what rows written before have in a column that is new, or whose values no
+    /// longer stand because its type changed. A new column that is not named here is null in them.
     pub fills: Vec<(i16, Value)>,
 }
 

@@ -64,8 +64,8 @@ impl Shape {
         tables.chain(buckets).cloned().collect()
     }
 
-    /// Makes an index part of the table it was built on, in every era that has its columns. `record`
-    /// hears of each form of the table once, with the first era that has it.
+    /// Makes an index part of the table it was built on, in every era that has its columns.
+    /// `record` hears of each form of the table once, with the first era that has it.
     pub(crate) fn add_index(
         &mut self,
         built_on: &TableSpace,

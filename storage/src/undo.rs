@@ -6,9 +6,9 @@
 //! matter, for of that nothing is left.
 //!
 //! INVARIANT: it can be broken off anywhere and begun again. A row goes back in one batch with its
-//! entries and its history, after which nothing of it has that version, so that it is left alone the
-//! next time. Its record of the changelog goes in the same batch as the last of its rows or later.
-//! The note that a transaction is under way goes last.
+//! entries and its history, after which nothing of it has that version, so that it is left alone
+//! the next time. Its record of the changelog goes in the same batch as the last of its rows or
+//! later. The note that a transaction is under way goes last.
 
 use std::collections::{BTreeSet, HashSet};
 

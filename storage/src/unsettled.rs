@@ -1,9 +1,9 @@
 //! Keeping a replica of very many tables in a state the engine can open.
 //!
 //! When it opens its files, the engine queues a task for each keyspace that has something to flush
-//! or to compact. The queue holds 1,000 tasks and nobody empties it yet, so that one more blocks the
-//! opening for good. As long as fewer keyspaces than half of that wait to be flushed, and fewer than
-//! half to be compacted, it cannot come to that.
+//! or to compact. The queue holds 1,000 tasks and nobody empties it yet, so that one more blocks
+//! the opening for good. As long as fewer keyspaces than half of that wait to be flushed, and fewer
+//! than half to be compacted, it cannot come to that.
 
 use std::sync::Arc;
 

@@ -73,8 +73,8 @@ impl View {
     /// A view at `version` of a snapshot that may hold parts of a transaction, taken while the
     /// watermark is `seen_at`.
     ///
-    /// INVARIANT: it shows nothing of them. Each part is written whole, and writes to the history what
-    /// its rows and entries were; so whatever is younger than the view has its past there.
+    /// INVARIANT: it shows nothing of them. Each part is written whole, and writes to the history
+    /// what its rows and entries were; so whatever is younger than the view has its past there.
     pub(crate) fn partial(
         version: Version,
         seen_at: Version,

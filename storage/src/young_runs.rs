@@ -206,9 +206,9 @@ impl Stretch {
 
     /// For a scan of a snapshot that may hold parts of a transaction.
     ///
-    /// INVARIANT: it remembers nothing. What it walks over is of no version: older snapshots may hold
-    /// what is gone from it, and what is taken back may come back older. What was remembered before
-    /// stays true nevertheless.
+    /// INVARIANT: it remembers nothing. What it walks over is of no version: older snapshots may
+    /// hold what is gone from it, and what is taken back may come back older. What was remembered
+    /// before stays true nevertheless.
     pub(crate) fn without_learning(self) -> Self {
         Self {
             learns: false,

@@ -1,4 +1,5 @@
-//! Files of a replica that are gone, cut short, or out of reach: each is an error that says what to do.
+//! Files of a replica that are gone, cut short, or out of reach: each is an error that says what to
+//! do.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

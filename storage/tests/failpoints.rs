@@ -125,8 +125,8 @@ fn ops(seed: u64, version: Version) -> (Vec<RowOp>, Vec<Value>) {
     (ops, row)
 }
 
-/// Whether the transaction at `version` is one that is applied in parts. It writes rows anew that are
-/// there, some of them twice, and others that are gone again at its end.
+/// Whether the transaction at `version` is one that is applied in parts. It writes rows anew that
+/// are there, some of them twice, and others that are gone again at its end.
 fn is_large(version: Version) -> bool {
     let step = (version - 100) % ROUND;
     step == 3 || step == 10

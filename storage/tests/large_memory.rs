@@ -1,4 +1,5 @@
-//! Memory of a transaction that is applied in parts. Alone in its process, or it would measure others.
+//! Memory of a transaction that is applied in parts. Alone in its process, or it would measure
+//! others.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,

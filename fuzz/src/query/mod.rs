@@ -2,8 +2,8 @@
 //! them.
 //!
 //! [`Case::generate`] makes a case from [`Choices`]; [`check`] runs it on kelvin and holds every
-//! view against an oracle's answers. The target uses [`naive_answers`]; the `oracle` test asks a real
-//! PostgreSQL.
+//! view against an oracle's answers. The target uses [`naive_answers`]; the `oracle` test asks a
+//! real PostgreSQL.
 
 mod answer;
 mod ast;

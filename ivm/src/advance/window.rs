@@ -25,8 +25,8 @@ pub(super) struct WindowChange {
 /// Brings a window up to date.
 ///
 /// Every row that passed before and did not sort behind the window's end was in the window, so all
-/// that can be in it now are its rows that are no candidates, candidates that do not sort behind the
-/// end, and, if these are too few, rows from behind the end.
+/// that can be in it now are its rows that are no candidates, candidates that do not sort behind
+/// the end, and, if these are too few, rows from behind the end.
 pub(super) fn advance(
     step: &Step<'_>,
     node: &Node,

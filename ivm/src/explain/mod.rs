@@ -119,8 +119,8 @@ pub struct ReadExplanation {
     pub scans: u64,
     /// Rows examined.
     pub examined: u64,
-    /// Rows that one had to expect for these scans, where the shape alone says so: one for a scan by
-    /// a whole unique key, all there are for one that nothing narrows.
+    /// Rows that one had to expect for these scans, where the shape alone says so: one for a scan
+    /// by a whole unique key, all there are for one that nothing narrows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimated: Option<u64>,
 }

@@ -149,7 +149,8 @@ impl Form {
         }
     }
 
-    /// A table by name and form: a plan for one form of a table must not be taken for one of another.
+    /// A table by name and form: a plan for one form of a table must not be taken for one of
+    /// another.
     fn table(&mut self, table: &Table) {
         self.text(&table.name);
         self.number(table.columns.len());

@@ -3,8 +3,8 @@
 //! The columns of an index say what it might narrow a read to, not how many rows that leaves: most
 //! issues may be open, and a project may have one issue or all. Averages would not tell either, for
 //! values are anything but evenly spread. But the values are known by the time a node is read, so a
-//! look at the first few rows of each way tells whether that way is short, and nothing has to be kept
-//! or can be out of date.
+//! look at the first few rows of each way tells whether that way is short, and nothing has to be
+//! kept or can be out of date.
 
 use kelvin_protocol::{Direction, Value};
 

@@ -104,8 +104,8 @@ impl Drive<'_, '_> {
         }
     }
 
-    /// By the member of an AND that leads to the rows soonest: all are tried for a few rows each, then
-    /// for more, so that a hopeless one in front does not use up what another one needs.
+    /// By the member of an AND that leads to the rows soonest: all are tried for a few rows each,
+    /// then for more, so that a hopeless one in front does not use up what another one needs.
     fn by_shortest(
         &mut self,
         node: &Node,

@@ -39,7 +39,8 @@ pub(super) enum Term {
     Always,
 }
 
-/// Terms one of which every row that meets a condition meets, and how many rows they may let through.
+/// Terms one of which every row that meets a condition meets, and how many rows they may let
+/// through.
 #[derive(Clone, Debug)]
 pub(super) struct Cover {
     pub(super) terms: Vec<Term>,

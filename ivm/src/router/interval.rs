@@ -59,8 +59,8 @@ impl Interval {
         }
     }
 
-    /// Whether both sides end somewhere. Where null alone is out, as below every comparison, nothing
-    /// is narrowed.
+    /// Whether both sides end somewhere. Where null alone is out, as below every comparison,
+    /// nothing is narrowed.
     pub(super) fn is_closed(&self) -> bool {
         self.high.is_some() && self.low.as_ref().is_some_and(|low| !low.value.is_null())
     }

@@ -136,7 +136,8 @@ impl Listeners {
     }
 }
 
-/// What a change has in a column, before and after it; once where that is the same, as it mostly is.
+/// What a change has in a column, before and after it; once where that is the same, as it mostly
+/// is.
 fn values(change: &RowChange, column: usize) -> impl Iterator<Item = ValueRef<'_>> {
     let old = change.old.as_ref().map(|row: &Row| row.value(column));
     let new = change.new.as_ref().map(|row: &Row| row.value(column));

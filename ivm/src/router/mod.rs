@@ -24,8 +24,8 @@ use crate::{ChangeSet, PlanState};
 ///
 /// Every node of a plan listens to the rows of its table that meet its condition, as far as one row
 /// alone can tell, before or after the change. It is found by the narrowest part of that condition:
-/// by a value, through a hash table; by a range, through an interval tree; by another test, which is
-/// evaluated once for all that share it. Then the whole condition is asked. Nodes with the same
+/// by a value, through a hash table; by a range, through an interval tree; by another test, which
+/// is evaluated once for all that share it. Then the whole condition is asked. Nodes with the same
 /// condition are one group and asked together. So a change that concerns nobody costs about the
 /// same however many plans there are, as long as not each has a test of its own.
 ///
@@ -116,9 +116,9 @@ impl Router {
     /// behind it any more. Does nothing for a plan without such a window, or one that is not
     /// registered.
     ///
-    /// INVARIANT: from then on, [`route`](Self::route) answers for changes that begin at the state's
-    /// version, or at a later one with nothing between that concerned the plan. So it has to be
-    /// called after every advance of the plan, before the next change is routed.
+    /// INVARIANT: from then on, [`route`](Self::route) answers for changes that begin at the
+    /// state's version, or at a later one with nothing between that concerned the plan. So it has
+    /// to be called after every advance of the plan, before the next change is routed.
     pub fn narrow(&mut self, state: &PlanState) {
         let id = state.plan().id();
         let Some(registered) = self.plans.get_mut(&id) else {

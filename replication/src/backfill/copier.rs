@@ -22,8 +22,8 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '30s'";
 /// Time between two attempts to let the stream come to a place behind the copy.
 const NUDGE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Longest wait for the replica to say that a table stands still, which it does long before the table
-/// is copied.
+/// Longest wait for the replica to say that a table stands still, which it does long before the
+/// table is copied.
 const MARK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time between two looks at it.
 const MARK_POLL: Duration = Duration::from_millis(10);
@@ -45,8 +45,8 @@ pub(crate) struct Copier {
 }
 
 impl Copier {
-    /// Copies whatever is outstanding. A copy that fails is tried again in growing pauses; the stream
-    /// goes on without the table.
+    /// Copies whatever is outstanding. A copy that fails is tried again in growing pauses; the
+    /// stream goes on without the table.
     pub(crate) async fn run(self) -> std::convert::Infallible {
         loop {
             let run = self.backfills.next().await;
@@ -112,7 +112,8 @@ impl Copier {
         };
         let (table, source) = (table.clone(), source.clone());
         // INVARIANT: a change of the schema that rewrites the table hides its rows from older
-        // snapshots. None begins while we hold this lock, and none came between the snapshot and it.
+        // snapshots. None begins while we hold this lock, and none came between the snapshot and
+        // it.
         let name = qualified(&table.schema, &table.upstream_name);
         transaction.batch_execute(LOCK_TIMEOUT).await?;
         let lock = format!("LOCK TABLE {name} IN ACCESS SHARE MODE");
@@ -199,8 +200,8 @@ impl Copier {
         written
     }
 
-    /// Waits until the table is on its way to the replica, and sees to it that the stream comes to a
-    /// place where it can be.
+    /// Waits until the table is on its way to the replica, and sees to it that the stream comes to
+    /// a place where it can be.
     async fn settle(&self, run: &Run) {
         loop {
             if let Err(error) = self.nudge().await {

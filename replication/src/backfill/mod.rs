@@ -8,12 +8,12 @@
 //! stream     at the first commit from C on: one transaction drops the old table, adds the new one
 //!            with its rows, and does to it what was kept
 //! ```
-//! Until then nothing of the new table is seen, and a table that was held stays as it was when it could
-//! no longer be followed. All other tables go on meanwhile. What is outstanding is among the unsynced
-//! tables of the catalog, so that a restart knows of a table that stands still.
+//! Until then nothing of the new table is seen, and a table that was held stays as it was when it
+//! could no longer be followed. All other tables go on meanwhile. What is outstanding is among the
+//! unsynced tables of the catalog, so that a restart knows of a table that stands still.
 //!
-//! INVARIANT: changes are kept from before the slot is created. So each change of the table is in the
-//! snapshot (it committed before C) or is kept (it committed at C or later).
+//! INVARIANT: changes are kept from before the slot is created. So each change of the table is in
+//! the snapshot (it committed before C) or is kept (it committed at C or later).
 
 mod copier;
 mod kept;

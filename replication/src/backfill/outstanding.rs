@@ -1,4 +1,5 @@
-//! Which tables are outstanding and how far they are: what the stream and the copier tell each other.
+//! Which tables are outstanding and how far they are: what the stream and the copier tell each
+//! other.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -216,8 +217,8 @@ impl Backfills {
 
 /// The stream's part.
 impl Backfills {
-    /// A session begins, where the schema knows of these tables. What the one before kept may be told
-    /// again or not, so every table is copied anew.
+    /// A session begins, where the schema knows of these tables. What the one before kept may be
+    /// told again or not, so every table is copied anew.
     pub(crate) fn restart(&self, known: &BTreeMap<u32, Outstanding>) {
         let mut tables = self.tables();
         tables.retain(|oid, entry| {

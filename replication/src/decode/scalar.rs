@@ -57,7 +57,8 @@ impl Scalar {
         Self::PgLsn,
     ];
 
-    /// The scalar for a type name. `oid` is that of the column's type: what users create is printed.
+    /// The scalar for a type name. `oid` is that of the column's type: what users create is
+    /// printed.
     pub(crate) fn of(name: &str, oid: u32) -> Self {
         if oid >= FIRST_USER_OID {
             return Self::Output;

@@ -144,8 +144,8 @@ fn mirror(index: &PublishedIndex, columns: &[Column]) -> Option<Mirrored> {
     Some(Mirrored {
         name: index.name.clone(),
         btree: index.btree,
-        // A deferrable constraint may be broken in the middle of a transaction. A deferrable primary
-        // key still is the only key that may be streamed.
+        // A deferrable constraint may be broken in the middle of a transaction. A deferrable
+        // primary key still is the only key that may be streamed.
         unique: index.unique && (index.immediate || index.primary),
         columns: positions.collect::<Option<_>>()?,
     })

@@ -55,12 +55,13 @@ pub(crate) struct Heap {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) oid: u32,
-    /// `relfilenode` of a partition; another one after TRUNCATE, which the stream tells only of whole
-    /// tables.
+    /// `relfilenode` of a partition; another one after TRUNCATE, which the stream tells only of
+    /// whole tables.
     pub(crate) filenode: u32,
     /// The transaction that attached a partition, which tells one that was away meanwhile.
     pub(crate) attached: u32,
-    /// Whether it was made as a partition, and so came without rows, and has not been emptied since.
+    /// Whether it was made as a partition, and so came without rows, and has not been emptied
+    /// since.
     pub(crate) made: bool,
 }
 
@@ -88,8 +89,8 @@ pub(crate) struct LeftOut {
 }
 
 impl Discovery {
-    /// Says which rows are published, as far as the catalog does not: an object of the tables' names
-    /// and the conditions of which a row must meet one.
+    /// Says which rows are published, as far as the catalog does not: an object of the tables'
+    /// names and the conditions of which a row must meet one.
     pub(crate) fn row_filters(&self) -> String {
         let tables = self.catalog.tables().iter().zip(&self.sources);
         let filtered: BTreeMap<_, _> = tables
@@ -123,8 +124,8 @@ impl Discovery {
     }
 }
 
-/// Reads what [`Discovery::row_filters`], [`Discovery::origins`] or [`Discovery::readings`] wrote. What
-/// cannot be read is that of no table at all.
+/// Reads what [`Discovery::row_filters`], [`Discovery::origins`] or [`Discovery::readings`] wrote.
+/// What cannot be read is that of no table at all.
 pub(crate) fn read_detail<T: DeserializeOwned>(text: &str) -> HashMap<String, Vec<T>> {
     serde_json::from_str(text).unwrap_or_default()
 }

@@ -90,8 +90,8 @@ const INDEXES: &str = "
     WHERE x.indrelid = ANY ($1) AND x.indisvalid AND x.indpred IS NULL AND x.indexprs IS NULL
     ORDER BY x.indrelid, i.relname";
 
-/// What was made as a partition became one in the transaction that made its type. A file that is its
-/// table's first has its number.
+/// What was made as a partition became one in the transaction that made its type. A file that is
+/// its table's first has its number.
 const ORIGINS: &str = "
     SELECT r.oid, t.relid::oid, c.relfilenode, i.xmin::text::oid,
            coalesce(i.xmin = y.xmin AND c.relfilenode = c.oid, false)

@@ -79,7 +79,8 @@ impl Link<'_> {
         let mut row = rows.into_iter().next().unwrap_or_default().into_iter();
         let mut next = || row.next().flatten().unwrap_or_default();
         let mut signs = read_signs(&greeting, &next(), &next(), &next());
-        // PostgreSQL knows no such setting; asked only where there is something, for it would log it.
+        // PostgreSQL knows no such setting; asked only where there is something, for it would log
+        // it.
         if !signs.seen.is_empty() && session.query("SHOW SHARD").await.is_ok() {
             signs.seen.push("SHOW SHARD is answered".into());
             signs.name = signs.name.or(Some("PgCat"));

@@ -140,8 +140,8 @@ impl Worker {
         }
     }
 
-    /// Applies a transaction together with those that queued up behind it: one by one while there is
-    /// time, in batches under load.
+    /// Applies a transaction together with those that queued up behind it: one by one while there
+    /// is time, in batches under load.
     fn apply(&mut self, first: Queued) -> Result<()> {
         let mut shares = Vec::new();
         let mut batch: Vec<Transaction> = Vec::new();

@@ -29,8 +29,8 @@ pub(crate) enum Assembled {
     Nothing,
     /// A table was described; its schema may have changed.
     Described,
-    /// A table was described that is held in another form: to be [interpreted](Assembler::interpret)
-    /// with the help of a survey before the stream goes on.
+    /// A table was described that is held in another form: to be
+    /// [interpreted](Assembler::interpret) with the help of a survey before the stream goes on.
     Unclear(Relation),
     /// The schema was surveyed; to be [adopted](Assembler::adopt) before the stream goes on.
     Marked(u64),
@@ -107,8 +107,8 @@ impl Open {
     /// Takes out the changes of the schema, to be applied before the rest.
     ///
     /// INVARIANT: they are told by a description of a table, which comes before the first row it is
-    /// about; what changed the table has mostly been committed before. So they may be seen a version
-    /// earlier, which no other transaction has: a commit is not one byte long.
+    /// about; what changed the table has mostly been committed before. So they may be seen a
+    /// version earlier, which no other transaction has: a commit is not one byte long.
     fn reform(&mut self, limit: usize) -> Result<Option<Transaction>> {
         if !std::mem::take(&mut self.reforms) {
             return Ok(None);
@@ -128,8 +128,8 @@ impl Open {
 }
 
 impl Assembler {
-    /// An assembler for a stream that begins with this schema. Without `marks` it takes no notice of
-    /// surveys. Transactions of more than `limit` bytes come in parts.
+    /// An assembler for a stream that begins with this schema. Without `marks` it takes no notice
+    /// of surveys. Transactions of more than `limit` bytes come in parts.
     pub(crate) fn new(
         schema: StreamSchema,
         marks: Option<Marks>,
@@ -216,6 +216,12 @@ impl Assembler {
                 Ok(Assembled::Described)
             }
             Err(_) if held(&relation, &self.schema.catalog).is_some() => {
+                // INVARIANT: nothing waits for a survey in the middle of a transaction that is
+                // applied in parts: who surveys may be waiting for the replica, which waits for the
+                // rest of the transaction.
+                if self.open.as_ref().is_some_and(|open| open.parted) {
+                    return Err(too_large(self.limit));
+                }
                 Ok(Assembled::Unclear(relation))
             }
             Err(error) => Err(error),
@@ -223,8 +229,8 @@ impl Assembler {
     }
 
     /// Changes the form of a table to the one that `relation` describes, for what follows in the
-    /// transaction. The survey was made after the relation was received. A table whose form cannot be
-    /// told stands still until it is copied anew.
+    /// transaction. The survey was made after the relation was received. A table whose form cannot
+    /// be told stands still until it is copied anew.
     ///
     /// # Errors
     /// [`Error::Resync`] where kelvin itself needs the table.
@@ -263,8 +269,8 @@ impl Assembler {
         Target::resolve(relation, &self.schema.catalog)
     }
 
-    /// Makes the schema that of an announced survey whose mark the stream has come to. Tables that are
-    /// new there, or cannot be followed to there, become outstanding.
+    /// Makes the schema that of an announced survey whose mark the stream has come to. Tables that
+    /// are new there, or cannot be followed to there, become outstanding.
     ///
     /// # Errors
     /// [`Error::Resync`] where that cannot be done without a new copy of everything.

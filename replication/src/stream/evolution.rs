@@ -1,9 +1,9 @@
 //! How the replica's tables follow a change of the upstream's schema without being copied again.
 //!
 //! A relation message says how the rows behind it look, but neither which column is which nor what
-//! older rows have in a new one. A survey of the catalogs says both, but may have been made later than
-//! the message was written. Together they tell the table's form at the message, or else that it cannot
-//! be told; then the table is copied anew, beside the stream.
+//! older rows have in a new one. A survey of the catalogs says both, but may have been made later
+//! than the message was written. Together they tell the table's form at the message, or else that
+//! it cannot be told; then the table is copied anew, beside the stream.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -68,8 +68,8 @@ pub(crate) type KnownTables = HashMap<u32, Known>;
 pub(crate) struct Told {
     /// The highest `attnum` a table had, where it was higher than is known otherwise.
     pub(crate) seen: HashMap<u32, i16>,
-    /// Tables whose last description was that of the form they are held in, with the number of surveys
-    /// begun until then.
+    /// Tables whose last description was that of the form they are held in, with the number of
+    /// surveys begun until then.
     pub(crate) described: HashMap<u32, u64>,
 }
 
@@ -123,8 +123,8 @@ impl Survey {
         tables.map(|table| &**table).find(|table| table.oid == oid)
     }
 
-    /// What turns `held` into the tables of the survey. Of the tables that are `outstanding` already,
-    /// those whose copy is `hopeless` are held no longer.
+    /// What turns `held` into the tables of the survey. Of the tables that are `outstanding`
+    /// already, those whose copy is `hopeless` are held no longer.
     ///
     /// # Errors
     /// Why only a new copy of everything can.
@@ -243,8 +243,8 @@ impl Survey {
         Ok((!alike(table, &now)).then_some(Alteration { table: now, fills }))
     }
 
-    /// Why other rows of a table are published than are known to be held, without a change of theirs in
-    /// the stream.
+    /// Why other rows of a table are published than are known to be held, without a change of
+    /// theirs in the stream.
     pub(crate) fn rows_differ(&self, oid: u32) -> Option<&'static str> {
         let mut tables = self.discovery.catalog.tables().iter();
         let at = tables.position(|table| table.oid == oid)?;
@@ -345,7 +345,8 @@ impl Survey {
         let is_gone = |column: &&Column| !now.columns.iter().any(|it| it.attnum == column.attnum);
         // A column may have been dropped, another one added under its name, and that one renamed. A
         // description in between looks as if nothing had happened, unless a survey since then shows
-        // that nothing had. Types that turn into each other without a rewrite are alike for clients.
+        // that nothing had. Types that turn into each other without a rewrite are alike for
+        // clients.
         let described = told.described.get(&now.oid);
         let doubtful = described.is_some_and(|begun| *begun >= self.calm);
         let mistaken = |gone: &Column| {
@@ -364,8 +365,8 @@ impl Survey {
         Ok(fills)
     }
 
-    /// What rows older than a column have in it; `None` if that cannot be told. Columns up to `seen`
-    /// are older than the place of the stream.
+    /// What rows older than a column have in it; `None` if that cannot be told. Columns up to
+    /// `seen` are older than the place of the stream.
     fn fill(&self, oid: u32, column: &Column, seen: i16) -> Option<Value> {
         let (heap, known) = (self.discovery.heaps.get(&oid)?, self.known.get(&oid)?);
         // A number that was given since and is out of use again may have had the same name.

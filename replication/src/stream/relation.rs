@@ -19,8 +19,8 @@ pub(super) enum Target {
     Ignored,
     /// The table is to be copied, and its changes are kept until it is.
     Outstanding,
-    /// The table is new, and a survey will find it. What comes of it until then will be in its copy.
-    /// Partitions are described too, though their changes come as those of their root.
+    /// The table is new, and a survey will find it. What comes of it until then will be in its
+    /// copy. Partitions are described too, though their changes come as those of their root.
     Unknown,
 }
 

@@ -156,57 +156,13 @@ impl Session<'_> {
                     self.status(clocks, false).await?;
                 }
             }
-            Inbound::Data(bytes) => match self.assembler.push(bytes)? {
-                Assembled::Nothing => {}
-                Assembled::Described => self.described.notify_one(),
-                Assembled::Unclear(relation) => {
-                    let surveyor = Arc::clone(&self.surveyor);
-                    let look = async move { surveyor.lock().await.survey().await.map(Some) };
-                    if let Some(survey) = self.meanwhile(look, clocks).await? {
-                        self.assembler.interpret(relation, &survey)?;
-                    }
-                    self.described.notify_one();
-                }
-                Assembled::Marked(number) => {
-                    let surveyor = Arc::clone(&self.surveyor);
-                    let look = async move { Ok(surveyor.lock().await.announced(number)) };
-                    if let Some(survey) = self.meanwhile(look, clocks).await? {
-                        self.assembler.adopt(&survey)?;
-                    }
-                }
-                Assembled::Empty { end_lsn } => self.feedback.received(end_lsn),
-                Assembled::Transaction {
-                    transaction,
-                    weight,
-                } => {
-                    let (version, queue) = (transaction.version, self.queue.clone());
-                    let push = async move { queue.push(transaction, weight).await };
-                    if self.patiently(push, clocks).await?.is_some() {
-                        self.enqueued(version);
-                    }
-                }
-                Assembled::Part {
-                    reform,
-                    version,
-                    ops,
-                    weight,
-                    last,
-                } => {
-                    if let Some(reform) = reform {
-                        let (version, queue) = (reform.version, self.queue.clone());
-                        let push = async move { queue.push(reform, 0).await };
-                        if self.patiently(push, clocks).await?.is_none() {
-                            return Ok(());
-                        }
-                        self.enqueued(version);
-                    }
-                    self.pass_on(version, Part { ops, last }, weight, clocks)
-                        .await?;
-                }
-            },
+            Inbound::Data(bytes) => {
+                let assembled = self.assembler.push(bytes)?;
+                self.assembled(assembled, clocks).await?;
+            }
         }
-        // INVARIANT: in the middle of a transaction that is applied in parts nothing waits for a copy,
-        // for the copy may wait for the replica, which waits for the rest of the transaction.
+        // INVARIANT: in the middle of a transaction that is applied in parts nothing waits for a
+        // copy, for the copy may wait for the replica, which waits for the rest of the transaction.
         let may_wait = self.parts.is_none() && !self.assembler.schema().outstanding.is_empty();
         if may_wait && !self.assembler.backfills().has_room() {
             let backfills = self.assembler.backfills().clone();
@@ -219,8 +175,61 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Waits for something. Meanwhile nothing is read, but the server still hears that we are alive.
-    /// `None` at shutdown, or if that is what comes of it.
+    /// Does what came of a message.
+    async fn assembled(&mut self, assembled: Assembled, clocks: &mut Clocks) -> Result<()> {
+        match assembled {
+            Assembled::Nothing => {}
+            Assembled::Described => self.described.notify_one(),
+            Assembled::Unclear(relation) => {
+                let surveyor = Arc::clone(&self.surveyor);
+                let look = async move { surveyor.lock().await.survey().await.map(Some) };
+                if let Some(survey) = self.meanwhile(look, clocks).await? {
+                    self.assembler.interpret(relation, &survey)?;
+                }
+                self.described.notify_one();
+            }
+            Assembled::Marked(number) => {
+                let surveyor = Arc::clone(&self.surveyor);
+                let look = async move { Ok(surveyor.lock().await.announced(number)) };
+                if let Some(survey) = self.meanwhile(look, clocks).await? {
+                    self.assembler.adopt(&survey)?;
+                }
+            }
+            Assembled::Empty { end_lsn } => self.feedback.received(end_lsn),
+            Assembled::Transaction {
+                transaction,
+                weight,
+            } => {
+                let (version, queue) = (transaction.version, self.queue.clone());
+                let push = async move { queue.push(transaction, weight).await };
+                if self.patiently(push, clocks).await?.is_some() {
+                    self.enqueued(version);
+                }
+            }
+            Assembled::Part {
+                reform,
+                version,
+                ops,
+                weight,
+                last,
+            } => {
+                if let Some(reform) = reform {
+                    let (version, queue) = (reform.version, self.queue.clone());
+                    let push = async move { queue.push(reform, 0).await };
+                    if self.patiently(push, clocks).await?.is_none() {
+                        return Ok(());
+                    }
+                    self.enqueued(version);
+                }
+                self.pass_on(version, Part { ops, last }, weight, clocks)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for something. Meanwhile nothing is read, but the server still hears that we are
+    /// alive. `None` at shutdown, or if that is what comes of it.
     async fn meanwhile<T>(
         &mut self,
         look: impl Future<Output = Result<Option<T>>>,
@@ -241,8 +250,8 @@ impl Session<'_> {
         }
     }
 
-    /// Waits for room in the queue. Meanwhile nothing is read, so TCP holds the server back, but the
-    /// server still hears that we are alive. `None` at shutdown.
+    /// Waits for room in the queue. Meanwhile nothing is read, so TCP holds the server back, but
+    /// the server still hears that we are alive. `None` at shutdown.
     async fn patiently<T>(
         &mut self,
         push: impl Future<Output = Result<T, Closed>>,

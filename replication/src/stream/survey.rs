@@ -109,8 +109,8 @@ impl Surveyor {
                 fresh
             }
         };
-        // INVARIANT: counted before the snapshot is taken, so that a description that came at a lower
-        // count is older than the snapshot.
+        // INVARIANT: counted before the snapshot is taken, so that a description that came at a
+        // lower count is older than the snapshot.
         let number = self.marks.begun.fetch_add(1, Ordering::SeqCst) + 1;
         // One snapshot for all queries, so that a change is seen whole or not at all.
         let transaction = client
@@ -141,14 +141,14 @@ impl Surveyor {
         self.calm = survey.number;
     }
 
-    /// The replica is about to hold these tables in the form they had in the snapshot they are copied
-    /// from.
+    /// The replica is about to hold these tables in the form they had in the snapshot they are
+    /// copied from.
     pub(crate) fn teach(&mut self, copied: KnownTables) {
         self.known.extend(copied);
     }
 
-    /// Puts a mark into the stream: what is found there behind it was written with the schema of the
-    /// survey, or with a later one.
+    /// Puts a mark into the stream: what is found there behind it was written with the schema of
+    /// the survey, or with a later one.
     pub(crate) async fn announce(&mut self, survey: Arc<Survey>) -> Result<()> {
         let Some(client) = self.client.take() else {
             return Ok(());

@@ -30,8 +30,8 @@ pub(crate) struct SchemaWatch {
 }
 
 impl SchemaWatch {
-    /// Watches. A look that fails is tried again at the next occasion; the stream tells the operator
-    /// about a server that is away.
+    /// Watches. A look that fails is tried again at the next occasion; the stream tells the
+    /// operator about a server that is away.
     pub(crate) async fn run(self) -> Infallible {
         loop {
             let _ = timeout(self.interval, self.described.notified()).await;

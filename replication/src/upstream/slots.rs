@@ -1,4 +1,5 @@
-//! Replication slots of the shard: `{app}_{n}_a`, `{app}_{n}_b` and so on, as zero-cache names them.
+//! Replication slots of the shard: `{app}_{n}_a`, `{app}_{n}_b` and so on, as zero-cache names
+//! them.
 
 use std::time::Duration;
 

@@ -17,8 +17,8 @@ const SCHEMA: &str = "DROP SCHEMA public CASCADE; CREATE SCHEMA public;
     CREATE TABLE other (id int PRIMARY KEY);
     INSERT INTO t VALUES (1, 'a'); INSERT INTO keyless VALUES (4)";
 
-/// Changes for which a table has to be copied. Statements make one transaction, but for those after a
-/// bar.
+/// Changes for which a table has to be copied. Statements make one transaction, but for those after
+/// a bar.
 const COPIED: &[&str] = &[
     "CREATE TABLE s (id int PRIMARY KEY)",
     "CREATE TABLE s (id int PRIMARY KEY); INSERT INTO s VALUES (1) | INSERT INTO s VALUES (2)",

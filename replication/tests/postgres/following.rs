@@ -49,8 +49,8 @@ pub(crate) fn options(cluster: &Cluster) -> (Options, TempDir) {
     (options, directory)
 }
 
-/// Prepares. A replica that was just let go of may be locked for a moment: by work on its files that is
-/// under way, and by programs that other tests start, see [`give_up`].
+/// Prepares. A replica that was just let go of may be locked for a moment: by work on its files
+/// that is under way, and by programs that other tests start, see [`give_up`].
 pub(crate) async fn prepared(options: &Options) -> Prepared {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {

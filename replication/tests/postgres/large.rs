@@ -395,10 +395,10 @@ async fn until_confirmed(cluster: &Cluster) {
 #[tokio::test]
 async fn memory_does_not_grow_with_a_transaction() {
     const ROWS: u64 = 1_000_000;
-    /// What may come on top of what it takes to follow small transactions: the operations of a first
-    /// part of 16 MiB, those that wait behind it, the part that is written, 16 MiB of fresh writes
-    /// with those on their way to a file, and the engine's own work on its files. Held in memory as a
-    /// whole the first transaction alone takes half a GiB.
+    /// What may come on top of what it takes to follow small transactions: the operations of a
+    /// first part of 16 MiB, those that wait behind it, the part that is written, 16 MiB of fresh
+    /// writes with those on their way to a file, and the engine's own work on its files. Held in
+    /// memory as a whole the first transaction alone takes half a GiB.
     const BESIDE: u64 = 160 * MIB;
     let cluster = Cluster::start();
     cluster

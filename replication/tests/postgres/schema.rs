@@ -7,8 +7,8 @@ use kelvin_storage::{Replica, Table, TableId};
 use crate::cluster::Cluster;
 use crate::following::{Following, give_up, options, prepared, row, rows, wait};
 
-/// Changes that the replica follows, each with a change of a row after it or without one. Statements
-/// make one transaction, but for those after a bar.
+/// Changes that the replica follows, each with a change of a row after it or without one.
+/// Statements make one transaction, but for those after a bar.
 const FOLLOWED: &[&str] = &[
     "ALTER TABLE t ADD n int DEFAULT 7; INSERT INTO t VALUES (2, 'b', 8)",
     "ALTER TABLE t ADD n int DEFAULT 7",

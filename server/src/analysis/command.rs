@@ -24,8 +24,8 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Bytes of a query.
 const MAX_QUERY_BYTES: u64 = 1 << 20;
 
-/// Runs the command and gives its exit code: 0 where all is well, 3 where there are warnings, 1 where
-/// there is no answer, 2 where the options are wrong. Prints to standard output.
+/// Runs the command and gives its exit code: 0 where all is well, 3 where there are warnings, 1
+/// where there is no answer, 2 where the options are wrong. Prints to standard output.
 pub async fn run(arguments: Vec<String>, environment: &Environment) -> u8 {
     let password = environment.get("ZERO_ADMIN_PASSWORD").cloned();
     let options = match Options::parse(arguments, password) {

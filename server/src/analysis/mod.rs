@@ -1,7 +1,7 @@
 //! What a query does and costs: for the inspector, the admin interface and `kelvin analyze`.
 //!
-//! A query is evaluated once at the newest version, beside the plans that are kept up to date, within
-//! the budget of a hydration.
+//! A query is evaluated once at the newest version, beside the plans that are kept up to date,
+//! within the budget of a hydration.
 
 mod command;
 mod inspector;

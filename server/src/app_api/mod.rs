@@ -1,7 +1,7 @@
 //! The application's endpoints: one that answers custom queries, one that runs custom mutators.
 //!
-//! [`AppApi`] calls them as zero-cache does: same URLs, headers, retries, bodies and errors. What it
-//! adds are bounds: a timeout for each attempt, a longest answer, no redirects to other hosts.
+//! [`AppApi`] calls them as zero-cache does: same URLs, headers, retries, bodies and errors. What
+//! it adds are bounds: a timeout for each attempt, a longest answer, no redirects to other hosts.
 
 mod answer;
 mod cache;

@@ -100,8 +100,8 @@ impl Home {
     }
 }
 
-/// A directory of this user whose demo has ended. Links and other users' directories are left alone:
-/// anybody may make a directory of that name.
+/// A directory of this user whose demo has ended. Links and other users' directories are left
+/// alone: anybody may make a directory of that name.
 fn is_abandoned(path: &Path, uid: u32) -> bool {
     let Ok(facts) = fs::symlink_metadata(path) else {
         return false;

@@ -16,7 +16,8 @@ const TABLES: [&str; 6] = [
     "issue_labels",
 ];
 
-/// Puts the permissions where the sync server of `app_id` reads them. The server has made the table.
+/// Puts the permissions where the sync server of `app_id` reads them. The server has made the
+/// table.
 ///
 /// # Errors
 /// When PostgreSQL refuses it.

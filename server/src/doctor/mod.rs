@@ -22,8 +22,9 @@ use terminal::Terminal;
 /// Exit code where the options are wrong.
 const WRONG_OPTIONS: u8 = 2;
 
-/// Runs the command and gives its exit code: 0 where nothing is worse than a note, 3 where there are
-/// warnings, 1 where there are errors, 2 where the options are wrong. Prints to standard output.
+/// Runs the command and gives its exit code: 0 where nothing is worse than a note, 3 where there
+/// are warnings, 1 where there are errors, 2 where the options are wrong. Prints to standard
+/// output.
 pub async fn run(arguments: Vec<String>, environment: &Environment, directory: &Path) -> u8 {
     let options = Options::parse(arguments);
     if options.help {

@@ -10,8 +10,8 @@ const MAX_OWN_INDEXES: usize = 8;
 /// How names of our indexes begin, in the form the storage gives them.
 const OWN_PREFIX: &str = "kelvin";
 
-/// Asks for the secondary indexes that spare `plan` scans of large tables. They are built beside the
-/// stream; until they are there the query scans, and is right all the same.
+/// Asks for the secondary indexes that spare `plan` scans of large tables. They are built beside
+/// the stream; until they are there the query scans, and is right all the same.
 pub(super) fn ask_for_indexes(replica: &Replica, builder: &IndexBuilder, plan: &Plan) {
     let catalog = replica.catalog();
     for wish in plan.missing_indexes(&catalog) {

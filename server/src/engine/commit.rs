@@ -65,9 +65,9 @@ impl EngineThread {
         }
     }
 
-    /// Plans over tables that have another form now are of no use any more. The groups that have them
-    /// are cut off: they compile their queries anew and bring their clients up by a difference, for
-    /// which every row of these tables counts as changed. Nobody else notices.
+    /// Plans over tables that have another form now are of no use any more. The groups that have
+    /// them are cut off: they compile their queries anew and bring their clients up by a
+    /// difference, for which every row of these tables counts as changed. Nobody else notices.
     fn drop_altered(&mut self, applied: &Applied) {
         if applied.altered.is_empty() {
             return;

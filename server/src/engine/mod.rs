@@ -1,7 +1,7 @@
 //! The engine: every distinct query once.
 //!
-//! One thread owns the state of all live plans. It takes commits from the replica's apply thread and
-//! requests from client groups, in one order, and tells each group what happened to it over the
+//! One thread owns the state of all live plans. It takes commits from the replica's apply thread
+//! and requests from client groups, in one order, and tells each group what happened to it over the
 //! group's own bounded channel, in that same order.
 //!
 //! ```text
@@ -279,7 +279,8 @@ impl Engine {
         let _ = self.commands.send(Command::Stop).await;
     }
 
-    /// Waits until the engine thread has ended, which it does only when it is told to or by a defect.
+    /// Waits until the engine thread has ended, which it does only when it is told to or by a
+    /// defect.
     pub async fn ended(&self) {
         self.commands.closed().await;
     }

@@ -71,8 +71,8 @@ struct State {
 }
 
 /// The queue. Bounded in bytes and messages: a call passes as a whole while the queue is below its
-/// bounds, however large it is, so that a result larger than the bound can be sent at all. The queue
-/// therefore holds at most its bound and one call.
+/// bounds, however large it is, so that a result larger than the bound can be sent at all. The
+/// queue therefore holds at most its bound and one call.
 pub(super) struct Outbox {
     state: Mutex<State>,
     bounds: QueueBounds,

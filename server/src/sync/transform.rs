@@ -1,4 +1,5 @@
-//! From what a client asked for to what is run: permissions, credentials, the application's endpoint.
+//! From what a client asked for to what is run: permissions, credentials, the application's
+//! endpoint.
 
 use std::sync::Arc;
 

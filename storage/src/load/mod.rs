@@ -1,4 +1,5 @@
-//! Bulk load of a fresh replica, or of one table beside a live one: an external sort into the engine.
+//! Bulk load of a fresh replica, or of one table beside a live one: an external sort into the
+//! engine.
 //!
 //! Parts ([`TableLoader`]) encode rows and index entries into buffers. A full one is sorted and
 //! written to a run on disk by a thread of its own, while the part goes on. At the end all runs of
@@ -250,8 +251,8 @@ impl Loader {
         let failed = |error| Error::io(self.directory.path(), error);
         let panicked = |_| Error::Corrupt("the engine refused the load".into());
         std::thread::scope(|scope| {
-            // The engine syncs a lot for each keyspace, which it can do meanwhile. None of them makes
-            // a replica of it: a load counts when its watermark is written.
+            // The engine syncs a lot for each keyspace, which it can do meanwhile. None of them
+            // makes a replica of it: a load counts when its watermark is written.
             let thread = std::thread::Builder::new().name("load-open".into());
             let opening = thread.spawn_scoped(scope, || self.open_keyspaces());
             let opening = opening.map_err(failed)?;

@@ -1,7 +1,7 @@
 //! Loading one table beside a live replica.
 //!
-//! The rows go into a keyspace of their own that nothing on disk speaks of, while commits go on. One
-//! transaction then makes it a table, with all of its rows at once.
+//! The rows go into a keyspace of their own that nothing on disk speaks of, while commits go on.
+//! One transaction then makes it a table, with all of its rows at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ pub struct TableLoad {
 }
 
 /// A table that is loaded, with its rows: see
-/// [`SchemaChange::LoadTable`](crate::SchemaChange::LoadTable). The rows go with the last handle that
-/// is dropped without having been applied.
+/// [`SchemaChange::LoadTable`](crate::SchemaChange::LoadTable). The rows go with the last handle
+/// that is dropped without having been applied.
 #[derive(Clone)]
 pub struct LoadedTable {
     loaded: Arc<Loaded>,
@@ -79,12 +79,13 @@ impl std::fmt::Debug for LoadedTable {
 }
 
 impl Replica {
-    /// Begins to load a table beside the replica, with rows as of `version`. It is given a number of
-    /// its own, in place of the one it has. Waits for a commit that is under way; not to be called
-    /// from an asynchronous task.
+    /// Begins to load a table beside the replica, with rows as of `version`. It is given a number
+    /// of its own, in place of the one it has. Waits for a commit that is under way; not to be
+    /// called from an asynchronous task.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid) for a table that contradicts itself; else what creating files brings up.
+    /// [`Error::Invalid`](crate::Error::Invalid) for a table that contradicts itself; else what
+    /// creating files brings up.
     pub fn load_table(&self, table: Table, version: Version) -> Result<TableLoad> {
         let (id, number) = {
             let mut writer = self.inner.writer()?;

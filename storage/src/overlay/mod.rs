@@ -70,7 +70,8 @@ pub(crate) struct Overlay<'a> {
     entries: Vec<EntrySlot>,
     entry_at: HashMap<Place, usize>,
     ended: Vec<Ended>,
-    /// Spaces that the batch leaves as they were, because their table is gone or kept elsewhere now.
+    /// Spaces that the batch leaves as they were, because their table is gone or kept elsewhere
+    /// now.
     left: HashSet<u32>,
     /// Next free row numbers before the batch.
     free: &'a HashMap<TableId, RowId>,
@@ -327,8 +328,9 @@ impl<'a> Overlay<'a> {
 
     /// The place in `rows` of a row that was read, unless it is there already.
     ///
-    /// INVARIANT: what the row was is told in the form the table had before the batch. A transaction
-    /// can give a table another form and take it back, and then nobody is told that it was altered.
+    /// INVARIANT: what the row was is told in the form the table had before the batch. A
+    /// transaction can give a table another form and take it back, and then nobody is told that it
+    /// was altered.
     fn take_in(&mut self, space: &Arc<TableSpace>, key: Slice, row: Option<Row>) -> Result<usize> {
         let (era, loaded_at) = (&self.era, self.loaded_at);
         let before = |row: &Row| match era.space(space.number()) {
@@ -424,7 +426,8 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// The slot of an entry; `existed` tells of one the batch has not moved yet whether it is there.
+    /// The slot of an entry; `existed` tells of one the batch has not moved yet whether it is
+    /// there.
     fn entry_slot(&mut self, space: &Arc<TableSpace>, key: Slice, existed: bool) -> &mut EntrySlot {
         let at = match self.entry_at.entry((space.number(), key)) {
             Entry::Occupied(known) => *known.get(),

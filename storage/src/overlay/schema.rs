@@ -163,8 +163,8 @@ impl Overlay<'_> {
         Ok(())
     }
 
-    /// INVARIANT: nothing on disk speaks of the loaded keyspace before this batch does. Its rows are
-    /// not newer than `version`, so that every view that sees the table sees all of them.
+    /// INVARIANT: nothing on disk speaks of the loaded keyspace before this batch does. Its rows
+    /// are not newer than `version`, so that every view that sees the table sees all of them.
     fn load_table(&mut self, loaded: &LoadedTable, version: Version) -> Result<()> {
         let (space, rows) = (loaded.space().clone(), loaded.rows());
         self.check_new(&space.table)?;

@@ -45,8 +45,8 @@ fn catalog() -> Catalog {
 }
 
 impl<'d> World<'d> {
-    /// A replica that was loaded with some rows. With `narrow`, few keys are written again and again
-    /// and the whole history stays.
+    /// A replica that was loaded with some rows. With `narrow`, few keys are written again and
+    /// again and the whole history stays.
     pub fn new(dir: &'d Path, seed: u64, narrow: bool) -> Self {
         let options = ReplicaOptions {
             cache_bytes: 1024 * 1024,
@@ -159,8 +159,9 @@ impl<'d> World<'d> {
         }
     }
 
-    /// Applies a transaction in parts, to its end or not, and looks around while it is under way. One
-    /// that did not come to its end is taken back, by opening the replica anew if that `may_reopen`.
+    /// Applies a transaction in parts, to its end or not, and looks around while it is under way.
+    /// One that did not come to its end is taken back, by opening the replica anew if that
+    /// `may_reopen`.
     fn apply_in_parts(&mut self, may_reopen: bool) {
         let from = self.model.watermark();
         let version = from + 1 + self.random.below(3);

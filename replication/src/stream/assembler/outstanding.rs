@@ -12,8 +12,8 @@ use crate::stream::pgoutput::Relation;
 use crate::stream::relation::Target;
 use crate::{Error, Result};
 
-/// The tables that a process which ended has left standing still: those that are held and are said not
-/// to be synced.
+/// The tables that a process which ended has left standing still: those that are held and are said
+/// not to be synced.
 pub(super) fn left_by(catalog: &Catalog) -> BTreeMap<u32, Outstanding> {
     let mut left = BTreeMap::new();
     for unsynced in catalog.unsynced() {

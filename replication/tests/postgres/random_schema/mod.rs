@@ -1,8 +1,8 @@
 //! Random changes of rows and of the schema, held against what a new copy has after them.
 //!
-//! `KELVIN_DDL_CASES` says how many cases there are, `KELVIN_DDL_MINUTES` for how long to go on instead,
-//! and `KELVIN_DDL_SEED` replays the one case that it printed. Statements of transactions that run at
-//! the same time may meet otherwise then.
+//! `KELVIN_DDL_CASES` says how many cases there are, `KELVIN_DDL_MINUTES` for how long to go on
+//! instead, and `KELVIN_DDL_SEED` replays the one case that it printed. Statements of transactions
+//! that run at the same time may meet otherwise then.
 
 mod statement;
 mod tables;

@@ -1,9 +1,9 @@
 //! Random statements over the tables there are.
 //!
 //! Left out is what is known not to be followed (see COMPAT.md): `ALTER TYPE … USING` to the same type;
-//! partitions that are made, filled and attached in one transaction, so only what was a partition is
-//! attached; and tables that move to another schema and back between two looks, which is why they move
-//! at most once in a step.
+//! partitions that are made, filled and attached in one transaction, so only what was a partition
+//! is attached; and tables that move to another schema and back between two looks, which is why
+//! they move at most once in a step.
 
 use fastrand::Rng;
 

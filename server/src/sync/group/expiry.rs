@@ -37,7 +37,8 @@ impl Group {
         due.clamp(EXPIRY_SLACK, LONGEST_ALARM)
     }
 
-    /// Moves the TTL clock and the time of the last activity, which run while somebody is connected.
+    /// Moves the TTL clock and the time of the last activity, which run while somebody is
+    /// connected.
     pub(super) fn advance_clock(&mut self) {
         let Some(since) = &mut self.clock_since else {
             return;

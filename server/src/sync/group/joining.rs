@@ -205,7 +205,8 @@ impl Group {
         crate::sync::schema_check::check_schema(&record.client_schema, &catalog)
     }
 
-    /// The schema changed. Clients that it no longer serves are told; returns whether it serves them.
+    /// The schema changed. Clients that it no longer serves are told; returns whether it serves
+    /// them.
     pub(super) fn schema_changed(&mut self) -> bool {
         let Err(body) = self.check_schema() else {
             return true;

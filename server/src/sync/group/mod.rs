@@ -5,8 +5,8 @@
 //! as messages. While rows of a reconciliation are being read, engine events wait in their channel,
 //! so that pokes leave in the order of their versions.
 //!
-//! INVARIANT: the record is saved before a poke that carries its config number is sent. A client can
-//! therefore never show a cookie that the record does not know.
+//! INVARIANT: the record is saved before a poke that carries its config number is sent. A client
+//! can therefore never show a cookie that the record does not know.
 
 mod expiry;
 mod joining;
@@ -243,8 +243,8 @@ impl Group {
         }
     }
 
-    /// The engine dropped the group, because it did not keep up or because tables of its queries have
-    /// another form now: start again from the newest state.
+    /// The engine dropped the group, because it did not keep up or because tables of its queries
+    /// have another form now: start again from the newest state.
     async fn cut_off(&mut self) {
         self.attachment = Attachment::Detached;
         self.subscribed.clear();
@@ -326,8 +326,8 @@ impl Group {
         }
     }
 
-    /// Writes the record; a store that cannot be written fails every session, since no cookie may be
-    /// handed out that the record does not know.
+    /// Writes the record; a store that cannot be written fails every session, since no cookie may
+    /// be handed out that the record does not know.
     fn save(&mut self) -> bool {
         self.last_saved = Instant::now();
         // What is written says when it was alive, or the next start could take it for forgotten.
