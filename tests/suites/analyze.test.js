@@ -93,7 +93,10 @@ describe('analyze', () => {
       assert(whole.readRowCount >= 5);
       const plans = Object.entries(whole.sqlitePlans);
       assert.match(plans[0][0], /issue .*order by .* desc.* limit 5/);
-      assert(plans.some(([query, lines]) => /exists/.test(query) && lines.length > 0), 'the EXISTS');
+      assert(
+        plans.some(([query, lines]) => /exists/.test(query) && lines.length > 0),
+        'the EXISTS',
+      );
     }
     const brief = await inspector.analyzeQuery(query, {syncedRows: false});
     assert.equal(brief.syncedRows, undefined);
@@ -201,7 +204,12 @@ describe('analyze', () => {
     const again = await analyze(['--server', world.server.url, '--plan', id, '--json'], '', env);
     assert.equal(JSON.parse(again.out).rows, changed.rows, again.err);
     const metrics = await (await get('/metrics')).text();
-    for (const name of ['plan_rows', 'plan_advances', 'plan_delta_rows', 'plan_hydration_seconds']) {
+    for (const name of [
+      'plan_rows',
+      'plan_advances',
+      'plan_delta_rows',
+      'plan_hydration_seconds',
+    ]) {
       const value = Number(metrics.match(new RegExp(`^kelvin_${name} (.*)$`, 'm'))?.[1]);
       assert(value > 0, name);
     }
