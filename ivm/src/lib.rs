@@ -3,9 +3,8 @@
 //! A [`Plan`] is a ZQL query resolved against the catalog. Its *view* at a version is the set of
 //! rows a client needs to compute the query's result on its own: the query's rows, those of its
 //! related subqueries, and a few witnesses of each EXISTS. [`evaluate`] reads the view at any
-//! version;
-//! [`PlanState`] holds which rows are in it and advances from commit to commit, yielding net
-//! [`PlanDelta`]s; [`Router`] says which plans a commit may concern at all.
+//! version; [`PlanState`] holds which rows are in it and advances from commit to commit, yielding
+//! net [`PlanDelta`]s; [`Router`] says which plans a commit may concern at all.
 //!
 //! It is **not** a query planner by cost, it holds no rows, knows no clients, does no I/O but reads
 //! of a storage [`View`](kelvin_storage::View), and has neither clock nor randomness: a time limit
