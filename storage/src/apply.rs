@@ -7,7 +7,7 @@ use fjall::OwnedWriteBatch;
 use kelvin_protocol::Version;
 
 use crate::error::{Error, Result};
-use crate::overlay::{Outcome, Overlay, WINDOW, Workshop};
+use crate::overlay::{Outcome, Overlay, WINDOW};
 use crate::replica::{Inner, Writer};
 use crate::shape::Bucket;
 use crate::view::View;
@@ -21,8 +21,7 @@ impl Replica {
     /// # Errors
     /// [`Error::Invalid`] for operations the catalog does not know, and for a change of the schema
     /// in one of several transactions; [`Error::Poisoned`], [`Error::Stalled`], [`Error::DiskFull`]
-    /// and
-    /// [`Error::Io`] from writing. Nothing is applied then.
+    /// and [`Error::Io`] from writing. Nothing is applied then.
     pub fn apply(&self, transactions: &[Transaction]) -> Result<Applied> {
         let is_schema = |op: &RowOp| matches!(op, RowOp::Schema(_));
         if transactions.len() > 1 && transactions.iter().any(|t| t.ops.iter().any(is_schema)) {
@@ -104,14 +103,7 @@ impl Replica {
         version: Version,
     ) -> Result<Outcome> {
         let inner = &self.inner;
-        let workshop = Workshop {
-            db: &inner.db,
-            options: &inner.options,
-            scratch: &inner.scratch,
-            readers: &inner.readers,
-            next_space: writer.next_space,
-            next_indexes: &writer.next_indexes,
-        };
+        let workshop = inner.workshop(writer);
         let mut overlay = Overlay::new(base, &writer.next_rows, workshop);
         let mut batch = inner.db.batch();
         let bucket = base.inner().shape.active_bucket()?;

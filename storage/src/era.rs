@@ -75,6 +75,14 @@ impl Era {
     }
 }
 
+/// The next number of a space, which is not given again.
+pub(crate) fn take_space(next: &mut u32) -> Result<u32> {
+    let number = *next;
+    let exhausted = || Error::Invalid("the numbers of spaces are used up".into());
+    *next = number.checked_add(1).ok_or_else(exhausted)?;
+    Ok(number)
+}
+
 /// What the catalog on disk says of one table from one version on.
 pub(crate) struct TableRecord {
     pub(crate) since: Version,

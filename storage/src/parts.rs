@@ -148,14 +148,7 @@ struct Finished {
 
 impl<'a> Parts<'a> {
     fn new(inner: &'a Inner, writer: &'a Writer, base: &View, version: Version) -> Self {
-        let workshop = Workshop {
-            db: &inner.db,
-            options: &inner.options,
-            scratch: &inner.scratch,
-            readers: &inner.readers,
-            next_space: writer.next_space,
-            next_indexes: &writer.next_indexes,
-        };
+        let workshop = inner.workshop(writer);
         let free = &writer.next_rows;
         Self {
             inner,

@@ -17,7 +17,7 @@ use crate::history::Samples;
 use crate::index_build::Builds;
 use crate::layout::{GROUPS, META};
 use crate::meta::{self, Garbage, Meta, MetaWriter, ReplicaIdentity};
-use crate::overlay::Readers;
+use crate::overlay::{Readers, Workshop};
 use crate::row_counts::RowCounts;
 use crate::shape::{Bucket, Shape, open_keyspace};
 use crate::sorted_ingest::Scratch;
@@ -103,10 +103,7 @@ impl Writer {
 
     /// A number that no space ever had.
     pub(crate) fn take_space(&mut self) -> Result<u32> {
-        let number = self.next_space;
-        let exhausted = Error::Invalid("the numbers of spaces are used up".into());
-        self.next_space = number.checked_add(1).ok_or(exhausted)?;
-        Ok(number)
+        crate::era::take_space(&mut self.next_space)
     }
 
     /// Since when a table has had the form it has at `version`.
@@ -375,6 +372,18 @@ impl Current {
 impl Inner {
     pub(crate) fn current(&self) -> RwLockReadGuard<'_, Current> {
         self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a batch of this writer is made with.
+    pub(crate) fn workshop<'a>(&'a self, writer: &'a Writer) -> Workshop<'a> {
+        Workshop {
+            db: &self.db,
+            options: &self.options,
+            scratch: &self.scratch,
+            readers: &self.readers,
+            next_space: writer.next_space,
+            next_indexes: &writer.next_indexes,
+        }
     }
 
     /// The right to write. A writer that panicked half-way has left nothing behind on disk, but its

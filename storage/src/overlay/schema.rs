@@ -100,11 +100,7 @@ impl SchemaDraft {
     }
 
     pub(super) fn take_space(&mut self) -> Result<u32> {
-        let number = self.next_space;
-        self.next_space = number
-            .checked_add(1)
-            .ok_or_else(|| Error::Invalid("the numbers of spaces are used up".into()))?;
-        Ok(number)
+        crate::era::take_space(&mut self.next_space)
     }
 
     pub(super) fn put(&mut self, space: Arc<TableSpace>) {
