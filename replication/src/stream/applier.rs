@@ -148,8 +148,8 @@ impl Worker {
         let mut operations = 0;
         let mut next = Some(first);
         while let Some(queued) = next {
-            let alone = is_alone(&queued);
-            if alone && !batch.is_empty() {
+            let kind = Kind::of(&queued);
+            if kind != Kind::Plain && !batch.is_empty() {
                 self.waiting = Some(queued);
                 break;
             }
@@ -157,7 +157,7 @@ impl Worker {
                 Queued::Parts(version, parts, share) => {
                     return self.apply_parts(version, parts, share);
                 }
-                Queued::Whole(transaction, share) if empties(&transaction) => {
+                Queued::Whole(transaction, share) if kind == Kind::Emptying => {
                     return self.apply_emptying(transaction, share);
                 }
                 Queued::Whole(transaction, share) => (transaction, share),
@@ -165,7 +165,9 @@ impl Worker {
             operations += transaction.ops.len();
             batch.push(transaction);
             shares.push(share);
-            let full = alone || batch.len() >= BATCH_TRANSACTIONS || operations >= BATCH_OPERATIONS;
+            let full = kind != Kind::Plain
+                || batch.len() >= BATCH_TRANSACTIONS
+                || operations >= BATCH_OPERATIONS;
             next = if full {
                 None
             } else {
@@ -268,21 +270,32 @@ impl Iterator for Parts {
     }
 }
 
-/// Whether a transaction has to be applied by itself.
-fn is_alone(queued: &Queued) -> bool {
-    match queued {
-        Queued::Whole(transaction, _) => changes_schema(transaction) || empties(transaction),
-        Queued::Parts(..) => true,
+/// How a transaction is applied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// In a batch with others.
+    Plain,
+    /// By itself, for it changes the schema.
+    Reforming,
+    /// By itself, for it truncates tables and leaves the schema as it is.
+    Emptying,
+    /// By itself, as its parts come.
+    Parted,
+}
+
+impl Kind {
+    fn of(queued: &Queued) -> Self {
+        let Queued::Whole(transaction, _) = queued else {
+            return Self::Parted;
+        };
+        let mut kind = Self::Plain;
+        for op in &transaction.ops {
+            match op {
+                RowOp::Schema(_) => return Self::Reforming,
+                RowOp::Truncate { .. } => kind = Self::Emptying,
+                _ => {}
+            }
+        }
+        kind
     }
-}
-
-fn changes_schema(transaction: &Transaction) -> bool {
-    let mut ops = transaction.ops.iter();
-    ops.any(|op| matches!(op, RowOp::Schema(_)))
-}
-
-/// Whether it truncates tables, and leaves the schema as it is.
-fn empties(transaction: &Transaction) -> bool {
-    let mut ops = transaction.ops.iter();
-    ops.any(|op| matches!(op, RowOp::Truncate { .. })) && !changes_schema(transaction)
 }
