@@ -11,17 +11,9 @@ mod sample;
 
 use kelvin_protocol::Value;
 use kelvin_storage::{Error, ReplicaOptions, RowOp};
-use sample::{ITEMS, load_with, options};
+use sample::{ITEMS, load_with, options, peak_memory};
 
 const MIB: u64 = 1024 * 1024;
-
-/// Most memory of this process that was resident at one time.
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
-    kib.parse::<u64>().unwrap() * 1024
-}
 
 #[test]
 fn transactions_of_many_times_their_memory_stay_within_it() {
@@ -38,7 +30,7 @@ fn transactions_of_many_times_their_memory_stay_within_it() {
         ..options()
     };
     let replica = load_with(dir.path(), &options, 0..10);
-    let before = peak();
+    let before = peak_memory();
     let note = "x".repeat(300);
     let row = |id: u32, name: &str| {
         let name = format!("{name} {}", id % 1000);
@@ -48,18 +40,18 @@ fn transactions_of_many_times_their_memory_stay_within_it() {
     let table = ITEMS;
     let inserts = (10..ROWS).map(|id| row(id, "new").map(|row| RowOp::Insert { table, row }));
     replica.apply_in_parts(200, inserts).unwrap();
-    println!("inserted: {} MiB", (peak() - before) / MIB);
+    println!("inserted: {} MiB", (peak_memory() - before) / MIB);
     // Scattered over the table, so that neighbours are in different parts.
     let scattered = (0..ROWS).map(|n| (u64::from(n) * 7919 % u64::from(ROWS)) as u32);
     let updates = scattered.map(|id| row(id, "other").map(|row| RowOp::Insert { table, row }));
     replica.apply_in_parts(300, updates).unwrap();
-    println!("updated: {} MiB", (peak() - before) / MIB);
+    println!("updated: {} MiB", (peak_memory() - before) / MIB);
     let tables = vec![ITEMS];
     let empty = [Ok::<_, Error>(RowOp::Truncate { tables })];
     let applied = replica.apply_in_parts(400, empty).unwrap();
-    println!("emptied: {} MiB", (peak() - before) / MIB);
+    println!("emptied: {} MiB", (peak_memory() - before) / MIB);
     assert_eq!(applied.swept, [ITEMS]);
     assert_eq!(replica.row_count(ITEMS), 0);
-    let grown = peak() - before;
+    let grown = peak_memory() - before;
     assert!(grown <= LIMIT, "it took {} MiB", grown / MIB);
 }

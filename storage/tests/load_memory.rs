@@ -10,17 +10,9 @@ mod sample;
 
 use kelvin_protocol::Value;
 use kelvin_storage::{Replica, ReplicaIdentity, ReplicaOptions, Scan};
-use sample::{ITEMS, catalog, options};
+use sample::{ITEMS, catalog, options, peak_memory};
 
 const MIB: u64 = 1024 * 1024;
-
-/// Most memory of this process that was resident at one time.
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
-    kib.parse::<u64>().unwrap() * 1024
-}
 
 #[test]
 fn a_load_of_several_times_its_memory_stays_within_it() {
@@ -36,7 +28,7 @@ fn a_load_of_several_times_its_memory_stays_within_it() {
         ..options()
     };
     let loader = Replica::create(dir.path(), &options, catalog()).unwrap();
-    let before = peak();
+    let before = peak_memory();
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let loader = &loader;
@@ -52,14 +44,14 @@ fn a_load_of_several_times_its_memory_stays_within_it() {
             });
         }
     });
-    let collected = peak();
+    let collected = peak_memory();
     assert!(
         collected - before <= LOAD + BESIDE,
         "collecting took {} MiB",
         (collected - before) / MIB
     );
     let replica = loader.finish(ReplicaIdentity::default(), 100).unwrap();
-    let merged = peak();
+    let merged = peak_memory();
     assert!(
         merged - before <= LOAD + BESIDE,
         "merging took {} MiB",

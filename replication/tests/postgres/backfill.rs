@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use kelvin_protocol::Version;
 use kelvin_replication::Options;
 use kelvin_storage::ReplicaOptions;
 
 use crate::cluster::Cluster;
-use crate::following::{Following, give_up, options, prepared, row, wait};
+use crate::following::{Following, give_up, of_a_new_copy, options, row, wait};
 use crate::schema::contents;
 
 /// What there is before each change.
@@ -51,22 +52,9 @@ const COPIED: &[&str] = &[
      UPDATE keyless SET x = 8 WHERE x = 4",
 ];
 
-/// What a new copy would have.
-async fn expected(cluster: &Cluster, like: &Options) -> String {
-    let (options, _directory) = options(cluster);
-    let fresh = Options {
-        app_id: "fresh".into(),
-        publications: like.publications.clone(),
-        ..options
-    };
-    let expected = contents(&prepared(&fresh).await.replica);
-    give_up(&fresh).await;
-    expected
-}
-
 /// Waits until the replica has what a new copy would have, and nothing is left to copy.
 async fn settles(following: &Following, cluster: &Cluster, options: &Options, change: &str) {
-    let expected = expected(cluster, options).await;
+    let expected = of_a_new_copy(cluster, options, contents).await;
     let settled = || contents(&following.replica) == expected;
     wait(|| following.ended() || settled()).await;
     let copies = following.backfills.list();
@@ -76,6 +64,16 @@ async fn settles(following: &Following, cluster: &Cluster, options: &Options, ch
         "{change}: {copies:?}"
     );
     assert!(!following.ended(), "{change}");
+}
+
+/// Starts, waits until what `change` did while nobody followed is there too, and stops. The version
+/// the replica was first copied at.
+async fn found_at_the_start(cluster: &Cluster, options: &Options, change: &str) -> Version {
+    let following = Following::start(options).await;
+    settles(&following, cluster, options, change).await;
+    let replica_version = following.replica.identity().replica_version;
+    following.stop().await;
+    replica_version
 }
 
 #[tokio::test]
@@ -105,11 +103,8 @@ async fn a_table_that_cannot_be_followed_is_copied_and_nothing_else_is() {
         assert_eq!(identity.replica_version, replica_version, "{change}");
         following.stop().await;
         // It is opened as it is.
-        let again = Following::start(&options).await;
-        settles(&again, &cluster, &options, change).await;
-        let identity = again.replica.identity();
-        assert_eq!(identity.replica_version, replica_version, "{change}");
-        again.stop().await;
+        let held = found_at_the_start(&cluster, &options, change).await;
+        assert_eq!(held, replica_version, "{change}");
         give_up(&options).await;
     }
     let slots = "SELECT count(*) FROM pg_replication_slots";
@@ -452,11 +447,8 @@ async fn changes_while_nobody_follows_are_found_at_the_next_start() {
         for transaction in change.split('|') {
             cluster.sql(transaction).await;
         }
-        let following = Following::start(&options).await;
-        settles(&following, &cluster, &options, change).await;
-        let identity = following.replica.identity();
-        assert_eq!(identity.replica_version, replica_version, "{change}");
-        following.stop().await;
+        let held = found_at_the_start(&cluster, &options, change).await;
+        assert_eq!(held, replica_version, "{change}");
     }
 }
 
@@ -541,11 +533,8 @@ async fn rows_that_came_or_went_while_something_was_not_published_are_noticed() 
         for transaction in change.split('|') {
             cluster.sql(&transaction.replace("12", "13")).await;
         }
-        let following = Following::start(&options).await;
-        settles(&following, &cluster, &options, change).await;
-        let identity = following.replica.identity();
-        assert_eq!(identity.replica_version, replica_version, "{change}");
-        following.stop().await;
+        let held = found_at_the_start(&cluster, &options, change).await;
+        assert_eq!(held, replica_version, "{change}");
     }
 }
 
@@ -585,10 +574,7 @@ async fn values_that_read_otherwise_without_having_been_written_are_noticed() {
         "ALTER TABLE t ALTER x TYPE numeric(9,0); INSERT INTO t VALUES (3, 'blue')",
     ] {
         cluster.sql(change).await;
-        let following = Following::start(&options).await;
-        settles(&following, &cluster, &options, change).await;
-        let identity = following.replica.identity();
-        assert_eq!(identity.replica_version, replica_version, "{change}");
-        following.stop().await;
+        let held = found_at_the_start(&cluster, &options, change).await;
+        assert_eq!(held, replica_version, "{change}");
     }
 }

@@ -121,6 +121,23 @@ impl Following {
     }
 }
 
+/// What a new copy of the same publications looks like.
+pub(crate) async fn of_a_new_copy(
+    cluster: &Cluster,
+    like: &Options,
+    look: impl Fn(&Replica) -> String,
+) -> String {
+    let (options, _directory) = options(cluster);
+    let fresh = Options {
+        app_id: "fresh".into(),
+        publications: like.publications.clone(),
+        ..options
+    };
+    let found = look(&prepared(&fresh).await.replica);
+    give_up(&fresh).await;
+    found
+}
+
 /// Discards a replica that nobody follows any more. Programs that other tests start at the same
 /// moment inherit its lock for as long as they take to start, so it is tried more than once.
 pub(crate) async fn give_up(options: &Options) {

@@ -121,3 +121,11 @@ pub fn load_with(dir: &Path, options: &ReplicaOptions, ids: Range<u32>) -> Repli
     part.finish().unwrap();
     loader.finish(ReplicaIdentity::default(), 100).unwrap()
 }
+
+/// Most memory of this process that was resident at one time, in bytes. Linux only.
+pub fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+    kib.parse::<u64>().unwrap() * 1024
+}

@@ -18,7 +18,7 @@ use kelvin_storage::{Replica, ReplicaOptions, Table, TableId};
 use tokio_postgres::Client;
 
 use crate::cluster::Cluster;
-use crate::following::{Following, give_up, options, prepared, rows, wait};
+use crate::following::{Following, give_up, of_a_new_copy, options, rows, wait};
 use statement::{Generator, Publishing};
 use tables::tables;
 
@@ -180,19 +180,6 @@ fn contents(replica: &Replica) -> String {
     contents + &format!("{unsynced:?}")
 }
 
-/// What a new copy would have.
-async fn expected(cluster: &Cluster, like: &Options) -> String {
-    let (options, _directory) = options(cluster);
-    let fresh = Options {
-        app_id: "fresh".into(),
-        publications: like.publications.clone(),
-        ..options
-    };
-    let expected = contents(&prepared(&fresh).await.replica);
-    give_up(&fresh).await;
-    expected
-}
-
 /// Lines that only one of two texts has.
 fn difference(ours: &str, theirs: &str) -> String {
     let shorten = |line: &str| line.chars().take(2000).collect::<String>();
@@ -288,7 +275,7 @@ impl Case<'_> {
 
     /// Waits until the replica has what a new copy would have.
     async fn settles(&mut self) {
-        let expected = expected(self.cluster, &self.options).await;
+        let expected = of_a_new_copy(self.cluster, &self.options, contents).await;
         let following = self.following.as_ref().unwrap();
         wait(|| following.ended() || contents(&following.replica) == expected).await;
         if following.ended() {
