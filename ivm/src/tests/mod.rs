@@ -9,6 +9,7 @@ mod naive;
 mod plans;
 mod queries;
 mod random;
+mod refusals;
 mod routing;
 mod routing_random;
 mod watched;
