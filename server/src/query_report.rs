@@ -8,7 +8,7 @@ use kelvin_ivm::{ClientKeys, NodeExplanation, Plan, Role, outline};
 use kelvin_protocol::Ast;
 use serde_json::{Value, json};
 
-use crate::analysis::{analyze, node_text};
+use crate::analysis::{analyze, node_text, not_a_query};
 use crate::engine::{PlanCosts, PlanReport, budget};
 use crate::http::{AskedQuery, QueryDesk, Refusal};
 use crate::report::{Figure, lsn};
@@ -84,8 +84,8 @@ fn analyzed(
     let plan = match (known, query) {
         (Some(plan), _) => plan,
         (None, AskedQuery::Plan(id) | AskedQuery::Ast(id)) => {
-            let ast: Ast = serde_json::from_str(id)
-                .map_err(|error| Refusal::wrong(format!("the query is not an AST: {error}")))?;
+            let ast: Ast =
+                serde_json::from_str(id).map_err(|error| Refusal::wrong(not_a_query(&error)))?;
             let plan = Plan::compile(&ast, view.catalog(), &ClientKeys::new());
             Arc::new(plan.map_err(|error| Refusal::wrong(error.to_string()))?)
         }

@@ -15,6 +15,7 @@ use kelvin_ivm::{Budget, Explanation, Plan, explain};
 use kelvin_storage::{Replica, Row, TableId, View};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use command::not_a_query;
 pub use command::run;
 pub use inspector::{SyncedRows, inspector_result};
 pub use options::HELP;
