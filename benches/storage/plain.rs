@@ -91,7 +91,7 @@ impl Plain {
     pub fn create(dir: &Path, issues: usize) -> Self {
         let database = Database::builder(dir)
             .cache_size(256 * 1024 * 1024)
-            .worker_threads(2)
+            .worker_threads(3)
             .open()
             .unwrap();
         let options = || KeyspaceCreateOptions::default().max_memtable_size(8 * 1024 * 1024);

@@ -22,7 +22,7 @@ pub(crate) fn open(directory: &Directory, options: &ReplicaOptions) -> Result<Da
     let open = || {
         Database::builder(&store)
             .cache_size(options.cache_bytes)
-            .worker_threads(options.worker_threads.max(1))
+            .worker_threads(workers(options))
             // The engine's own way to bound the journals asks for flushes of all tables at once,
             // and blocks its threads if they are many. See `pressure`.
             .max_journaling_size(u64::MAX)
@@ -50,6 +50,16 @@ pub(crate) fn open(directory: &Directory, options: &ReplicaOptions) -> Result<Da
         Error::Locked(_) => Error::Locked(directory.path().into()),
         other => other,
     })
+}
+
+/// Threads of the engine. Of several, it keeps the first one for flushes, and that one passes
+/// compactions on by putting them back into the queue: while all others compact it turns in circles
+/// and takes a core. So there is one more than shall compact.
+fn workers(options: &ReplicaOptions) -> usize {
+    match options.worker_threads {
+        0 | 1 => 1,
+        several => several + 1,
+    }
 }
 
 /// Makes sure that no journal is gone: the engine would go on without what was in it, and tables

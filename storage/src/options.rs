@@ -32,7 +32,7 @@ pub struct ReplicaOptions {
     /// Bytes of journal above which tables that hold it back are flushed; above twice of it,
     /// writers wait for that.
     pub journal_bytes: u64,
-    /// Background threads for flushes and compactions.
+    /// Background threads that compact. Where there are several, one more flushes.
     pub worker_threads: usize,
     /// Measures how long writers are held up; without it, only how often.
     pub clock: Clock,
