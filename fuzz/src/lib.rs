@@ -18,7 +18,7 @@
 //!     .iter()
 //!     .find(|(name, _)| *name == "cookie")
 //!     .ok_or("no such target")?;
-//! cookie(b"k00.110.00");
+//! cookie(b"k00.110:00");
 //! # Ok::<(), &str>(())
 //! ```
 #![allow(

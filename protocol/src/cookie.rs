@@ -9,9 +9,11 @@ use crate::lexi::{from_lexi, to_lexi};
 /// The state of a client group that a client holds: the answer of the queries it had at config
 /// number `config`, in the database at `version` of lineage `epoch`.
 ///
-/// As text it is `k<epoch>.<version>.<config>`, each number in the form of [`to_lexi`], so that the
+/// As text it is `k<epoch>.<version>:<config>`, each number in the form of [`to_lexi`], so that the
 /// order of the strings, which is all a client looks at, is the order of the cookies. The leading
-/// `k` tells our cookies from those of other servers.
+/// `k` tells our cookies from those of zero-cache, which are `<version>` or `<version>:<config>`. A
+/// zero-cache in turn reads one of ours as a version beyond all of its own, by which the client
+/// starts afresh; any other form it would answer with an internal error, again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cookie {
     /// Lineage of the upstream; a database whose LSNs went back starts a new one.
@@ -32,7 +34,7 @@ impl fmt::Display for Cookie {
         let epoch = to_lexi(u64::from(self.epoch));
         write!(
             f,
-            "k{epoch}.{}.{}",
+            "k{epoch}.{}:{}",
             to_lexi(self.version),
             to_lexi(self.config)
         )
@@ -44,18 +46,17 @@ impl FromStr for Cookie {
 
     fn from_str(text: &str) -> Result<Self, CookieError> {
         let error = || CookieError(text.chars().take(64).collect());
-        let mut parts = text.strip_prefix('k').ok_or_else(error)?.split('.');
-        let mut next = || parts.next().and_then(from_lexi).ok_or_else(error);
-        let (epoch, version, config) = (next()?, next()?, next()?);
-        let epoch = u32::try_from(epoch).map_err(|_| error())?;
-        match parts.next() {
-            None => Ok(Self {
-                epoch,
-                version,
-                config,
-            }),
-            Some(_) => Err(error()),
-        }
+        let parts = text.strip_prefix('k').and_then(|text| {
+            let (state, config) = text.split_once(':')?;
+            let (epoch, version) = state.split_once('.')?;
+            Some((from_lexi(epoch)?, from_lexi(version)?, from_lexi(config)?))
+        });
+        let (epoch, version, config) = parts.ok_or_else(error)?;
+        Ok(Self {
+            epoch: u32::try_from(epoch).map_err(|_| error())?,
+            version,
+            config,
+        })
     }
 }
 
@@ -66,7 +67,15 @@ mod tests {
 
     #[test]
     fn cookies_of_zero_cache_are_not_ours() {
-        for text in ["00", "00:01", "6abc.01:02", "", "k00.00", "k00.00.00.00"] {
+        let others = ["00", "00:01", "6abc.01:02", ""];
+        let torn = [
+            "k00.00",
+            "k00.00.00",
+            "k00:00",
+            "k00.00:00:00",
+            "k00.00.00:00",
+        ];
+        for text in others.iter().chain(&torn) {
             assert!(text.parse::<Cookie>().is_err(), "{text}");
         }
     }

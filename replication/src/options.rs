@@ -5,10 +5,17 @@ use std::time::Duration;
 
 use kelvin_storage::ReplicaOptions;
 
+use crate::quote::qualified;
 use crate::{Error, Result};
 
 /// Longest name PostgreSQL keeps.
 const MAX_NAME: usize = 63;
+
+/// Letters that the suffix of a slot may come to.
+const SUFFIX: usize = 3;
+
+/// Table of kelvin's replicas in the schema of the shard.
+pub(crate) const REPLICAS: &str = "kelvinReplicas";
 
 /// Where to replicate from, what, and how.
 #[derive(Clone, Debug)]
@@ -111,7 +118,9 @@ impl Options {
                 self.app_id
             )));
         }
-        if self.shard().metadata_publication().len() > MAX_NAME {
+        let shard = self.shard();
+        let longest = shard.metadata_publication().len();
+        if longest.max(shard.slot_prefix().len() + SUFFIX) > MAX_NAME {
             return Err(Error::Config(format!(
                 "the app id {:?} is too long for the names derived from it",
                 self.app_id
@@ -140,15 +149,37 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    /// Schema of the shard's tables, and prefix of its slots.
+    /// Schema of the shard's tables, and prefix of the slots zero-cache makes for it.
     pub(crate) fn schema(&self) -> String {
         format!("{}_{}", self.app, self.number)
     }
 
-    /// A regular expression for the names of its slots, and of none of another shard. Long ago,
-    /// zero-cache named its slot after the shard alone.
-    pub(crate) fn slot_names(&self) -> String {
+    /// Prefix of the slots kelvin makes. zero-cache drops inactive slots of the shard's prefix that
+    /// it does not know, so ours has another.
+    pub(crate) fn slot_prefix(&self) -> String {
+        format!("kelvin_{}_", self.schema())
+    }
+
+    /// A regular expression for the names of the slots kelvin makes for the shard, and of none of
+    /// another: the name of another app may begin with this one's.
+    pub(crate) fn own_slot_names(&self) -> String {
+        format!("^{}[a-z]+$", self.slot_prefix())
+    }
+
+    /// The same for those that zero-cache makes. Long ago, it named its slot after the shard alone.
+    pub(crate) fn peer_slot_names(&self) -> String {
         format!("^{}(_[a-z]+)?$", self.schema())
+    }
+
+    /// The same for the slots of both.
+    pub(crate) fn slot_names(&self) -> String {
+        format!("{}|{}", self.own_slot_names(), self.peer_slot_names())
+    }
+
+    /// The table that says which of kelvin's slots belongs to which replica, quoted. zero-cache has
+    /// one of its own, `replicas`, and takes what is not its own there for outdated.
+    pub(crate) fn replicas_table(&self) -> String {
+        qualified(&self.schema(), REPLICAS)
     }
 
     pub(crate) fn metadata_publication(&self) -> String {

@@ -63,6 +63,7 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
     let mut upstream = preflight::check(options).await?;
     let publications = upstream::ensure(&mut upstream.client, options).await?;
     upstream::ensure_replica_identities(&upstream.client, &publications).await?;
+    upstream::tell_of_idle_peers(&upstream.client, &options.shard()).await?;
     let replica = match open(options).await? {
         None => None,
         Some(replica) => match fitness(options, &upstream, &replica, &publications).await? {

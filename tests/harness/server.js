@@ -13,8 +13,8 @@ export const PEER = (process.env.SERVER ?? 'kelvin') === 'zero-cache';
 /** The password of the server's administrator in all tests. */
 export const ADMIN_PASSWORD = 'admin-of-the-tests';
 
-function command() {
-  if (!PEER) return {program: kelvinBinary(), args: ['serve']};
+function command(peer) {
+  if (!peer) return {program: kelvinBinary(), args: ['serve']};
   const cli = join(TESTS, 'node_modules/@rocicorp/zero/out/zero/src/cli.js');
   return {program: process.execPath, args: [cli]};
 }
@@ -28,9 +28,11 @@ export class SyncServer {
   /**
    * @param {string} upstream URL of the PostgreSQL database
    * @param {Record<string, string>} [env] further `ZERO_*` variables; an empty one is unset
+   * @param {boolean} [peer] whether it is zero-cache, whatever the suites run against
    */
-  constructor(upstream, env = {}) {
+  constructor(upstream, env = {}, peer = PEER) {
     this.upstream = upstream;
+    this.peer = peer;
     this.folder = mkdtempSync(join(tmpdir(), 'kelvin-replica-'));
     this.env = env;
   }
@@ -38,7 +40,7 @@ export class SyncServer {
   /** Starts the process without waiting. */
   async spawn() {
     this.port ??= Number(this.env.ZERO_PORT ?? (await freePort()));
-    const {program, args} = command();
+    const {program, args} = command(this.peer);
     const env = {
       PATH: process.env.PATH,
       HOME: process.env.HOME,
@@ -47,8 +49,12 @@ export class SyncServer {
       ZERO_REPLICA_FILE: join(this.folder, 'replica.db'),
       ZERO_PORT: String(this.port),
       ZERO_LOG_LEVEL: process.env.TEST_LOG_LEVEL ?? 'info',
-      ...(PEER ? {ZERO_NUM_SYNC_WORKERS: '1', ZERO_CHANGE_STREAMER_STARTUP_DELAY_MS: '0'} : {}),
-      ...(PEER ? {DO_NOT_TRACK: '1', ZERO_CHANGE_STREAMER_PORT: String(await freePort())} : {}),
+      ...(this.peer
+        ? {ZERO_NUM_SYNC_WORKERS: '1', ZERO_CHANGE_STREAMER_STARTUP_DELAY_MS: '0'}
+        : {}),
+      ...(this.peer
+        ? {DO_NOT_TRACK: '1', ZERO_CHANGE_STREAMER_PORT: String(await freePort())}
+        : {}),
       ...this.env,
     };
     this.#history += this.#child?.log ?? '';

@@ -15,7 +15,7 @@ const SLOT: &str = "slot";
 /// WAL that a slot nobody reads from may hold before that is a warning, in bytes.
 const MUCH_WAL: u64 = 1 << 30;
 
-/// Who made a slot, as the `replicas` table says.
+/// Who made a slot, as its name and the table of its maker's replicas say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Maker {
     Kelvin,
@@ -83,38 +83,40 @@ pub(super) async fn look(scope: Scope<'_>) -> Result<Vec<Finding>> {
         .iter()
         .all(|maker| slots.iter().any(|slot| slot.active && slot.maker == *maker));
     if both {
-        findings.push(side_by_side(&slots));
+        findings.push(Finding::ok(
+            "side_by_side",
+            "zero-cache",
+            "runs beside kelvin for the same app; each leaves the slots of the other alone",
+        ));
     }
     Ok(findings)
 }
 
-/// Who made which slot. The table is not there before the first start, and may be closed to the
+/// Who made which slot. The tables are not there before the first start, and may be closed to the
 /// role.
 async fn makers(scope: &Scope<'_>) -> Result<HashMap<String, Maker>> {
-    let table = qualified(&scope.options.shard().schema(), "replicas");
+    let shard = scope.options.shard();
+    let theirs = qualified(&shard.schema(), "replicas");
+    // A copy of zero-cache that is not finished has not said so yet.
+    let sources = [
+        (shard.replicas_table(), "true", Maker::Kelvin),
+        (
+            theirs,
+            r#""initialSyncContext" IS NOT NULL"#,
+            Maker::ZeroCache,
+        ),
+    ];
     let readable = "SELECT coalesce(has_table_privilege(to_regclass($1), 'SELECT'), false)";
     let mut makers = HashMap::new();
-    if !scope
-        .sql
-        .query_one(readable, &[&table])
-        .await?
-        .try_get::<_, bool>(0)?
-    {
-        return Ok(makers);
-    }
-    let query = format!(
-        r#"SELECT slot, coalesce("initialSyncContext"->>'by' = 'kelvin', false),
-                  "initialSyncContext" IS NULL
-           FROM {table}"#
-    );
-    for row in scope.sql.query(&query, &[]).await? {
-        let maker = match (row.try_get(1)?, row.try_get(2)?) {
-            (true, _) => Maker::Kelvin,
-            // The copy is not finished, so it is not told yet.
-            (false, true) => Maker::Unknown,
-            (false, false) => Maker::ZeroCache,
-        };
-        makers.insert(row.try_get(0)?, maker);
+    for (table, condition, maker) in sources {
+        let row = scope.sql.query_one(readable, &[&table]).await?;
+        if !row.try_get::<_, bool>(0)? {
+            continue;
+        }
+        let query = format!("SELECT slot FROM {table} WHERE {condition}");
+        for row in scope.sql.query(&query, &[]).await? {
+            makers.insert(row.try_get(0)?, maker);
+        }
     }
     Ok(makers)
 }
@@ -208,35 +210,20 @@ fn gone(name: &str, auto_reset: bool) -> Finding {
     }
 }
 
-fn side_by_side(slots: &[Slot]) -> Finding {
-    let theirs = slots.iter().filter(|slot| slot.maker == Maker::ZeroCache);
-    let drops =
-        theirs.map(|slot| format!("SELECT pg_drop_replication_slot({})", literal(&slot.name)));
-    Finding::warning(
-        "side_by_side",
-        "zero-cache",
-        "runs beside kelvin for the same app; each drops the slots of the other in time",
-        format!(
-            "stop zero-cache, then {}; or give one of them another ZERO_APP_ID",
-            drops.collect::<Vec<_>>().join("; ")
-        ),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn slot(changes: &Value) -> Slot {
         let mut facts = serde_json::json!({
-            "slot_name": "zero_0_a", "active": false, "wal_status": "reserved",
+            "slot_name": "kelvin_zero_0_a", "active": false, "wal_status": "reserved",
             "restart_lsn": "0/1000", "confirmed_flush_lsn": "0/2000",
         });
         for (name, value) in changes.as_object().unwrap() {
             facts[name] = value.clone();
         }
-        let makers = HashMap::from([("zero_0_a".to_owned(), Maker::Kelvin)]);
-        read(&facts, Some("0/3000"), &makers, Some("zero_0_a"))
+        let makers = HashMap::from([("kelvin_zero_0_a".to_owned(), Maker::Kelvin)]);
+        read(&facts, Some("0/3000"), &makers, Some("kelvin_zero_0_a"))
     }
 
     #[test]

@@ -5,12 +5,13 @@
 use tokio_postgres::{Client, Transaction};
 
 use super::publications;
-use crate::options::{Options, Shard};
+use crate::options::{Options, REPLICAS, Shard};
 use crate::quote::{identifier, literal, qualified};
 use crate::{Error, Result, advice};
 
-/// Version of the shard schema that zero-cache 1.9 writes; one with a newer version migrates it.
-const SCHEMA_VERSION: i32 = 23;
+/// Version of the shard schema, in the count of zero-cache. The next one is that with event triggers,
+/// which kelvin does without: a zero-cache that comes to the database adds them by its migration.
+const SCHEMA_VERSION: i32 = 22;
 
 /// Creates what is missing and gives the publications to follow, sorted. Safe to run at the same
 /// time from several processes.
@@ -41,7 +42,7 @@ const PERMISSIONS: &str = r#"
     "hash" TEXT,
     "lock" BOOL PRIMARY KEY DEFAULT true CHECK (lock)"#;
 
-const SHARD_TABLES: [(&str, &str); 6] = [
+const SHARD_TABLES: [(&str, &str); 7] = [
     (
         "clients",
         r#""clientGroupID" TEXT NOT NULL,
@@ -73,6 +74,15 @@ const SHARD_TABLES: [(&str, &str); 6] = [
            "initialSchema" JSON,
            "initialSyncContext" JSON,
            "subscriberContext" JSON"#,
+    ),
+    (
+        REPLICAS,
+        r#""id" TEXT PRIMARY KEY,
+           "rank" BIGSERIAL,
+           "slot" TEXT NOT NULL,
+           "version" TEXT NOT NULL,
+           "copied" BOOL NOT NULL DEFAULT false,
+           "taskID" TEXT"#,
     ),
     (
         "publishedSchema",

@@ -1,4 +1,5 @@
-//! The `replicas` table: who uses which slot. A slot without a row there is dropped by zero-cache.
+//! The `kelvinReplicas` table: which replica follows which slot. A slot without a row there is
+//! dropped by whoever starts next.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,9 +8,8 @@ use tokio_postgres::{Client, GenericClient};
 
 use crate::Result;
 use crate::options::Shard;
-use crate::quote::qualified;
 
-/// A row of `replicas`.
+/// A row of the table.
 #[derive(Clone, Debug)]
 pub(crate) struct RegisteredReplica {
     pub(crate) id: String,
@@ -30,7 +30,7 @@ pub(crate) async fn register(
         id: since_epoch.as_millis().to_string(),
         slot: slot.to_owned(),
     };
-    let table = qualified(&shard.schema(), "replicas");
+    let table = shard.replicas_table();
     let insert = format!("INSERT INTO {table} (id, slot, version) VALUES ($1, $2, $3)");
     client
         .execute(&insert, &[&replica.id, &slot, &to_lexi(version)])
@@ -46,24 +46,16 @@ pub(crate) async fn finish(
     task_id: &str,
 ) -> Result<()> {
     let update = format!(
-        r#"UPDATE {} SET "initialSyncContext" = $2::text::json, "initialSchema" = $3::text::json
-           WHERE id = $1"#,
-        qualified(&shard.schema(), "replicas")
+        r#"UPDATE {} SET "copied" = true, "taskID" = $2 WHERE "id" = $1"#,
+        shard.replicas_table()
     );
-    let context = serde_json::json!({ "by": "kelvin", "taskID": task_id }).to_string();
-    let schema = r#"{"tables":[],"indexes":[]}"#;
-    client
-        .execute(&update, &[&replica.id, &context, &schema])
-        .await?;
+    client.execute(&update, &[&replica.id, &task_id]).await?;
     Ok(())
 }
 
 /// Gives up the claim on a slot.
 pub(crate) async fn forget(client: &Client, shard: &Shard, slot: &str) -> Result<()> {
-    let delete = format!(
-        "DELETE FROM {} WHERE slot = $1",
-        qualified(&shard.schema(), "replicas")
-    );
+    let delete = format!("DELETE FROM {} WHERE slot = $1", shard.replicas_table());
     client.execute(&delete, &[&slot]).await?;
     Ok(())
 }
@@ -75,7 +67,7 @@ pub(crate) async fn retire_older(
     shard: &Shard,
     replica: &RegisteredReplica,
 ) -> Result<()> {
-    let table = qualified(&shard.schema(), "replicas");
+    let table = shard.replicas_table();
     let older = format!(
         "SELECT r.slot FROM {table} r LEFT JOIN pg_replication_slots s ON s.slot_name = r.slot
          WHERE NOT coalesce(s.active, false) AND r.slot <> $2

@@ -1,5 +1,5 @@
-//! Replication slots of the shard: `{app}_{n}_a`, `{app}_{n}_b` and so on, as zero-cache names
-//! them.
+//! Replication slots of the shard: `kelvin_{app}_{n}_a`, `kelvin_{app}_{n}_b` and so on. Those of
+//! a zero-cache for the same shard, `{app}_{n}_a` and so on, are left alone.
 
 use std::time::Duration;
 
@@ -7,7 +7,6 @@ use kelvin_protocol::Version;
 use tokio_postgres::{Client, Transaction};
 
 use crate::options::{Options, Shard};
-use crate::quote::qualified;
 use crate::wire::{CreatedSlot, ReplicationConnection, SlotKind};
 use crate::{Error, Lsn, Result, advice};
 
@@ -154,16 +153,34 @@ fn explain(error: Error, limit: Duration) -> Error {
     }
 }
 
+/// Says which slots of a zero-cache for the same shard nobody streams from: they are not ours to
+/// drop, and hold back WAL until somebody does.
+pub(crate) async fn tell_of_idle_peers(client: &Client, shard: &Shard) -> Result<()> {
+    let idle = "
+        SELECT slot_name::text,
+               coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint
+        FROM pg_replication_slots
+        WHERE slot_name ~ $1 AND NOT active AND NOT temporary AND database = current_database()";
+    for row in client.query(idle, &[&shard.peer_slot_names()]).await? {
+        let (slot, held_bytes): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+        tracing::warn!(
+            slot,
+            held_bytes,
+            "a replication slot of zero-cache is not in use and holds back WAL: unless zero-cache \
+             is to come back, drop it with pg_drop_replication_slot"
+        );
+    }
+    Ok(())
+}
+
 async fn drop_unclaimed(transaction: &Transaction<'_>, shard: &Shard) -> Result<()> {
-    let schema = shard.schema();
-    // Letters alone: shard 1 of an app that is called as this shard has slots that begin alike.
-    let pattern = format!("^{schema}_[a-z]+$");
+    let pattern = shard.own_slot_names();
     let unclaimed = format!(
         "SELECT slot_name::text FROM pg_replication_slots
          WHERE slot_name ~ $1 AND NOT active AND NOT temporary
            AND database = current_database()
            AND slot_name NOT IN (SELECT slot FROM {})",
-        qualified(&schema, "replicas")
+        shard.replicas_table()
     );
     for row in transaction.query(&unclaimed, &[&pattern]).await? {
         let name: String = row.try_get(0)?;
@@ -187,7 +204,7 @@ async fn free_name(transaction: &Transaction<'_>, shard: &Shard) -> Result<Strin
         taken.push(row.try_get::<_, String>(0)?);
     }
     (1..)
-        .map(|number| format!("{}_{}", shard.schema(), suffix(number)))
+        .map(|number| shard.slot_prefix() + &suffix(number))
         .find(|name| !taken.contains(name))
         .ok_or_else(|| Error::Protocol("there are endless replication slots".into()))
 }
@@ -208,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn suffixes_count_as_zero_cache_counts() {
+    fn suffixes_count_on_in_letters() {
         let shown: Vec<_> = [1, 26, 27, 52, 53, 702, 703].map(suffix).into();
         assert_eq!(shown, ["a", "z", "aa", "az", "ba", "zz", "aaa"]);
     }

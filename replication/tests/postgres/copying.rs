@@ -189,7 +189,7 @@ async fn a_copy_that_fails_leaves_no_slot_behind() {
     };
     assert!(prepare(&bad, Arc::new(())).await.is_err());
     let slots = "SELECT (SELECT count(*) FROM pg_replication_slots)
-                      + (SELECT count(*) FROM zero_0.replicas)";
+                      + (SELECT count(*) FROM zero_0.\"kelvinReplicas\")";
     assert_eq!(cluster.value(slots).await.as_deref(), Some("0"));
     // The next attempt finds nothing in its way.
     assert_eq!(rows(&prepared(&options).await.replica, "t").len(), 2);

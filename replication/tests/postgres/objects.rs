@@ -37,27 +37,35 @@ async fn the_tables_others_rely_on_are_as_zero_cache_makes_them() {
         .await;
     assert_eq!(hash.as_deref(), Some("t"));
     let version = "SELECT \"dataVersion\" FROM zero_0.\"versionHistory\"";
-    assert_eq!(cluster.value(version).await.as_deref(), Some("23"));
+    assert_eq!(cluster.value(version).await.as_deref(), Some("22"));
     let config = "SELECT publications::text || \"ddlDetection\"::text FROM zero_0.\"shardConfig\"";
     assert_eq!(
         cluster.value(config).await.as_deref(),
         Some("{_zero_metadata_0,_zero_public_0}false")
     );
-    // zero-cache drops slots that are not registered.
-    let registered = "SELECT count(*) FROM zero_0.replicas r JOIN pg_replication_slots s
-                      ON s.slot_name = r.slot WHERE \"initialSyncContext\" IS NOT NULL";
+    let registered = "SELECT count(*) FROM zero_0.\"kelvinReplicas\" r
+                      JOIN pg_replication_slots s ON s.slot_name = r.slot WHERE copied";
     assert_eq!(cluster.value(registered).await.as_deref(), Some("1"));
     let slot = "SELECT slot_name FROM pg_replication_slots";
-    assert_eq!(cluster.value(slot).await.as_deref(), Some("zero_0_a"));
+    assert_eq!(
+        cluster.value(slot).await.as_deref(),
+        Some("kelvin_zero_0_a")
+    );
 }
 
 #[tokio::test]
-async fn an_unclaimed_slot_is_dropped_but_not_that_of_an_app_whose_name_begins_alike() {
+async fn an_unclaimed_slot_is_dropped_but_not_that_of_another_app_or_of_zero_cache() {
     let cluster = Cluster::start();
     let create =
         |name: &str| format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')");
     // The last is of shard 1 of the app `zero_0`.
-    for name in ["zero_0_a", "zero_0_k", "zero_0_1_a"] {
+    let names = [
+        "kelvin_zero_0_a",
+        "kelvin_zero_0_k",
+        "kelvin_zero_0_1_a",
+        "zero_0_a",
+    ];
+    for name in names {
         cluster.sql(&create(name)).await;
     }
     let (options, _directory) = options(&cluster);
@@ -65,7 +73,10 @@ async fn an_unclaimed_slot_is_dropped_but_not_that_of_an_app_whose_name_begins_a
     let slots = "SELECT string_agg(slot_name, ' ' ORDER BY slot_name COLLATE \"C\")
                  FROM pg_replication_slots";
     let slots = cluster.value(slots).await;
-    assert_eq!(slots.as_deref(), Some("zero_0_1_a zero_0_a"));
+    assert_eq!(
+        slots.as_deref(),
+        Some("kelvin_zero_0_1_a kelvin_zero_0_a zero_0_a")
+    );
 }
 
 #[tokio::test]

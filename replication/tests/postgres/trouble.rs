@@ -68,7 +68,7 @@ async fn a_slot_that_is_gone_ends_in_a_new_copy() {
                 PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots;
                 PERFORM pg_sleep(0.002);
                 BEGIN
-                    PERFORM pg_drop_replication_slot('zero_0_a');
+                    PERFORM pg_drop_replication_slot('kelvin_zero_0_a');
                     RETURN;
                 EXCEPTION WHEN object_in_use THEN
                 END;
@@ -121,7 +121,7 @@ async fn another_process_on_our_slot_is_ended() {
     cluster.sql(TABLE).await;
     let (options, _directory) = options(&cluster);
     let ours = prepared(&options).await;
-    let mut holder = cluster.hold_slot("zero_0_a", "_zero_public_0").await;
+    let mut holder = cluster.hold_slot("kelvin_zero_0_a", "_zero_public_0").await;
     let mut following = Following::go_on(ours);
     cluster.sql("INSERT INTO t VALUES (2)").await;
     following.until_rows("t", &[row(&["1"]), row(&["2"])]).await;
@@ -158,11 +158,14 @@ async fn a_replica_that_is_lost_leaves_no_slot_behind() {
     // The disk is gone, with all that was known of the slot.
     std::fs::remove_dir_all(&options.replica_dir).unwrap();
     Following::start(&options).await.stop().await;
-    assert_eq!(cluster.value(SLOT).await.as_deref(), Some("zero_0_b"));
+    assert_eq!(cluster.value(SLOT).await.as_deref(), Some("kelvin_zero_0_b"));
     // A copy that was broken off by a crash left its slot in the record.
     std::fs::remove_dir_all(options.replica_dir.join("store")).unwrap();
     Following::start(&options).await.stop().await;
-    assert_eq!(cluster.value(SLOT).await.as_deref(), Some("zero_0_a"));
+    assert_eq!(
+        cluster.value(SLOT).await.as_deref(),
+        Some("kelvin_zero_0_a")
+    );
 }
 
 #[tokio::test]

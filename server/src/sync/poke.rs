@@ -231,8 +231,8 @@ mod tests {
         assert_eq!(
             frames,
             [
-                r#"["pokeStart",{"pokeID":"k00.110.01","baseCookie":"k00.110.01"}]"#,
-                r#"["pokeEnd",{"pokeID":"k00.110.01","cookie":"k00.110.01"}]"#
+                r#"["pokeStart",{"pokeID":"k00.110:01","baseCookie":"k00.110:01"}]"#,
+                r#"["pokeEnd",{"pokeID":"k00.110:01","cookie":"k00.110:01"}]"#
             ]
         );
     }
@@ -247,7 +247,7 @@ mod tests {
             ..PokeBody::default()
         };
         let poke = Poke::new(COOKIE, &body);
-        let json = r#"{"pokeID":"k00.110.01","lastMutationIDChanges":{"c":7},"rowsPatch":[{"op":"del"},{"op":"put"}]}"#;
+        let json = r#"{"pokeID":"k00.110:01","lastMutationIDChanges":{"c":7},"rowsPatch":[{"op":"del"},{"op":"put"}]}"#;
         assert_eq!(
             texts(&poke.frames(None, 51))[1],
             format!(r#"["pokePart",{json}]"#)
