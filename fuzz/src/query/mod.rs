@@ -83,7 +83,10 @@ impl Case {
 /// compute the answers from the rows they are sent.
 pub fn query(data: &[u8]) {
     let case = Case::generate(&mut Choices::of_bytes(data));
-    if let Err(failure) = check(&case, &naive_answers(&case)) {
+    let Some(expected) = naive_answers(&case) else {
+        return;
+    };
+    if let Err(failure) = check(&case, &expected) {
         let case = serde_json::to_string(&case).expect("a case is JSON");
         panic!("{}: {}\n{case}", failure.check, failure.detail);
     }

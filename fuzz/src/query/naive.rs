@@ -1,5 +1,6 @@
 //! An evaluator straight from the semantics of ZQL over plain rows: slow, and ignorant of plans.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 
 use kelvin_protocol::{
@@ -15,20 +16,36 @@ use super::values::Kind;
 /// The row a subquery hangs on.
 type Parent<'p> = Option<(&'p CorrelatedSubquery, &'p TableSpec, &'p [Value])>;
 
+/// Rows that one query may look at. Relations of many rows within each other, a few levels deep, would
+/// else be looked at for hours.
+const MAX_WORK: u64 = 20_000_000;
+
 /// Evaluates queries over one state of the tables.
 #[derive(Debug)]
 pub struct Naive<'a> {
-    /// The tables.
-    pub case: &'a Case,
-    /// What is in them.
-    pub model: &'a Model,
+    case: &'a Case,
+    model: &'a Model,
+    /// Rows it may still look at.
+    left: Cell<u64>,
 }
 
-impl Naive<'_> {
-    /// The answers to a query.
+impl<'a> Naive<'a> {
+    /// An evaluator of queries of a case on what is in its tables.
     #[must_use]
-    pub fn answers(&self, ast: &Ast) -> Vec<Answer> {
-        self.children(ast, None)
+    pub fn new(case: &'a Case, model: &'a Model) -> Self {
+        Self {
+            case,
+            model,
+            left: Cell::new(MAX_WORK),
+        }
+    }
+
+    /// The answers to a query; `None` where there is too much to look at.
+    #[must_use]
+    pub fn answers(&self, ast: &Ast) -> Option<Vec<Answer>> {
+        self.left.set(MAX_WORK);
+        let answers = self.children(ast, None);
+        (self.left.get() > 0).then_some(answers)
     }
 
     fn children(&self, ast: &Ast, parent: Parent<'_>) -> Vec<Answer> {
@@ -77,7 +94,14 @@ impl Naive<'_> {
         as_asked: bool,
     ) -> Vec<&[Value]> {
         let (at, table) = self.case.table(&ast.table);
-        let mut rows: Vec<_> = self.model.0[at]
+        let all = &self.model.0[at];
+        let left = self.left.get().saturating_sub(all.len() as u64);
+        self.left.set(left);
+        // What comes of it is not used then.
+        if left == 0 {
+            return Vec::new();
+        }
+        let mut rows: Vec<_> = all
             .values()
             .map(Vec::as_slice)
             .filter(|row| parent.is_none_or(|parent| correlated(parent, table, row)))

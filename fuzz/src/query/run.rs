@@ -38,16 +38,16 @@ fn fail<T>(check: &'static str, detail: impl std::fmt::Debug) -> Outcome<T> {
     Err(Failure { check, detail })
 }
 
-/// Answers of the naive evaluator.
+/// Answers of the naive evaluator; `None` where the case is too large for it.
 #[must_use]
-pub fn naive_answers(case: &Case) -> Answers {
+pub fn naive_answers(case: &Case) -> Option<Answers> {
     let queries: Vec<Ast> = case
         .queries
         .iter()
         .map(|ast| case.with_rules(ast))
         .collect();
     let at = |model: &Model| {
-        let naive = Naive { case, model };
+        let naive = Naive::new(case, model);
         queries.iter().map(|ast| naive.answers(ast)).collect()
     };
     case.models().iter().map(at).collect()
@@ -412,7 +412,10 @@ fn check_clients(case: &Case, expected: &Answers, views: &Views) -> Outcome<()> 
             }
             let wanted = shown(&answers[at]);
             for (what, model) in [("alone", &model(&views[at..=at])), ("with others", &all)] {
-                let found = shown(&Naive { case, model }.answers(ast));
+                let Some(found) = Naive::new(case, model).answers(ast) else {
+                    continue;
+                };
+                let found = shown(&found);
                 if found != wanted {
                     let detail = ("transaction", version, "query", at, what, found, wanted);
                     return fail("a client computes the answer", detail);

@@ -158,7 +158,10 @@ async fn a_replica_that_is_lost_leaves_no_slot_behind() {
     // The disk is gone, with all that was known of the slot.
     std::fs::remove_dir_all(&options.replica_dir).unwrap();
     Following::start(&options).await.stop().await;
-    assert_eq!(cluster.value(SLOT).await.as_deref(), Some("kelvin_zero_0_b"));
+    assert_eq!(
+        cluster.value(SLOT).await.as_deref(),
+        Some("kelvin_zero_0_b")
+    );
     // A copy that was broken off by a crash left its slot in the record.
     std::fs::remove_dir_all(options.replica_dir.join("store")).unwrap();
     Following::start(&options).await.stop().await;
