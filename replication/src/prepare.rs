@@ -381,7 +381,10 @@ impl SnapshotCopy<'_> {
         let mut client = sql::connect(&self.upstream.address, SNAPSHOT_NAME).await?;
         sql::set_session(&client).await?;
         let transaction = import(&mut client, &self.created.snapshot).await?;
-        discover(&transaction, self.publications, self.upstream.facts.version).await
+        let version = self.upstream.facts.version;
+        let mut discovery = discover(&transaction, self.publications, version).await?;
+        discovery.measure(&transaction).await?;
+        Ok(discovery)
     }
 
     async fn create(&self, discovery: &Discovery) -> Result<Loader> {

@@ -130,6 +130,7 @@ impl Copier {
         discovery.catalog = Catalog::new(vec![(*table).clone()], Vec::new());
         discovery.sources = vec![source];
         discovery.heaps.retain(|oid, _| *oid == run.oid);
+        discovery.measure(transaction).await?;
         Ok(discovery)
     }
 

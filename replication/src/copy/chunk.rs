@@ -42,7 +42,7 @@ pub(crate) fn plan(discovery: &Discovery, text: bool) -> Vec<Chunk> {
     let format = if text { Format::Text } else { Format::Binary };
     let tables = discovery.catalog.tables().iter();
     let mut tables: Vec<_> = tables.zip(&discovery.sources).collect();
-    tables.sort_by_key(|(_, source)| std::cmp::Reverse(source.bytes));
+    tables.sort_by_key(|(_, source)| std::cmp::Reverse(source.size.bytes));
     let mut chunks = Vec::new();
     for (table, source) in tables {
         let ranges = ranges(source);
@@ -60,7 +60,7 @@ pub(crate) fn plan(discovery: &Discovery, text: bool) -> Vec<Chunk> {
 /// Conditions that split a table by block; `None` for all of it. The last has no upper end, so that
 /// a wrong size loses nothing.
 fn ranges(source: &Source) -> Vec<Option<String>> {
-    let count = source.blocks.div_ceil(CHUNK_BLOCKS);
+    let count = source.size.blocks.div_ceil(CHUNK_BLOCKS);
     if source.partitioned || count < 2 {
         return vec![None];
     }
@@ -121,13 +121,13 @@ fn statement(table: &Table, source: &Source, range: Option<&str>, format: Format
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::discovery::Size;
 
     fn source(blocks: u64) -> Source {
         Source {
             partitioned: false,
             filters: Vec::new(),
-            blocks,
-            bytes: 0,
+            size: Size { blocks, bytes: 0 },
             rows: 0,
         }
     }

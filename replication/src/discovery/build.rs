@@ -260,7 +260,7 @@ fn secondary(indexes: Vec<Mirrored>, key: &[usize]) -> Vec<Index> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Heap, Source};
+    use super::super::{Heap, Size, Source};
     use super::*;
     use crate::decode::ElementKind;
 
@@ -311,8 +311,7 @@ mod tests {
             source: Source {
                 partitioned: false,
                 filters: Vec::new(),
-                blocks: 0,
-                bytes: 0,
+                size: Size::default(),
                 rows: 0,
             },
         }

@@ -89,6 +89,18 @@ pub(crate) struct LeftOut {
 }
 
 impl Discovery {
+    /// Finds out how large the tables are, which a copy is divided by. Waits for whoever holds one
+    /// of them for itself alone.
+    pub(crate) async fn measure(&mut self, client: &impl GenericClient) -> Result<()> {
+        let tables = self.catalog.tables();
+        let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+        let sizes = read::sizes(client, &oids).await?;
+        for (oid, source) in oids.iter().zip(&mut self.sources) {
+            source.size = sizes.get(oid).copied().unwrap_or_default();
+        }
+        Ok(())
+    }
+
     /// Says which rows are published, as far as the catalog does not: an object of the tables'
     /// names and the conditions of which a row must meet one.
     pub(crate) fn row_filters(&self) -> String {
@@ -146,15 +158,24 @@ pub(crate) struct Source {
     pub(crate) partitioned: bool,
     /// Conditions of which a row must meet one; all rows where empty.
     pub(crate) filters: Vec<String>,
-    /// Size in blocks of the main fork.
-    pub(crate) blocks: u64,
-    /// Size in bytes including TOAST.
-    pub(crate) bytes: u64,
+    /// Nothing until it is [measured](Discovery::measure).
+    pub(crate) size: Size,
     /// The planner's estimate of the number of rows.
     pub(crate) rows: u64,
 }
 
+/// What a table takes on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// Blocks of the main fork.
+    pub(crate) blocks: u64,
+    /// Bytes including TOAST.
+    pub(crate) bytes: u64,
+}
+
 /// Reads the catalog of PostgreSQL. `version` is `server_version_num`.
+///
+/// Takes no lock on a table, at least before PostgreSQL 16: a migration may hold one for hours.
 pub(crate) async fn discover(
     client: &impl GenericClient,
     publications: &[String],

@@ -7,7 +7,7 @@ use tokio_postgres::{GenericClient, Row};
 use crate::Result;
 use crate::advice::Advice;
 use crate::decode::ElementKind;
-use crate::discovery::{Heap, Origin, Reading, Selection, Source};
+use crate::discovery::{Heap, Origin, Reading, Selection, Size, Source};
 
 /// First version whose `pg_publication_tables` lists generated columns only where they are
 /// published.
@@ -58,10 +58,7 @@ const TABLES: [&str; 2] = [
     "
     SELECT c.oid, n.nspname, c.relname, c.relreplident::text, c.relkind::text,
            p.attnames::text[], p.rowfilter, p.pubname::text,
-           coalesce(CASE WHEN c.relkind = 'r' THEN pg_relation_size(c.oid) END, 0)
-             / current_setting('block_size')::bigint,
-           coalesce(pg_table_size(c.oid), 0), greatest(c.reltuples, 0)::bigint,
-           c.relnatts, c.relfilenode
+           greatest(c.reltuples, 0)::bigint, c.relnatts, c.relfilenode
     FROM ",
     " p
     JOIN pg_namespace n ON n.nspname = p.schemaname
@@ -69,6 +66,15 @@ const TABLES: [&str; 2] = [
     WHERE p.pubname = ANY ($1)
     ORDER BY n.nspname, c.relname, p.pubname",
 ];
+
+/// The functions wait for locks on the table, which is why the query above does without them.
+const SIZES: &str = "
+    SELECT c.oid,
+           coalesce(CASE WHEN c.relkind = 'r' THEN pg_relation_size(c.oid) END, 0)
+             / current_setting('block_size')::bigint,
+           coalesce(pg_table_size(c.oid), 0)
+    FROM pg_class c
+    WHERE c.oid = ANY ($1)";
 
 const COLUMNS: &str = "
     SELECT a.attrelid, a.attname, a.attnum, t.oid, t.typname, t.typtype::text,
@@ -196,10 +202,6 @@ async fn tables(client: &impl GenericClient, selection: &Selection) -> Result<By
 }
 
 fn table(row: &Row) -> Result<(Published, Vec<String>)> {
-    let count = |at: usize| -> Result<u64> {
-        let count: i64 = row.try_get(at)?;
-        Ok(u64::try_from(count).unwrap_or(0))
-    };
     let kind: String = row.try_get(4)?;
     let table = Published {
         oid: row.try_get(0)?,
@@ -211,18 +213,32 @@ fn table(row: &Row) -> Result<(Published, Vec<String>)> {
         source: Source {
             partitioned: kind == "p",
             filters: Vec::new(),
-            blocks: count(8)?,
-            bytes: count(9)?,
-            rows: count(10)?,
+            size: Size::default(),
+            rows: count(row, 8)?,
         },
         heap: Heap {
-            columns: row.try_get(11)?,
-            filenode: row.try_get(12)?,
+            columns: row.try_get(9)?,
+            filenode: row.try_get(10)?,
             ..Heap::default()
         },
     };
     let names: Option<Vec<String>> = row.try_get(5)?;
     Ok((table, names.unwrap_or_default()))
+}
+
+fn count(row: &Row, at: usize) -> Result<u64> {
+    let count: i64 = row.try_get(at)?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Sizes of tables. Waits for whoever holds one of them for itself alone.
+pub(super) async fn sizes(client: &impl GenericClient, oids: &[u32]) -> Result<HashMap<u32, Size>> {
+    let mut sizes = HashMap::with_capacity(oids.len());
+    for row in client.query(SIZES, &[&oids]).await? {
+        let (blocks, bytes) = (count(&row, 1)?, count(&row, 2)?);
+        sizes.insert(row.try_get(0)?, Size { blocks, bytes });
+    }
+    Ok(sizes)
 }
 
 async fn columns(

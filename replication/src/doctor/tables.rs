@@ -24,7 +24,8 @@ const UNWRITABLE: &str = "UPDATE and DELETE of it fail in PostgreSQL while it is
 /// The published tables as the replica would hold them, and their size in bytes.
 pub(super) async fn look(scope: &Scope<'_>) -> Result<(Vec<Finding>, u64)> {
     let selection = selection(scope).await?;
-    let discovery = discover_selected(scope.sql, &selection, scope.version).await?;
+    let mut discovery = discover_selected(scope.sql, &selection, scope.version).await?;
+    discovery.measure(scope.sql).await?;
     let unwritable = unwritable(scope, &selection).await?;
     let candidates = identity_candidates(scope.sql, &selection).await?;
     let shard = scope.options.shard();
@@ -54,7 +55,7 @@ fn summary(discovery: &Discovery, shard: &Shard) -> (Finding, u64) {
     let of_app: Vec<_> = tables
         .filter(|(table, _)| !ours.contains(&table.schema))
         .collect();
-    let size: u64 = of_app.iter().map(|(_, source)| source.bytes).sum();
+    let size: u64 = of_app.iter().map(|(_, source)| source.size.bytes).sum();
     let finding = if of_app.is_empty() {
         let fix = "create tables, or name the publications of others in ZERO_APP_PUBLICATIONS";
         Finding::warning(TABLES, TABLES, "none can be synced", fix)

@@ -4,17 +4,24 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use tokio::time::timeout;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, IsolationLevel};
 
 use super::evolution::{KnownTables, Survey, known};
 use crate::discovery::discover;
-use crate::{Address, Options, Result, sql};
+use crate::{Address, Error, Options, Result, sql};
 
 /// Application name of the connection that looks.
 const APPLICATION: &str = "kelvin-schema-watch";
-/// Longest look.
+/// Longest query of a look.
 const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '30s'";
+/// Longest look, which also ends one whose server is gone without a word. The stream waits for it.
+const LONGEST_LOOK: Duration = Duration::from_secs(45);
+/// How long the connection of the last look may take to answer, before a new one is opened.
+const PROBE: Duration = Duration::from_secs(3);
 /// Announced surveys that are kept until the stream comes to their marks; the newest count.
 const ANNOUNCED: usize = 8;
 
@@ -98,10 +105,22 @@ impl Surveyor {
     }
 
     /// Looks at the schema.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] where PostgreSQL does not answer in time, else what the queries bring up.
     pub(crate) async fn survey(&mut self) -> Result<Arc<Survey>> {
+        let survey = timeout(LONGEST_LOOK, self.look());
+        survey.await.unwrap_or_else(|_| {
+            Err(Error::Timeout(format!(
+                "PostgreSQL did not describe its tables within {LONGEST_LOOK:?}"
+            )))
+        })
+    }
+
+    async fn look(&mut self) -> Result<Arc<Survey>> {
         // A look that is given up or fails leaves a connection in an unknown state.
         let mut client = match self.client.take() {
-            Some(client) if !client.is_closed() => client,
+            Some(client) if answers(&client).await => client,
             _ => {
                 let fresh = sql::connect(&self.address, APPLICATION).await?;
                 sql::set_session(&fresh).await?;
@@ -158,12 +177,13 @@ impl Surveyor {
         if self.announced.len() > ANNOUNCED {
             self.announced.pop_front();
         }
-        client
-            .execute(
-                "SELECT pg_logical_emit_message(true, $1, $2::text)",
-                &[&self.marks.prefix, &content],
-            )
-            .await?;
+        let mark: [&(dyn ToSql + Sync); 2] = [&self.marks.prefix, &content];
+        let emit = client.execute("SELECT pg_logical_emit_message(true, $1, $2::text)", &mark);
+        timeout(LONGEST_LOOK, emit).await.map_err(|_| {
+            Error::Timeout(format!(
+                "PostgreSQL did not take a message within {LONGEST_LOOK:?}"
+            ))
+        })??;
         self.client = Some(client);
         Ok(())
     }
@@ -173,6 +193,12 @@ impl Surveyor {
         let mut announced = self.announced.iter();
         announced.find(|survey| survey.number == number).cloned()
     }
+}
+
+/// Whether there is still a server at the other end. Of one that is gone without a word, as behind a
+/// router that forgot the connection, nothing would ever be heard.
+async fn answers(client: &Client) -> bool {
+    matches!(timeout(PROBE, client.check_connection()).await, Ok(Ok(())))
 }
 
 #[cfg(test)]

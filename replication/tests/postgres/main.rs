@@ -18,6 +18,7 @@ mod login;
 mod objects;
 mod random_schema;
 mod schema;
+mod silence;
 mod streaming;
 mod trouble;
 mod values;
