@@ -43,8 +43,9 @@ pub struct Options {
     pub replica_dir: PathBuf,
     /// Tuning of the replica. Its `history_age` and `history_bytes` are kept to while running.
     pub storage: ReplicaOptions,
-    /// Copy anew where the replica does not continue the upstream; else
-    /// [`prepare`](crate::prepare) fails with [`ErrorKind::Resync`](crate::ErrorKind::Resync).
+    /// Where the replica does not continue the upstream, copy what differs, or everything anew;
+    /// else [`prepare`](crate::prepare) and [`run`](crate::Prepared::run) fail with
+    /// [`ErrorKind::Resync`](crate::ErrorKind::Resync).
     pub auto_reset: bool,
     /// Time between two fsyncs of the replica. Only what is fsynced is confirmed to PostgreSQL.
     pub sync_interval: Duration,

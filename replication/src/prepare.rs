@@ -17,6 +17,7 @@ use crate::options::Options;
 use crate::preflight::{self, Upstream};
 use crate::progress::Progress;
 use crate::quote::literal;
+use crate::resync::RESYNC;
 use crate::stream::{Known, KnownTables, known};
 use crate::upstream::{self, RegisteredReplica};
 use crate::wire::{CreatedSlot, ReplicationConnection};
@@ -36,13 +37,21 @@ pub struct Prepared {
     pub replica: Replica,
     pub(crate) options: Options,
     pub(crate) address: Address,
+    /// What to follow, or why the replica does not continue the upstream: then a
+    /// [`Resync`](crate::resync::Resync) comes first.
+    pub(crate) course: Result<Course, String>,
+    pub(crate) backfills: Backfills,
+    pub(crate) progress: Arc<dyn Progress>,
+}
+
+/// What a replica follows.
+pub(crate) struct Course {
     pub(crate) publications: Vec<String>,
     pub(crate) slot: String,
     pub(crate) system_identifier: String,
     pub(crate) facts: preflight::Facts,
     /// Of the tables as the replica holds them.
     pub(crate) known: KnownTables,
-    pub(crate) backfills: Backfills,
 }
 
 impl Prepared {
@@ -54,7 +63,8 @@ impl Prepared {
 }
 
 /// Checks the server, creates what is missing in the upstream, and opens the replica there is, or
-/// copies a new one.
+/// copies a new one. A replica that does not continue the upstream, but may be brought up to it, is
+/// opened too: [`Prepared::run`] then begins with that.
 ///
 /// # Errors
 /// [`Error::kind`] says what to do. `Config` texts say what the operator has to mend. Where a copy
@@ -64,11 +74,29 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
     let publications = upstream::ensure(&mut upstream.client, options).await?;
     upstream::ensure_replica_identities(&upstream.client, &publications).await?;
     upstream::tell_of_idle_peers(&upstream.client, &options.shard()).await?;
-    let replica = match open(options).await? {
+    let there = match open(options).await? {
         None => None,
         Some(replica) => match fitness(options, &upstream, &replica, &publications).await? {
-            Ok(known) => Some((replica, known)),
-            Err(reason) if options.auto_reset => {
+            Fitness::Continues(known) => {
+                tracing::info!(
+                    version = replica.watermark(),
+                    "continuing with the replica there is"
+                );
+                Some((replica, Ok(known)))
+            }
+            Fitness::Differs(reason) | Fitness::Useless(reason) if !options.auto_reset => {
+                return Err(Error::Resync(reason));
+            }
+            Fitness::Differs(reason) => {
+                tracing::warn!(
+                    reason,
+                    version = replica.watermark(),
+                    "the replica does not continue the upstream: what differs will be copied, \
+                     and until then it is served as it is"
+                );
+                Some((replica, Err(reason)))
+            }
+            Fitness::Useless(reason) => {
                 tracing::warn!(
                     reason,
                     "the replica does not continue the upstream: copying anew"
@@ -76,30 +104,31 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
                 remember(options, &replica)?;
                 None
             }
-            Err(reason) => return Err(Error::Resync(reason)),
         },
     };
-    let (replica, known) = match replica {
-        Some((replica, known)) => {
-            tracing::info!(
-                version = replica.watermark(),
-                "continuing with the replica there is"
-            );
-            (replica, known)
+    let (replica, known) = match there {
+        Some(there) => there,
+        None => {
+            let progress = Arc::clone(&progress);
+            let (replica, known) = copy(options, &mut upstream, &publications, progress).await?;
+            (replica, Ok(known))
         }
-        None => copy(options, &mut upstream, &publications, progress).await?,
     };
     let identity = replica.identity();
-    Ok(Prepared {
-        replica,
-        options: options.clone(),
-        address: upstream.address,
+    let course = known.map(|known| Course {
         publications,
         slot: identity.slot,
         system_identifier: identity.system_identifier,
         facts: upstream.facts,
         known,
+    });
+    Ok(Prepared {
+        replica,
+        options: options.clone(),
+        address: upstream.address,
+        course,
         backfills: Backfills::new(options.backfill_bytes),
+        progress,
     })
 }
 
@@ -171,46 +200,54 @@ async fn open(options: &Options) -> Result<Option<Replica>> {
     }
 }
 
-/// What is known of the tables of a replica that continues the upstream, or why it does not.
+/// Whether a replica continues the upstream.
+enum Fitness {
+    /// It does, and this is known of its tables.
+    Continues(KnownTables),
+    /// It does not, for this reason, but can be brought up to it.
+    Differs(String),
+    /// It does not, and cannot be.
+    Useless(String),
+}
+
 async fn fitness(
     options: &Options,
     upstream: &Upstream,
     replica: &Replica,
     publications: &[String],
-) -> Result<std::result::Result<KnownTables, String>> {
-    let identity = replica.identity();
-    if identity.system_identifier != upstream.system.system_identifier {
-        return Ok(Err("it was copied from another PostgreSQL cluster".into()));
+) -> Result<Fitness> {
+    let now = discover(&upstream.client, publications, upstream.facts.version).await?;
+    let (catalog, identity) = (replica.catalog(), replica.identity());
+    if let Some(reason) = lacking(&catalog, &now, &options.internal_schemas()) {
+        return Ok(Fitness::Useless(reason));
     }
     if replica.watermark() > upstream.system.flushed {
-        return Ok(Err(
-            "PostgreSQL has gone back in time, as after a restore".into()
-        ));
+        let reason = "PostgreSQL has gone back in time, as after a restore";
+        return Ok(Fitness::Useless(reason.into()));
     }
-    if identity.publications != publications {
-        return Ok(Err("the list of publications has changed".into()));
-    }
-    match upstream::slot_state(&upstream.client, &identity.slot).await? {
-        None => return Ok(Err(format!("slot {:?} is gone", identity.slot))),
-        Some(slot) if slot.lost => {
-            return Ok(Err(format!(
-                "slot {:?} has lost WAL it needs",
-                identity.slot
-            )));
+    let differs = if identity.details.contains_key(RESYNC) {
+        Some("it was being brought up to the upstream, and that did not come to its end".into())
+    } else if identity.system_identifier != upstream.system.system_identifier {
+        Some("it was copied from another PostgreSQL cluster".into())
+    } else if identity.publications != publications {
+        Some("the list of publications has changed".into())
+    } else {
+        match upstream::slot_state(&upstream.client, &identity.slot).await? {
+            None => Some(format!("slot {:?} is gone", identity.slot)),
+            Some(slot) if slot.lost => {
+                Some(format!("slot {:?} has lost WAL it needs", identity.slot))
+            }
+            Some(_) => None,
         }
-        Some(_) => {}
-    }
-    let now = discover(&upstream.client, publications, upstream.facts.version).await?;
-    let catalog = replica.catalog();
-    let gone = lacking(&catalog, &now, &options.internal_schemas());
-    Ok(match gone {
-        Some(reason) => Err(reason),
-        None => Ok(known_of(&catalog, &identity, &now)),
+    };
+    Ok(match differs {
+        Some(reason) => Fitness::Differs(reason),
+        None => Fitness::Continues(known_of(&catalog, &identity, &now)),
     })
 }
 
 /// Which table of kelvin's own is not as it is held, if one is not.
-fn lacking(held: &Catalog, now: &Discovery, internal: &[String]) -> Option<String> {
+pub(crate) fn lacking(held: &Catalog, now: &Discovery, internal: &[String]) -> Option<String> {
     let tables = held.tables().iter();
     let mut internal = tables.filter(|table| internal.contains(&table.schema));
     internal.find_map(|table| match now.catalog.table(&table.name) {
@@ -310,10 +347,10 @@ async fn copy(
     outcome
 }
 
-type Claim = (String, CreatedSlot, Result<RegisteredReplica>);
+pub(crate) type Claim = (String, CreatedSlot, Result<RegisteredReplica>);
 
 /// Creates a slot and registers it. Where only the latter fails, the slot has to be dropped again.
-async fn claim(
+pub(crate) async fn claim(
     options: &Options,
     client: &mut Client,
     connection: &mut ReplicationConnection,
@@ -335,7 +372,7 @@ async fn claim(
 }
 
 /// Drops the slot of a copy that failed, over a connection of its own.
-async fn clean_up(options: &Options, slot: &str) {
+pub(crate) async fn clean_up(options: &Options, slot: &str) {
     let work = async {
         let client = sql::connect(&Address::parse(&options.upstream)?, SNAPSHOT_NAME).await?;
         upstream::drop_slot(&client, slot).await?;
@@ -358,7 +395,7 @@ struct SnapshotCopy<'a> {
 
 impl SnapshotCopy<'_> {
     async fn run(&self, progress: &Arc<dyn Progress>) -> Result<(Replica, KnownTables)> {
-        let discovery = self.discover().await?;
+        let discovery = discover_in(self.upstream, self.created, self.publications).await?;
         warn_of_unsynced(&discovery);
         tracing::info!(
             tables = discovery.sources.len(),
@@ -374,17 +411,6 @@ impl SnapshotCopy<'_> {
         tracing::info!("sorting what was copied");
         let replica = self.finish(loader, &discovery).await?;
         Ok((replica, known(&discovery)))
-    }
-
-    /// The schema as of the snapshot.
-    async fn discover(&self) -> Result<Discovery> {
-        let mut client = sql::connect(&self.upstream.address, SNAPSHOT_NAME).await?;
-        sql::set_session(&client).await?;
-        let transaction = import(&mut client, &self.created.snapshot).await?;
-        let version = self.upstream.facts.version;
-        let mut discovery = discover(&transaction, self.publications, version).await?;
-        discovery.measure(&transaction).await?;
-        Ok(discovery)
     }
 
     async fn create(&self, discovery: &Discovery) -> Result<Loader> {
@@ -406,11 +432,7 @@ impl SnapshotCopy<'_> {
             system_identifier: self.lineage.system_identifier.clone(),
             slot: self.registered.slot.clone(),
             publications: self.publications.to_vec(),
-            details: HashMap::from([
-                (ROW_FILTERS.to_owned(), discovery.row_filters()),
-                (ORIGINS.to_owned(), discovery.origins()),
-                (READINGS.to_owned(), discovery.readings()),
-            ]),
+            details: details(discovery),
         };
         let replica = blocking(move || {
             let replica = loader.finish(identity, version)?;
@@ -437,6 +459,29 @@ impl SnapshotCopy<'_> {
     }
 }
 
+/// The schema as of the snapshot of a new slot.
+pub(crate) async fn discover_in(
+    upstream: &Upstream,
+    created: &CreatedSlot,
+    publications: &[String],
+) -> Result<Discovery> {
+    let mut client = sql::connect(&upstream.address, SNAPSHOT_NAME).await?;
+    sql::set_session(&client).await?;
+    let transaction = import(&mut client, &created.snapshot).await?;
+    let mut discovery = discover(&transaction, publications, upstream.facts.version).await?;
+    discovery.measure(&transaction).await?;
+    Ok(discovery)
+}
+
+/// What the identity of a replica says of tables that are held as they are there.
+pub(crate) fn details(discovery: &Discovery) -> HashMap<String, String> {
+    HashMap::from([
+        (ROW_FILTERS.to_owned(), discovery.row_filters()),
+        (ORIGINS.to_owned(), discovery.origins()),
+        (READINGS.to_owned(), discovery.readings()),
+    ])
+}
+
 /// A transaction that sees an exported snapshot.
 pub(crate) async fn import<'a>(
     client: &'a mut Client,
@@ -454,7 +499,7 @@ pub(crate) async fn import<'a>(
     Ok(transaction)
 }
 
-fn warn_of_unsynced(discovery: &Discovery) {
+pub(crate) fn warn_of_unsynced(discovery: &Discovery) {
     for table in discovery.catalog.unsynced() {
         tracing::warn!(
             table = table.name,

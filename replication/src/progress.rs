@@ -4,6 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::Resynced;
+
 /// Time between two log lines.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -27,6 +29,13 @@ pub struct CopyProgress {
 pub trait Progress: Send + Sync {
     /// The copy has come this far.
     fn copying(&self, progress: CopyProgress);
+
+    /// The replica does not continue the upstream, for this reason, and is being brought up to it.
+    /// What is said of [`copying`](Progress::copying) is then about that.
+    fn resyncing(&self, _reason: &str) {}
+
+    /// The replica continues the upstream again.
+    fn resynced(&self, _difference: Resynced) {}
 }
 
 /// Ignores progress; it is in the log anyway.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kelvin_protocol::Version;
 use kelvin_storage::IndexBuilder;
@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backfill::Copier;
 use crate::preflight::{REPLICATOR_NAME, explain};
-use crate::prepare::{Prepared, blocking};
+use crate::prepare::{Course, Prepared, blocking};
+use crate::resync::Resync;
 use crate::stream::{
     Applier, Assembler, Backoff, Durability, Feedback, QueueSender, SchemaWatch, Session, Severity,
     StreamSchema, Surveyor,
@@ -24,20 +25,31 @@ use crate::{CommitListener, Error, ErrorKind, Result, sql, upstream};
 const TAKEOVER_ATTEMPTS: u32 = 50;
 const TAKEOVER_PAUSE: Duration = Duration::from_millis(100);
 
+/// Pause before the replica is brought up again that was brought up shortly before; it doubles from
+/// then on.
+const AGAIN_FIRST: Duration = Duration::from_secs(5);
+/// Longest such pause.
+const AGAIN_LONGEST: Duration = Duration::from_secs(300);
+/// A stream that was followed for so long does not make the next pause longer.
+const LASTING: Duration = Duration::from_secs(60);
+
 impl Prepared {
     /// Follows the stream until `shutdown`: applies every transaction, tells `listener`, confirms
-    /// to PostgreSQL what is durable. Reconnects by itself, with growing pauses.
+    /// to PostgreSQL what is durable. Reconnects by itself, with growing pauses. Where the stream
+    /// cannot be followed any more, the replica is brought up to the upstream by what differs, if
+    /// [`Options::auto_reset`](crate::Options::auto_reset) allows it; `listener` hears of that as
+    /// of one commit.
     ///
     /// # Errors
     /// * `Resync`: the slot or the upstream is not the one the replica was copied from, or its
-    ///   schema changed in a way that cannot be followed.
-    ///   Drop every handle on the replica, [`discard`](crate::discard) it and
+    ///   schema changed in a way that cannot be followed, and the replica cannot be brought up to
+    ///   it. Drop every handle on the replica, [`discard`](crate::discard) it and
     ///   [`prepare`](crate::prepare) anew.
     /// * `Config`: only the operator can mend it. What keeps it from connecting is not among these,
     ///   for it may be mended while kelvin runs.
     /// * `Storage`: the replica cannot be written.
     pub async fn run(
-        self,
+        mut self,
         listener: Arc<dyn CommitListener>,
         shutdown: CancellationToken,
     ) -> Result<()> {
@@ -45,58 +57,132 @@ impl Prepared {
         let durability = blocking(move || Durability::start(replica, interval)).await?;
         let mark = durability.mark();
         let mut applier = Applier::start(&self.options, self.replica.clone(), listener, mark)?;
+        let course = std::mem::replace(&mut self.course, Err(String::new()));
+        let runner = Runner {
+            indexes: Arc::new(IndexBuilder::start(self.replica.clone())?),
+            prepared: Arc::new(self),
+            queue: applier.queue(),
+            durable: durability.durable(),
+            shutdown,
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = runner.run(course) => outcome,
+            error = applier.failed() => Err(error),
+            error = durability.failed() => Err(error),
+        };
+        // They may hold the replica.
+        runner.prepared.backfills.restart(&BTreeMap::new());
+        drop(runner);
+        applier.stop().await;
+        durability.stop().await;
+        outcome
+    }
+}
+
+/// Follows one course after the other.
+struct Runner {
+    prepared: Arc<Prepared>,
+    indexes: Arc<IndexBuilder>,
+    queue: QueueSender,
+    durable: watch::Receiver<Version>,
+    shutdown: CancellationToken,
+}
+
+impl Runner {
+    async fn run(&self, mut course: Result<Course, String>) -> Result<()> {
+        let (mut pause, mut is_again) = (AGAIN_FIRST, false);
+        loop {
+            let begun = Instant::now();
+            let reason = match course {
+                Err(reason) => reason,
+                Ok(course) => match self.follow(course).await {
+                    Err(Error::Resync(reason)) if self.prepared.options.auto_reset => reason,
+                    ended => return ended,
+                },
+            };
+            // Something may be wrong that a resync does not mend.
+            if begun.elapsed() >= LASTING {
+                (pause, is_again) = (AGAIN_FIRST, false);
+            }
+            if std::mem::replace(&mut is_again, true) {
+                tracing::warn!(reason, "the stream ended soon; going on in {pause:?}");
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.shutdown.cancelled() => return Ok(()),
+                }
+                pause = (pause * 2).min(AGAIN_LONGEST);
+            }
+            course = tokio::select! {
+                course = self.bring_up(&reason) => Ok(course?),
+                () = self.shutdown.cancelled() => return Ok(()),
+            };
+        }
+    }
+
+    /// Makes the replica one that can follow the stream again.
+    async fn bring_up(&self, reason: &str) -> Result<Course> {
+        let prepared = &self.prepared;
+        let resync = Resync {
+            options: &prepared.options,
+            replica: &prepared.replica,
+            queue: &self.queue,
+            durable: self.durable.clone(),
+            progress: &prepared.progress,
+        };
+        resync.run(reason).await
+    }
+
+    /// Follows the stream, with all that goes on beside it.
+    async fn follow(&self, mut course: Course) -> Result<()> {
+        let prepared = &self.prepared;
         let described = Arc::new(Notify::new());
         let surveyor = Surveyor::new(
-            &self.options,
-            self.address.clone(),
-            self.publications.clone(),
-            self.facts.version,
-            self.known.clone(),
+            &prepared.options,
+            prepared.address.clone(),
+            course.publications.clone(),
+            course.facts.version,
+            std::mem::take(&mut course.known),
         );
         let surveyor = Arc::new(Mutex::new(surveyor));
         let watch = SchemaWatch {
-            interval: self.options.schema_interval,
+            interval: prepared.options.schema_interval,
             surveyor: Arc::clone(&surveyor),
-            replica: self.replica.clone(),
-            indexes: IndexBuilder::start(self.replica.clone())?,
+            replica: prepared.replica.clone(),
+            indexes: Arc::clone(&self.indexes),
             described: Arc::clone(&described),
-            backfills: self.backfills.clone(),
+            backfills: prepared.backfills.clone(),
         };
         let copier = Copier {
-            backfills: self.backfills.clone(),
-            options: self.options.clone(),
-            address: self.address.clone(),
-            publications: self.publications.clone(),
-            version: self.facts.version,
-            slot: self.slot.clone(),
-            replica: self.replica.clone(),
+            backfills: prepared.backfills.clone(),
+            options: prepared.options.clone(),
+            address: prepared.address.clone(),
+            publications: course.publications.clone(),
+            version: course.facts.version,
+            slot: course.slot.clone(),
+            replica: prepared.replica.clone(),
             surveyor: Arc::clone(&surveyor),
             described: Arc::clone(&described),
         };
         // What changed while nobody followed is looked for at once.
         described.notify_one();
-        let queue = applier.queue();
-        let backfills = self.backfills.clone();
         let follower = Follower {
-            prepared: Arc::new(self),
+            prepared: Arc::clone(prepared),
+            course,
             surveyor,
             described,
-            shutdown,
-            queue,
-            durable: durability.durable(),
+            shutdown: self.shutdown.clone(),
+            queue: self.queue.clone(),
+            durable: self.durable.clone(),
         };
         let outcome = tokio::select! {
             biased;
             outcome = follower.follow() => outcome,
-            error = applier.failed() => Err(error),
-            error = durability.failed() => Err(error),
             never = watch.run() => match never {},
             never = copier.run() => match never {},
         };
-        // They may hold the replica.
-        backfills.restart(&BTreeMap::new());
-        applier.stop().await;
-        durability.stop().await;
+        // What was copied for this stream is of no use to the next.
+        prepared.backfills.restart(&BTreeMap::new());
         outcome
     }
 }
@@ -104,6 +190,7 @@ impl Prepared {
 /// Keeps a session going.
 struct Follower {
     prepared: Arc<Prepared>,
+    course: Course,
     surveyor: Arc<Mutex<Surveyor>>,
     described: Arc<Notify>,
     shutdown: CancellationToken,
@@ -143,7 +230,7 @@ impl Follower {
     ) -> Result<()> {
         let prepared = &self.prepared;
         let stream = self.connect(feedback).await.map_err(mendable)?;
-        let timeout = prepared.facts.wal_sender_timeout;
+        let timeout = self.course.facts.wal_sender_timeout;
         let watchdog = (!timeout.is_zero()).then(|| timeout * 2);
         let (marks, backfills) = (
             self.surveyor.lock().await.marks(),
@@ -175,7 +262,7 @@ impl Follower {
 
     async fn connect(&self, feedback: &mut Feedback) -> Result<CopyBoth> {
         let prepared = &self.prepared;
-        let (address, slot) = (&prepared.address, prepared.slot.as_str());
+        let (address, slot) = (&prepared.address, self.course.slot.as_str());
         let client = sql::connect(address, REPLICATOR_NAME)
             .await
             .map_err(|error| explain(error, address))?;
@@ -200,7 +287,7 @@ impl Follower {
 
     /// Makes sure that the slot is there and free; gives the position it is confirmed to.
     async fn check_slot(&self, client: &Client) -> Result<u64> {
-        let slot = self.prepared.slot.as_str();
+        let slot = self.course.slot.as_str();
         let Some(state) = upstream::slot_state(client, slot).await? else {
             return Err(Error::Resync(format!("slot {slot:?} is gone")));
         };
@@ -224,7 +311,7 @@ impl Follower {
             .await
             .map_err(|error| explain(error, address))?;
         let system = connection.identify().await?;
-        if system.system_identifier != prepared.system_identifier {
+        if system.system_identifier != self.course.system_identifier {
             return Err(Error::Resync(
                 "there is another PostgreSQL cluster at the address now".into(),
             ));
@@ -235,7 +322,7 @@ impl Follower {
             ));
         }
         let start = feedback.start();
-        let (slot, publications) = (&prepared.slot, &prepared.publications);
+        let (slot, publications) = (&self.course.slot, &self.course.publications);
         let stream = connection.start(slot, start, publications).await?;
         tracing::info!(slot, start = %crate::Lsn(start), "streaming from PostgreSQL");
         Ok(stream)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
-use kelvin_replication::{Backfill, Backfills, CopyProgress, Progress};
+use kelvin_replication::{Backfill, Backfills, CopyProgress, Progress, Resynced};
 use kelvin_storage::ErrorKind;
 use serde_json::{Value, json};
 
@@ -27,8 +27,20 @@ pub struct Reports {
     current: Arc<Current>,
     started: Instant,
     copy: Mutex<CopyProgress>,
+    resyncs: Mutex<Resyncs>,
     backfills: Mutex<Option<Backfills>>,
     faults: ReplicaFaults,
+}
+
+/// How often the replica was brought up to the upstream since the start.
+#[derive(Clone, Default)]
+struct Resyncs {
+    /// Times that was done.
+    count: u64,
+    /// What the last one came to.
+    last: Option<Resynced>,
+    /// Why it is being done now, if it is.
+    reason: Option<String>,
 }
 
 /// What went wrong with the replica since the start.
@@ -50,6 +62,7 @@ impl Reports {
             current,
             started: Instant::now(),
             copy: Mutex::default(),
+            resyncs: Mutex::default(),
             backfills: Mutex::default(),
             faults: ReplicaFaults::default(),
         }
@@ -69,6 +82,10 @@ impl Reports {
     /// Notes that the replica is open, and which tables are copied into it beside the stream.
     pub(crate) fn replica_opened(&self, backfills: Backfills) {
         *(self.backfills.lock()).unwrap_or_else(PoisonError::into_inner) = Some(backfills);
+        self.resyncs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .reason = None;
         self.faults.disk_full.store(false, Ordering::Relaxed);
         self.set_fault(None);
     }
@@ -77,6 +94,11 @@ impl Reports {
         let backfills = self.backfills.lock();
         let backfills = backfills.unwrap_or_else(PoisonError::into_inner).clone();
         backfills.map_or_else(Vec::new, |backfills| backfills.list())
+    }
+
+    fn resyncs(&self) -> Resyncs {
+        let resyncs = self.resyncs.lock();
+        resyncs.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set_fault(&self, message: Option<String>) {
@@ -99,6 +121,9 @@ impl Reports {
         );
         let copy = *self.copy.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, kind, help, value) in copy_figures(copy) {
+            line(&mut text, name, kind, help, value);
+        }
+        for (name, kind, help, value) in resync_figures(&self.resyncs()) {
             line(&mut text, name, kind, help, value);
         }
         let current = self.current.get();
@@ -176,6 +201,44 @@ fn copy_figures(copy: CopyProgress) -> [Figure; 3] {
             copy.tables_done as f64,
         ),
     ]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
+fn resync_figures(resyncs: &Resyncs) -> [Figure; 3] {
+    let written = |last: Resynced| last.changed + last.added + last.removed;
+    [
+        (
+            "kelvin_resyncing",
+            "gauge",
+            "1 while the replica is served as it was and compared with the database",
+            f64::from(u8::from(resyncs.reason.is_some())),
+        ),
+        (
+            "kelvin_resyncs",
+            "counter",
+            "Times the replica was brought up to the database by what differed",
+            resyncs.count as f64,
+        ),
+        (
+            "kelvin_resync_rows",
+            "gauge",
+            "Rows that differed the last time",
+            resyncs.last.map_or(0, written) as f64,
+        ),
+    ]
+}
+
+/// The state of resyncs, for the group `replication` of `/statz`.
+fn resyncs_json(resyncs: &Resyncs) -> Value {
+    let last = resyncs.last.map(|last| {
+        json!({
+            "kept": last.kept,
+            "changed": last.changed,
+            "added": last.added,
+            "removed": last.removed,
+        })
+    });
+    json!({ "count": resyncs.count, "running": resyncs.reason, "last": last })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
@@ -260,6 +323,18 @@ impl Progress for Reports {
     fn copying(&self, progress: CopyProgress) {
         *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
+
+    fn resyncing(&self, reason: &str) {
+        let mut resyncs = self.resyncs.lock().unwrap_or_else(PoisonError::into_inner);
+        resyncs.reason = Some(reason.to_owned());
+    }
+
+    fn resynced(&self, difference: Resynced) {
+        let mut resyncs = self.resyncs.lock().unwrap_or_else(PoisonError::into_inner);
+        resyncs.count += 1;
+        resyncs.last = Some(difference);
+        resyncs.reason = None;
+    }
 }
 
 impl Statz for Reports {
@@ -301,6 +376,7 @@ impl Statz for Reports {
                 }
                 "replication" => json!({
                     "lsn": lsn(storage.watermark),
+                    "resyncs": resyncs_json(&self.resyncs()),
                     "backfills": backfills_json(&self.backfills()),
                     "unsynced": unsynced_json(&services.replica.catalog()),
                 }),

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! prepare (check upstream, open or copy the replica)
-//!   └► generation: engine, groups, replication stream ── lost slot, other schema ────┐
-//!         ▲  ▲                                    └─ full or failing disk ─┐         │
-//!         │  └──── open again, all clients reconnect ◄─────────────────────┘         │
-//!         └───────────── copy anew, all clients reconnect ◄──────────────────────────┘
+//!   └► generation: engine, groups, replication stream ◄─┐
+//!         ▲  ▲             └── lost slot, other schema ──┴─ copy what differs, clients stay
+//!         │  └──── open again, all clients reconnect ◄── full or failing disk
+//!         └─────── copy anew, all clients start afresh ◄── kelvin's own tables changed
 //! ```
+//! A generation lives on when its replica is brought up to the database by what differs, see
+//! [`Prepared::run`]; it may also begin with that.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -131,7 +133,7 @@ pub async fn run(
         match ended {
             Ok(()) => break Ok(()),
             Err(error) if error.kind() == ReplicationErrorKind::Resync && config.auto_reset => {
-                tracing::warn!(%error, "replication cannot go on; the database is copied anew");
+                tracing::warn!(%error, "the replica cannot be brought up to the database, which is copied anew");
                 if generation.elapsed() < RESYNC_PAUSE {
                     tokio::time::sleep(RESYNC_PAUSE).await;
                 }
@@ -186,8 +188,8 @@ async fn prepare(
             // Only where the operator wants no copy that was not asked for.
             Err(error) if error.kind() == ReplicationErrorKind::Resync => {
                 return Err(ServeError::SetUp(format!(
-                    "replication cannot go on: {error}. With ZERO_AUTO_RESET=true the database is \
-                     copied anew"
+                    "replication cannot go on: {error}. With ZERO_AUTO_RESET=true what differs is \
+                     copied from the database"
                 )));
             }
             Err(error) => return Err(error.into()),

@@ -250,13 +250,25 @@ impl Replica {
     /// Replaces the identity.
     ///
     /// # Errors
-    /// What writing brings up.
+    /// As [`Replica::update_identity`].
     pub fn set_identity(&self, identity: ReplicaIdentity) -> Result<()> {
+        self.update_identity(|now| *now = identity)
+    }
+
+    /// Changes the identity, and makes it safe from a power loss together with everything applied
+    /// before. Nobody else changes it meanwhile.
+    ///
+    /// # Errors
+    /// What writing brings up.
+    pub fn update_identity(&self, change: impl FnOnce(&mut ReplicaIdentity)) -> Result<()> {
         let _writer = self.inner.writer()?;
+        let mut identity = self.identity();
+        change(&mut identity);
         let mut batch = self.inner.db.batch();
         self.inner.meta_writer(&mut batch).identity(&identity)?;
         let keyspaces = std::slice::from_ref(&self.inner.meta);
         self.inner.gate.commit(batch, keyspaces)?;
+        self.inner.gate.persist(PersistMode::SyncData)?;
         *self
             .inner
             .identity

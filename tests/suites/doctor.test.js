@@ -376,7 +376,7 @@ describe('doctor', {skip: PEER && 'about kelvin'}, () => {
     await sql`create publication mine for table issue`;
     const torn = await examine(url, {ZERO_APP_PUBLICATIONS: 'mine'});
     const [changed] = torn.of('publication').filter(({state}) => state === 'note');
-    assert.match(changed.found, /_zero_public_0.*copied anew/);
+    assert.match(changed.found, /_zero_public_0.*compared with the replica/);
     const [metadata] = torn.of('publication').filter(({state}) => state === 'error');
     const [drop] = statements(metadata).split(';');
     await sql.unsafe(drop);

@@ -1,5 +1,5 @@
-// What makes a server copy a table or all of the database anew while it runs: a new table, a slot that
-// is gone. The process stays, and clients that start afresh find everything.
+// What makes a server copy a table, or compare all of the database with what it holds: a new table, a slot
+// that is gone. The process stays, clients stay connected, and they hear of what differs alone.
 
 import {strict as assert} from 'node:assert';
 import {after, before, describe, test} from 'node:test';
@@ -8,7 +8,7 @@ import {createSchema, number, string, table} from '@rocicorp/zero';
 import {connect} from '../harness/client.js';
 import {eventually} from '../harness/deadline.js';
 import {ProtocolClient} from '../harness/protocol.js';
-import {PEER} from '../harness/server.js';
+import {ADMIN_PASSWORD, PEER} from '../harness/server.js';
 import {deployPermissions, startWorld} from '../harness/world.js';
 import {openPermissions, zql} from '../model/schema.js';
 
@@ -87,11 +87,12 @@ describe('resync', () => {
     await deployPermissions(world.sql, await openPermissions());
   });
 
-  test('a dropped replication slot is made anew', {skip: PEER && 'it ends'}, async () => {
+  const SKIP = {skip: PEER && 'it copies everything anew'};
+
+  /** Drops the slot of the server, which comes back to it within milliseconds. */
+  async function dropSlot() {
     const [{slot}] = await world.sql`select slot_name as slot from pg_replication_slots
-      where active limit 1`;
-    await world.sql`select pg_terminate_backend(active_pid) from pg_replication_slots
-      where slot_name = ${slot}`;
+      where not temporary limit 1`;
     await eventually('the slot to be dropped', async () => {
       await world.sql`select pg_terminate_backend(active_pid) from pg_replication_slots
         where slot_name = ${slot} and active`;
@@ -100,11 +101,108 @@ describe('resync', () => {
         () => false,
       );
     });
-    await world.sql`update label set name = 'after the slot' where id = 2`;
-    const columns = {id: {type: 'number'}, name: {type: 'string'}};
-    await seen('a change after that', 'label', columns, rows =>
-      rows.some(row => row.name === 'after the slot'),
+  }
+
+  /** An official client that would say so if it had to start afresh, and a view of its labels. */
+  async function watcher() {
+    const lost = [];
+    const client = connect(world.server.url, {onClientStateNotFound: why => lost.push(why)});
+    const view = client.watch(zql.label.orderBy('id', 'asc'));
+    await view.complete();
+    const names = () => view.data.map(label => label.name);
+    return {...client, lost, names};
+  }
+
+  /** What a strict client has been told of rows, from a message on. */
+  function told(c, since) {
+    const parts = c.messages.slice(since).filter(([type]) => type === 'pokePart');
+    return parts.flatMap(([, part]) => part.rowsPatch ?? []);
+  }
+
+  const labels = async () =>
+    (await world.sql`select name from label order by id`).map(label => label.name);
+
+  test('a dropped slot costs connected clients what differs', SKIP, async () => {
+    const official = await watcher();
+    const strict = new ProtocolClient(world.server.port);
+    await strict.gets('labels');
+    const since = strict.messages.length;
+    await dropSlot();
+    await world.sql.begin(async tx => {
+      await tx`update label set name = 'after the slot' where id = 2`;
+      await tx`update label set name = name where id = 3`;
+      await tx`delete from label where id = 4`;
+      await tx`insert into label (id, name, colour) values (77, 'new', 'red')`;
+    });
+    // A write of a client meanwhile is confirmed with what differs.
+    const {server} = official.zero.mutate.project.update({id: 1, name: 'while the slot is gone'});
+    await eventually(
+      'what differs',
+      async () => JSON.stringify(official.names()) === JSON.stringify(await labels()),
+      () => JSON.stringify(official.names()),
     );
+    await server;
+    await strict.until('what differs', () => strict.table('label').has('[77]'));
+    const ops = told(strict, since).map(op => [op.op, (op.value ?? op.id).id]);
+    assert.deepEqual(ops.sort(), [
+      ['del', 4],
+      ['put', 2],
+      ['put', 77],
+    ]);
+    // And what comes after comes as ever.
+    await world.sql`update label set name = 'by the new slot' where id = 5`;
+    await strict.until('a change after that', () =>
+      told(strict, since).some(op => op.value?.name === 'by the new slot'),
+    );
+    strict.clean();
+    assert.equal(strict.socket.ended, false);
+    assert.deepEqual(strict.of('error'), []);
+    strict.close();
+    assert.deepEqual(official.lost, []);
+    const connections = official.states.filter(state => state.name === 'connected').length;
+    assert(connections <= 1, JSON.stringify(official.states));
+    await official.close();
     assert(world.server.running);
+    const slots = await world.sql`select 1 from pg_replication_slots where not temporary`;
+    assert.equal(slots.length, 1);
+  });
+
+  test('a slot lost while the server is away costs clients what differs', SKIP, async () => {
+    const official = await watcher();
+    const before = new ProtocolClient(world.server.port);
+    await before.gets('labels');
+    const {clientID, groupID, cookie} = before;
+    before.close();
+    await world.server.stop();
+    await dropSlot();
+    await world.sql`update label set name = 'while away' where id = 1`;
+    await world.sql`delete from label where id = 77`;
+    await world.server.start();
+    const again = new ProtocolClient(world.server.port, {
+      params: {clientID, clientGroupID: groupID, baseCookie: cookie},
+      init: {desiredQueriesPatch: []},
+    });
+    await again.until('what differs', () => told(again, 0).length >= 2);
+    const ops = told(again, 0).map(op => [op.op, (op.value ?? op.id).id]);
+    assert.deepEqual(ops.sort(), [
+      ['del', 77],
+      ['put', 1],
+    ]);
+    assert.deepEqual(again.of('error'), []);
+    again.close();
+    await eventually(
+      'what differs',
+      async () => JSON.stringify(official.names()) === JSON.stringify(await labels()),
+      () => JSON.stringify(official.names()),
+    );
+    assert.deepEqual(official.lost, []);
+    await official.close();
+    // Operators are told, too: this one is of the second process.
+    const authorization = `Basic ${btoa(`admin:${ADMIN_PASSWORD}`)}`;
+    const answer = await fetch(`${world.server.url}/metrics`, {headers: {authorization}});
+    const metrics = await answer.text();
+    assert.match(metrics, /^kelvin_resyncs 1$/m);
+    assert.match(metrics, /^kelvin_resyncing 0$/m);
+    assert.match(metrics, /^kelvin_resync_rows [23]$/m);
   });
 });

@@ -183,20 +183,31 @@ impl Copier {
         // Held to the end, for the schema watch writes the identity too.
         let mut surveyor = self.surveyor.lock().await;
         surveyor.teach(learned);
-        let mut identity = self.replica.identity();
-        for table in discovery.catalog.tables() {
-            for (name, now) in [
-                (ROW_FILTERS, discovery.row_filters()),
-                (ORIGINS, discovery.origins()),
-                (READINGS, discovery.readings()),
-            ] {
-                if let Some(detail) = identity.details.get_mut(name) {
-                    *detail = amend_detail(detail, &table.name, &now);
-                }
-            }
-        }
+        let tables = discovery.catalog.tables().iter();
+        let names: Vec<_> = tables.map(|table| table.name.clone()).collect();
+        let details = [
+            (ROW_FILTERS, discovery.row_filters()),
+            (ORIGINS, discovery.origins()),
+            (READINGS, discovery.readings()),
+        ];
         let replica = self.replica.clone();
-        let written = blocking(move || Ok(replica.set_identity(identity)?)).await;
+        let copied_at = replica.identity().replica_version;
+        let written = blocking(move || {
+            Ok(replica.update_identity(|identity| {
+                // INVARIANT: what was found out by looking at one upstream is not said of another.
+                if identity.replica_version != copied_at {
+                    return;
+                }
+                for (name, now) in details {
+                    if let Some(detail) = identity.details.get_mut(name) {
+                        for table in &names {
+                            *detail = amend_detail(detail, table, &now);
+                        }
+                    }
+                }
+            })?)
+        })
+        .await;
         drop(surveyor);
         written
     }

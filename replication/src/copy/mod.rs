@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use kelvin_protocol::ValueRef;
 use kelvin_storage::{Loader, TableId, TableLoad, TableLoader};
 use tokio::sync::mpsc;
 
@@ -25,19 +26,50 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where rows are copied to.
 pub(crate) trait Load: Send + Sync + 'static {
-    /// A loader for a part of a table.
-    fn part(&self, table: TableId) -> kelvin_storage::Result<TableLoader>;
+    /// Takes the rows of one chunk.
+    type Part: Part;
+
+    /// What takes a part of a table's rows.
+    fn part(&self, table: TableId) -> Result<Self::Part>;
+}
+
+/// Takes rows, one after the other.
+pub(crate) trait Part {
+    /// Takes a row: one value for each column.
+    fn row(&mut self, row: &[ValueRef<'_>]) -> Result<()>;
+
+    /// Hands on what came of the rows so far, where it has to be. Called every few rows.
+    async fn hand_on(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// There are no more rows.
+    async fn finish(self) -> Result<()>;
 }
 
 impl Load for Loader {
-    fn part(&self, table: TableId) -> kelvin_storage::Result<TableLoader> {
-        self.table(table)
+    type Part = TableLoader;
+
+    fn part(&self, table: TableId) -> Result<TableLoader> {
+        Ok(self.table(table)?)
     }
 }
 
 impl Load for TableLoad {
-    fn part(&self, _table: TableId) -> kelvin_storage::Result<TableLoader> {
+    type Part = TableLoader;
+
+    fn part(&self, _table: TableId) -> Result<TableLoader> {
         Ok(Self::part(self))
+    }
+}
+
+impl Part for TableLoader {
+    fn row(&mut self, row: &[ValueRef<'_>]) -> Result<()> {
+        Ok(self.insert_refs(row)?)
+    }
+
+    async fn finish(self) -> Result<()> {
+        Ok(Self::finish(self)?)
     }
 }
 

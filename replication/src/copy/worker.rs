@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 
 use super::chunk::Chunk;
 use super::rows::Rows;
-use super::{Copy, Load};
+use super::{Copy, Load, Part};
 use crate::decode::Decoded;
 use crate::quote::literal;
 use crate::{Error, Result, sql};
@@ -61,7 +61,7 @@ async fn work<L: Load>(copy: &Copy<L>) -> Result<()> {
 }
 
 async fn copy_chunk<L: Load>(copy: &Copy<L>, client: &Client, chunk: &Chunk) -> Result<()> {
-    let mut loader = copy.loader.part(chunk.table.id)?;
+    let mut part = copy.loader.part(chunk.table.id)?;
     let mut rows = Rows::new(&chunk.table, chunk.format);
     let stream = client.copy_out(&chunk.statement).await?;
     let mut stream = std::pin::pin!(stream);
@@ -73,14 +73,14 @@ async fn copy_chunk<L: Load>(copy: &Copy<L>, client: &Client, chunk: &Chunk) -> 
         let mut count = 0;
         while let Some(row) = rows.next()? {
             let row: Vec<_> = row.iter().map(Decoded::as_ref).collect();
-            loader.insert_refs(&row)?;
+            part.row(&row)?;
             count += 1;
         }
+        part.hand_on().await?;
         copy.counters.rows.fetch_add(count, Ordering::Relaxed);
         let length = u64::try_from(bytes.len()).unwrap_or(0);
         copy.counters.bytes.fetch_add(length, Ordering::Relaxed);
     }
     rows.finish()?;
-    loader.finish()?;
-    Ok(())
+    part.finish().await
 }

@@ -148,7 +148,7 @@ async fn changed(scope: &Scope<'_>, selection: &Selection) -> Result<Option<Find
         return Ok(None);
     }
     let found = format!(
-        "the last start had other ones ({}), so the database will be copied anew",
+        "the last start had other ones ({}), so all tables will be compared with the replica",
         some(&before)
     );
     let fix = "none needed, if that is meant; else correct ZERO_APP_PUBLICATIONS";

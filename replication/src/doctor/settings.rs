@@ -182,7 +182,9 @@ fn keep_size(found: &Setting, wal_size: u64, provider: Provider) -> Finding {
             NAME,
             NAME,
             "no limit: while kelvin is away, WAL piles up until the disk of PostgreSQL is full",
-            format!("what the disk has to spare; beyond it the database is copied anew: {set}"),
+            format!(
+                "what the disk has to spare; beyond it all tables are compared with the replica: {set}"
+            ),
         );
     }
     let size = found.bytes();
@@ -192,7 +194,7 @@ fn keep_size(found: &Setting, wal_size: u64, provider: Provider) -> Finding {
             NAME,
             NAME,
             format!(
-                "{}: less than max_wal_size ({}), so a short absence costs a new copy",
+                "{}: less than max_wal_size ({}), so a short absence costs reading all tables",
                 bytes(size),
                 bytes(wal_size)
             ),
@@ -209,7 +211,10 @@ fn slot_timeout(found: &Setting, provider: Provider) -> Finding {
         millis if millis < SHORT_SLOT_TIMEOUT => Finding::warning(
             NAME,
             NAME,
-            format!("{}: a longer absence costs a new copy", found.time()),
+            format!(
+                "{}: a longer absence costs reading all tables",
+                found.time()
+            ),
             provider.set(NAME, "0", false),
         ),
         _ => Finding::ok(NAME, NAME, found.time()),

@@ -166,8 +166,10 @@ fn judge(slot: &Slot, auto_reset: bool) -> Finding {
             State::Error
         };
         let fix = match (slot.of_replica, auto_reset) {
-            (true, true) => "start kelvin, which copies the database anew".to_owned(),
-            (true, false) => "start kelvin with ZERO_AUTO_RESET=true, to copy anew".to_owned(),
+            (true, true) => "start kelvin, which copies what its replica lacks".to_owned(),
+            (true, false) => {
+                "start kelvin with ZERO_AUTO_RESET=true, to copy what its replica lacks".to_owned()
+            }
             (false, _) => drop,
         };
         let advice = crate::advice::Advice::new(format!("{whose}, invalidated: {why}"), fix);
@@ -202,10 +204,10 @@ fn gone(name: &str, auto_reset: bool) -> Finding {
     let subject = format!("slot {name}");
     let found = "of the replica here, is not in PostgreSQL any more";
     if auto_reset {
-        let fix = "start kelvin, which copies the database anew";
+        let fix = "start kelvin, which copies what its replica lacks";
         Finding::warning(SLOT, subject, found, fix)
     } else {
-        let fix = "start kelvin with ZERO_AUTO_RESET=true, to copy anew";
+        let fix = "start kelvin with ZERO_AUTO_RESET=true, to copy what its replica lacks";
         Finding::error(SLOT, subject, found, fix)
     }
 }

@@ -161,6 +161,11 @@ impl Worker {
                     return self.apply_emptying(transaction, share);
                 }
                 Queued::Whole(transaction, share) => (transaction, share),
+                Queued::Barrier(waiting) => {
+                    // Whoever waited may have given up.
+                    let _ = waiting.send(());
+                    return Ok(());
+                }
             };
             operations += transaction.ops.len();
             batch.push(transaction);
@@ -281,12 +286,16 @@ enum Kind {
     Emptying,
     /// By itself, as its parts come.
     Parted,
+    /// No transaction at all.
+    Barrier,
 }
 
 impl Kind {
     fn of(queued: &Queued) -> Self {
-        let Queued::Whole(transaction, _) = queued else {
-            return Self::Parted;
+        let transaction = match queued {
+            Queued::Whole(transaction, _) => transaction,
+            Queued::Parts(..) => return Self::Parted,
+            Queued::Barrier(_) => return Self::Barrier,
         };
         let mut kind = Self::Plain;
         for op in &transaction.ops {

@@ -20,7 +20,7 @@ pub(crate) use durability::Durability;
 pub(crate) use evolution::{Known, KnownTables, known};
 pub(crate) use feedback::Feedback;
 pub(crate) use pgoutput::{Message, Relation};
-pub(crate) use queue::QueueSender;
+pub(crate) use queue::{Closed, Part, QueueSender, closed};
 pub(crate) use session::Session;
 pub(crate) use survey::Surveyor;
 pub(crate) use watch::SchemaWatch;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use kelvin_protocol::Version;
 use kelvin_storage::{RowOp, Transaction};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::Options;
+use crate::{Error, Options};
 
 /// Bytes one permit stands for; permits count in 32 bits.
 const PERMIT_BYTES: usize = 1024;
@@ -19,6 +19,8 @@ pub(crate) enum Queued {
     Whole(Transaction, OwnedSemaphorePermit),
     /// A transaction that comes in parts. If they end before the last one, it is not to be applied.
     Parts(Version, Receiver<Part>, OwnedSemaphorePermit),
+    /// Somebody who waits until everything before is applied, or taken back.
+    Barrier(oneshot::Sender<()>),
 }
 
 /// Operations of one transaction.
@@ -43,6 +45,11 @@ pub(crate) struct QueueSender {
 /// The reader of the queue is gone.
 #[derive(Debug)]
 pub(crate) struct Closed;
+
+/// What that means to whoever wanted to put something in.
+pub(crate) fn closed(_: Closed) -> Error {
+    Error::Protocol("the queue is closed".into())
+}
 
 /// A queue with the limits of the options.
 pub(crate) fn queue(options: &Options) -> (QueueSender, Receiver<Queued>) {
@@ -78,6 +85,15 @@ impl QueueSender {
         let queued = Queued::Parts(version, parts, share);
         self.sender.send(queued).await.map_err(|_| Closed)?;
         Ok(sender)
+    }
+
+    /// Waits until everything that was put in before is applied, or taken back where it did not
+    /// come to its end.
+    pub(crate) async fn settled(&self) -> Result<(), Closed> {
+        let (sender, settled) = oneshot::channel();
+        let barrier = Queued::Barrier(sender);
+        self.sender.send(barrier).await.map_err(|_| Closed)?;
+        settled.await.map_err(|_| Closed)
     }
 
     async fn share(&self, weight: usize) -> Result<OwnedSemaphorePermit, Closed> {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::assembler::{Assembled, Assembler, StreamSchema};
 use super::backoff::Backoff;
 use super::feedback::Feedback;
-use super::queue::{Closed, Part, QueueSender};
+use super::queue::{Closed, Part, QueueSender, closed};
 use super::survey::Surveyor;
 use crate::wire::{CopyBoth, Inbound};
 use crate::{Error, Result};
@@ -257,7 +257,6 @@ impl Session<'_> {
         push: impl Future<Output = Result<T, Closed>>,
         clocks: &mut Clocks,
     ) -> Result<Option<T>> {
-        let closed = |_| Error::Protocol("the queue is closed".into());
         let push = async move { push.await.map(Some).map_err(closed) };
         self.meanwhile(push, clocks).await
     }

@@ -23,7 +23,7 @@ pub(crate) struct SchemaWatch {
     pub(crate) interval: Duration,
     pub(crate) surveyor: Arc<Mutex<Surveyor>>,
     pub(crate) replica: Replica,
-    pub(crate) indexes: IndexBuilder,
+    pub(crate) indexes: Arc<IndexBuilder>,
     /// Set off when a table is described.
     pub(crate) described: Arc<Notify>,
     pub(crate) backfills: Backfills,
@@ -90,14 +90,22 @@ impl SchemaWatch {
     /// What a copy beside the stream changed is written down with it; this is for tables that were
     /// renamed.
     async fn note(&self, details: [(&str, String); 3]) -> Result<()> {
-        let mut identity = self.replica.identity();
+        let identity = self.replica.identity();
         let known = |(name, text): &(&str, String)| identity.details.get(*name) == Some(text);
         if details.iter().all(known) {
             return Ok(());
         }
         let details = details.map(|(name, text)| (name.to_owned(), text));
-        identity.details.extend(details);
         let replica = self.replica.clone();
-        blocking(move || Ok(replica.set_identity(identity)?)).await
+        blocking(move || {
+            Ok(replica.update_identity(|now| {
+                // INVARIANT: what was found out by looking at one upstream is not said of another.
+                // This may come late, when nobody looks any more.
+                if now.replica_version == identity.replica_version {
+                    now.details.extend(details);
+                }
+            })?)
+        })
+        .await
     }
 }

@@ -113,6 +113,12 @@ impl Following {
         self.run.await.unwrap().unwrap();
     }
 
+    /// Ends as a process that is killed: nothing under way comes to its end.
+    pub(crate) async fn abort(self) {
+        self.run.abort();
+        let _ = self.run.await;
+    }
+
     /// Waits for the error it ends with; every handle on the replica is given up then.
     pub(crate) async fn failure(self) -> Error {
         drop(self.replica);

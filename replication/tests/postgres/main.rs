@@ -17,6 +17,7 @@ mod large;
 mod login;
 mod objects;
 mod random_schema;
+mod resync;
 mod schema;
 mod silence;
 mod streaming;

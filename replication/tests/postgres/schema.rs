@@ -105,14 +105,12 @@ async fn a_changed_schema_is_followed_to_what_a_new_copy_would_have() {
 }
 
 #[tokio::test]
-async fn what_cannot_go_on_without_a_table_or_publication_ends_in_a_new_copy_with_a_newer_version()
-{
+async fn what_cannot_go_on_without_a_table_ends_in_a_new_copy_with_a_newer_version() {
     let cluster = Cluster::start();
     for change in [
         "DROP TABLE zero_0.mutations",
         "ALTER TABLE zero_0.clients DROP COLUMN \"userID\"; \
          ALTER TABLE zero_0.clients ADD \"userID\" text",
-        "DROP PUBLICATION _zero_public_0; INSERT INTO t VALUES (2)",
     ] {
         cluster
             .sql(
@@ -139,6 +137,25 @@ async fn what_cannot_go_on_without_a_table_or_publication_ends_in_a_new_copy_wit
     }
     let slots = "SELECT count(*) FROM pg_replication_slots";
     assert_eq!(cluster.value(slots).await.as_deref(), Some("0"));
+}
+
+#[tokio::test]
+async fn a_publication_that_is_gone_is_made_anew_and_costs_what_differs() {
+    let cluster = Cluster::start();
+    cluster
+        .sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+        .await;
+    let (options, _directory) = options(&cluster);
+    let mut following = Following::start(&options).await;
+    let version = following.replica.watermark();
+    cluster
+        .sql("DROP PUBLICATION _zero_public_0; INSERT INTO t VALUES (2)")
+        .await;
+    following.until_rows("t", &[row(&["1"]), row(&["2"])]).await;
+    cluster.sql("DELETE FROM t WHERE id = 1").await;
+    following.until_rows("t", &[row(&["2"])]).await;
+    assert!(following.replica.identity().replica_version > version);
+    following.stop().await;
 }
 
 #[tokio::test]

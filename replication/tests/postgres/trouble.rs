@@ -1,11 +1,9 @@
 //! Connections, slots and servers that go away.
 
-use std::sync::Arc;
-
-use kelvin_replication::{ErrorKind, Options, prepare};
+use kelvin_replication::Options;
 
 use crate::cluster::{Cluster, Setup};
-use crate::following::{Following, give_up, options, prepared, row};
+use crate::following::{Following, options, prepared, row};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)";
 const SLOT: &str = "SELECT string_agg(slot_name, ',') FROM pg_replication_slots";
@@ -54,65 +52,6 @@ async fn a_server_that_restarts_or_cuts_the_stream_is_followed_again() {
         following.until_rows("t", &expected).await;
     }
     following.stop().await;
-}
-
-#[tokio::test]
-async fn a_slot_that_is_gone_ends_in_a_new_copy() {
-    let cluster = Cluster::start();
-    cluster.sql(TABLE).await;
-    let (options, _directory) = options(&cluster);
-    // The stream comes back within milliseconds: the slot is dropped in the gap before that.
-    let drop_slot = "DO $$
-        BEGIN
-            FOR attempt IN 1..2000 LOOP
-                PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots;
-                PERFORM pg_sleep(0.002);
-                BEGIN
-                    PERFORM pg_drop_replication_slot('kelvin_zero_0_a');
-                    RETURN;
-                EXCEPTION WHEN object_in_use THEN
-                END;
-            END LOOP;
-            RAISE 'the slot was in use all the time';
-        END $$";
-    // While running.
-    let following = Following::start(&options).await;
-    cluster.sql(drop_slot).await;
-    let error = following.failure().await;
-    assert_eq!(error.kind(), ErrorKind::Resync, "{error}");
-    // While stopped: prepare() sees to it itself, unless it is told not to.
-    let strict = Options {
-        auto_reset: false,
-        ..options.clone()
-    };
-    let error = prepare(&strict, Arc::new(())).await.err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Resync, "{error}");
-    let mut again = Following::start(&options).await;
-    cluster.sql("INSERT INTO t VALUES (2)").await;
-    again.until_rows("t", &[row(&["1"]), row(&["2"])]).await;
-    again.stop().await;
-}
-
-#[tokio::test]
-async fn an_invalidated_slot_ends_in_a_new_copy() {
-    let cluster = Cluster::with(Setup {
-        settings: "max_slot_wal_keep_size = 1MB\nmin_wal_size = 32MB\nmax_wal_size = 32MB",
-        ..Setup::default()
-    });
-    cluster.sql(TABLE).await;
-    let (options, _directory) = options(&cluster);
-    let prepared = prepared(&options).await;
-    for _ in 0..4 {
-        cluster
-            .sql("CREATE TABLE filler AS SELECT 1; DROP TABLE filler")
-            .await;
-        cluster.sql("SELECT pg_switch_wal()").await;
-        cluster.sql("CHECKPOINT").await;
-    }
-    let error = Following::go_on(prepared).failure().await;
-    assert_eq!(error.kind(), ErrorKind::Resync, "{error}");
-    give_up(&options).await;
-    assert_eq!(cluster.value(SLOT).await, None);
 }
 
 #[tokio::test]

@@ -145,7 +145,7 @@ pub const ZERO: &[Setting] = &[
     number("per-user-mutation-limit-window-ms", "60000").help("Length of that window"),
     number("num-sync-workers", "")
         .help("Hint for the number of threads that hydrate queries. Default: one less than there are cores"),
-    flag("auto-reset", "true").help("Copy the database anew when replication cannot go on"),
+    flag("auto-reset", "true").help("Copy what differs, or the whole database anew, when replication cannot go on"),
     number("replication-lag-report-interval-ms", "30000")
         .help("How often replication lag is probed by writing upstream; 0 never")
         .no_effect("replication lag is not probed yet"),
