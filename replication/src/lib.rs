@@ -8,7 +8,8 @@
 //! nothing that PostgreSQL does not have: a lost replica is copied again.
 //!
 //! # Invariants
-//! * A version is the LSN of the commit record of an upstream transaction.
+//! * A version is the LSN of the commit record of an upstream transaction, or that and a number
+//!   that makes up for LSNs that went back.
 //! * PostgreSQL is told that something is durable only after the replica was fsynced with it.
 //! * A value is the same whether it came by copy or by stream.
 //! * `{app}_{n}.clients` upstream, which holds the last mutation ids, is never dropped or emptied.
@@ -67,6 +68,7 @@ mod progress;
 mod quote;
 mod resync;
 mod run;
+mod shift;
 mod sql;
 mod stream;
 mod tls;
@@ -82,4 +84,5 @@ pub use options::Options;
 pub use prepare::{Prepared, discard, prepare};
 pub use progress::{CopyProgress, Progress};
 pub use resync::Resynced;
+pub use shift::upstream_lsn;
 pub use sql::connect_sql;

@@ -18,6 +18,7 @@ use crate::preflight::{self, Upstream};
 use crate::progress::Progress;
 use crate::quote::literal;
 use crate::resync::RESYNC;
+use crate::shift::Shift;
 use crate::stream::{Known, KnownTables, known};
 use crate::upstream::{self, RegisteredReplica};
 use crate::wire::{CreatedSlot, ReplicationConnection};
@@ -49,6 +50,7 @@ pub(crate) struct Course {
     pub(crate) publications: Vec<String>,
     pub(crate) slot: String,
     pub(crate) system_identifier: String,
+    pub(crate) shift: Shift,
     pub(crate) facts: preflight::Facts,
     /// Of the tables as the replica holds them.
     pub(crate) known: KnownTables,
@@ -117,6 +119,7 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
     let identity = replica.identity();
     let course = known.map(|known| Course {
         publications,
+        shift: Shift::of(&identity),
         slot: identity.slot,
         system_identifier: identity.system_identifier,
         facts: upstream.facts,
@@ -221,14 +224,12 @@ async fn fitness(
     if let Some(reason) = lacking(&catalog, &now, &options.internal_schemas()) {
         return Ok(Fitness::Useless(reason));
     }
-    if replica.watermark() > upstream.system.flushed {
-        let reason = "PostgreSQL has gone back in time, as after a restore";
-        return Ok(Fitness::Useless(reason.into()));
-    }
     let differs = if identity.details.contains_key(RESYNC) {
         Some("it was being brought up to the upstream, and that did not come to its end".into())
     } else if identity.system_identifier != upstream.system.system_identifier {
         Some("it was copied from another PostgreSQL cluster".into())
+    } else if replica.watermark() > Shift::of(&identity).version(upstream.system.flushed) {
+        Some("PostgreSQL has gone back in time, as after a restore".into())
     } else if identity.publications != publications {
         Some("the list of publications has changed".into())
     } else {

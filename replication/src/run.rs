@@ -160,6 +160,7 @@ impl Runner {
             publications: course.publications.clone(),
             version: course.facts.version,
             slot: course.slot.clone(),
+            shift: course.shift,
             replica: prepared.replica.clone(),
             surveyor: Arc::clone(&surveyor),
             described: Arc::clone(&described),
@@ -244,7 +245,9 @@ impl Follower {
                 Some(marks),
                 backfills,
                 prepared.options.transaction_bytes,
-            ),
+            )
+            .shifted(self.course.shift),
+            shift: self.course.shift,
             schema,
             surveyor: Arc::clone(&self.surveyor),
             feedback,
@@ -267,7 +270,8 @@ impl Follower {
             .await
             .map_err(|error| explain(error, address))?;
         for attempt in 1.. {
-            feedback.slot_confirmed(self.check_slot(&client).await?);
+            let confirmed = self.check_slot(&client).await?;
+            feedback.slot_confirmed(self.course.shift.version(confirmed));
             match self.start(feedback).await {
                 Err(error) if error.sqlstate() == Some("55006") && attempt < TAKEOVER_ATTEMPTS => {
                     tokio::time::sleep(TAKEOVER_PAUSE).await;
@@ -316,12 +320,13 @@ impl Follower {
                 "there is another PostgreSQL cluster at the address now".into(),
             ));
         }
-        if system.flushed < feedback.start().saturating_sub(1) {
+        let shift = self.course.shift;
+        if shift.version(system.flushed) < feedback.start().saturating_sub(1) {
             return Err(Error::Resync(
                 "PostgreSQL has gone back in time, as after a restore".into(),
             ));
         }
-        let start = feedback.start();
+        let start = shift.lsn(feedback.start());
         let (slot, publications) = (&self.course.slot, &self.course.publications);
         let stream = connection.start(slot, start, publications).await?;
         tracing::info!(slot, start = %crate::Lsn(start), "streaming from PostgreSQL");

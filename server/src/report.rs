@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
-use kelvin_replication::{Backfill, Backfills, CopyProgress, Progress, Resynced};
+use kelvin_replication::{Backfill, Backfills, CopyProgress, Progress, Resynced, upstream_lsn};
 use kelvin_storage::ErrorKind;
 use serde_json::{Value, json};
 
@@ -375,7 +375,7 @@ impl Statz for Reports {
                     json
                 }
                 "replication" => json!({
-                    "lsn": lsn(storage.watermark),
+                    "lsn": upstream_lsn(&services.replica.identity(), storage.watermark).to_string(),
                     "resyncs": resyncs_json(&self.resyncs()),
                     "backfills": backfills_json(&self.backfills()),
                     "unsynced": unsynced_json(&services.replica.catalog()),

@@ -11,6 +11,7 @@ use super::outstanding::{Backfills, Run};
 use crate::discovery::{Discovery, ORIGINS, READINGS, ROW_FILTERS, amend_detail, discover};
 use crate::prepare::{blocking, import};
 use crate::quote::qualified;
+use crate::shift::Shift;
 use crate::stream::{KnownTables, Surveyor, known};
 use crate::wire::ReplicationConnection;
 use crate::{Address, Error, Options, Result, sql, upstream};
@@ -38,6 +39,7 @@ pub(crate) struct Copier {
     pub(crate) version: i32,
     /// The slot of the stream; those for snapshots are named after it.
     pub(crate) slot: String,
+    pub(crate) shift: Shift,
     pub(crate) replica: Replica,
     pub(crate) surveyor: Arc<Mutex<Surveyor>>,
     /// Set off when the schema is to be looked at.
@@ -84,7 +86,7 @@ impl Copier {
         let name = format!("{}_backfill_{}", self.slot, run.oid);
         let created =
             upstream::create_temporary(&mut connection, &name, self.options.slot_timeout).await?;
-        let from = created.consistent_point;
+        let from = self.shift.version(created.consistent_point);
         self.backfills.snapshot(run, from);
         let mut client = sql::connect(&self.address, APPLICATION).await?;
         sql::set_session(&client).await?;

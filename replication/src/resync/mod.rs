@@ -9,6 +9,9 @@
 //! there as a whole. Tables whose form is another one now are not compared: they stand still, and
 //! are copied [beside the stream](crate::backfill), as are those that are new.
 //!
+//! Where LSNs went back, because the server was restored or replaced, versions are
+//! [shifted](crate::shift::Shift) from then on, so that they go on rising.
+//!
 //! INVARIANT: the mark is on the disk before the old slot goes and until the identity names the new
 //! one, which it does when the difference is durable. A replica with a mark follows no slot, so a
 //! crash at any moment begins all of this again: neither an old slot is followed with a newer
@@ -35,6 +38,7 @@ use crate::preflight::{self, Upstream};
 use crate::prepare::{
     Course, blocking, claim, clean_up, details, discover_in, lacking, warn_of_unsynced,
 };
+use crate::shift::Shift;
 use crate::stream::{QueueSender, closed};
 use crate::upstream::{self, RegisteredReplica};
 use crate::wire::CreatedSlot;
@@ -214,14 +218,11 @@ impl FromSlot<'_> {
         // INVARIANT: the slot streams what commits at its consistent point or later, and the
         // replica skips what commits at its version or earlier. So its version is one less; and one
         // less again is that of the tables that stand still.
-        let version = self.created.consistent_point.saturating_sub(1);
-        let before = version.saturating_sub(1);
-        if before <= replica.watermark() {
-            return Err(Error::Resync(
-                "PostgreSQL has gone back in time, as after a restore".into(),
-            ));
-        }
-        self.stand_still(&judgement, before).await?;
+        let from = self.created.consistent_point;
+        let shift = Shift::of(&replica.identity()).to_pass(replica.watermark(), from);
+        let version = shift.version(from).saturating_sub(1);
+        self.stand_still(&judgement, version.saturating_sub(1))
+            .await?;
         tracing::info!(
             tables = judgement.alike.sources.len(),
             slot = self.registered.slot,
@@ -233,7 +234,9 @@ impl FromSlot<'_> {
             compare(options, copy, &judgement.alike, replica, progress, delivery).await?;
         delivered.finish().await?;
         self.durable(version).await?;
-        self.switch(version, details(&discovery)).await?;
+        let mut details = details(&discovery);
+        shift.note(&mut details);
+        self.switch(version, details).await?;
         let Resynced {
             kept,
             changed,
@@ -253,6 +256,7 @@ impl FromSlot<'_> {
             publications: self.publications.to_vec(),
             slot: self.registered.slot.clone(),
             system_identifier: self.upstream.system.system_identifier.clone(),
+            shift,
             facts: self.upstream.facts,
             known: judgement.known,
         })

@@ -14,6 +14,7 @@ use super::pgoutput::{Message, Relation};
 use super::relation::{Target, held};
 use super::survey::Marks;
 use crate::backfill::{Backfills, Outstanding};
+use crate::shift::Shift;
 use crate::{Error, Result};
 
 /// Estimated bytes an operation takes beside its values.
@@ -53,8 +54,8 @@ pub(crate) enum Assembled {
     },
     /// A transaction is complete that changed nothing that is held.
     Empty {
-        /// LSN after its commit record.
-        end_lsn: Version,
+        /// The position after its commit record.
+        end: Version,
     },
 }
 
@@ -67,6 +68,7 @@ pub(crate) struct Assembler {
     open: Option<Open>,
     /// Estimated bytes beyond which a transaction is given away in parts.
     limit: usize,
+    shift: Shift,
 }
 
 /// The schema at a place of the stream. The replica may still be behind it.
@@ -143,7 +145,13 @@ impl Assembler {
             targets: HashMap::new(),
             open: None,
             limit,
+            shift: Shift::default(),
         }
+    }
+
+    /// With versions that are so much ahead of LSNs.
+    pub(crate) fn shifted(self, shift: Shift) -> Self {
+        Self { shift, ..self }
     }
 
     /// The schema after the last message.
@@ -173,7 +181,7 @@ impl Assembler {
             }
             Message::Begin { final_lsn } => {
                 self.open = Some(Open {
-                    version: final_lsn,
+                    version: self.shift.version(final_lsn),
                     ops: Vec::new(),
                     weight: OP_OVERHEAD,
                     parted: false,
@@ -183,7 +191,10 @@ impl Assembler {
             Message::Commit {
                 commit_lsn,
                 end_lsn,
-            } => return self.commit(commit_lsn, end_lsn),
+            } => {
+                let shift = self.shift;
+                return self.commit(shift.version(commit_lsn), shift.version(end_lsn));
+            }
             Message::Relation(relation) => return self.describe(relation),
             Message::Logical { prefix, content } => {
                 let marks = self.marks.as_ref();
@@ -401,14 +412,14 @@ impl Assembler {
         Ok(())
     }
 
-    fn commit(&mut self, commit_lsn: Version, end_lsn: Version) -> Result<Assembled> {
+    fn commit(&mut self, version: Version, end: Version) -> Result<Assembled> {
         // Parts that were given away cannot be followed by a change of the schema: a later
         // transaction adds what is ready.
         if self.open.as_ref().is_some_and(|open| !open.parted) {
             self.settle()?;
         }
         let open = self.open.take().ok_or_else(outside)?;
-        if open.version != commit_lsn {
+        if open.version != version {
             return Err(Error::Protocol(
                 "pgoutput: a commit is not at the LSN its transaction began with".into(),
             ));
@@ -423,7 +434,7 @@ impl Assembler {
             });
         }
         if open.ops.is_empty() {
-            return Ok(Assembled::Empty { end_lsn });
+            return Ok(Assembled::Empty { end });
         }
         Ok(Assembled::Transaction {
             transaction: Transaction {

@@ -2,7 +2,7 @@
 
 use kelvin_protocol::Version;
 
-/// Keeps track of how far the stream has come, over all its sessions.
+/// Keeps track of how far the stream has come, over all its sessions. All positions are versions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Feedback {
     /// Version of the last transaction that went into the queue.

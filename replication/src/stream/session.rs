@@ -13,6 +13,7 @@ use super::backoff::Backoff;
 use super::feedback::Feedback;
 use super::queue::{Closed, Part, QueueSender, closed};
 use super::survey::Surveyor;
+use crate::shift::Shift;
 use crate::wire::{CopyBoth, Inbound};
 use crate::{Error, Result};
 
@@ -39,6 +40,7 @@ pub(crate) struct Session<'a> {
     /// Where the next part of a transaction goes, if one comes in parts.
     pub(crate) parts: Option<mpsc::Sender<Part>>,
     pub(crate) durable: watch::Receiver<Version>,
+    pub(crate) shift: Shift,
     /// Told when a table is described, for its schema may have changed.
     pub(crate) described: Arc<Notify>,
     pub(crate) shutdown: CancellationToken,
@@ -134,7 +136,7 @@ impl Session<'_> {
     }
 
     async fn status(&mut self, clocks: &mut Clocks, reply: bool) -> Result<()> {
-        let position = self.feedback.confirm();
+        let position = self.shift.lsn(self.feedback.confirm());
         self.stream.status(position, reply).await?;
         clocks.last_status = Instant::now();
         Ok(())
@@ -150,7 +152,7 @@ impl Session<'_> {
             Inbound::Keepalive { wal_end, reply } => {
                 // In the middle of a transaction the position may lie beyond its commit.
                 if !self.assembler.in_transaction() {
-                    self.feedback.received(wal_end);
+                    self.feedback.received(self.shift.version(wal_end));
                 }
                 if reply {
                     self.status(clocks, false).await?;
@@ -195,7 +197,7 @@ impl Session<'_> {
                     self.assembler.adopt(&survey)?;
                 }
             }
-            Assembled::Empty { end_lsn } => self.feedback.received(end_lsn),
+            Assembled::Empty { end } => self.feedback.received(end),
             Assembled::Transaction {
                 transaction,
                 weight,

@@ -136,6 +136,25 @@ impl Cluster {
             .arg(self.path("data")));
     }
 
+    /// Keeps a copy of all files of the server, which is stopped for it.
+    pub(crate) fn back_up(&self) {
+        self.stop("fast");
+        run(Command::new("cp")
+            .arg("-a")
+            .arg(self.path("data"))
+            .arg(self.path("backup")));
+        self.launch();
+    }
+
+    /// Takes the server back to where it was when it was backed up. It has to be stopped.
+    pub(crate) fn restore(&self) {
+        run(Command::new("rm").arg("-r").arg(self.path("data")));
+        run(Command::new("cp")
+            .arg("-a")
+            .arg(self.path("backup"))
+            .arg(self.path("data")));
+    }
+
     /// A process of another program that streams from a slot.
     pub(crate) async fn hold_slot(&self, slot: &str, publication: &str) -> Child {
         let child = tool("pg_recvlogical")

@@ -429,3 +429,95 @@ async fn bringing_up_that_is_broken_off_is_begun_again() {
     );
     following.stop().await;
 }
+
+/// Writes that leave the WAL far ahead of a backup, and the tables otherwise than it.
+const LATER: &str = "
+    CREATE TABLE filler AS SELECT i, repeat('x', 500) FROM generate_series(1, 4000) i;
+    UPDATE t SET name = 'lost' WHERE id = 7;
+    DELETE FROM t WHERE id IN (8, 9);
+    INSERT INTO t VALUES (300, 'lost', 300, NULL);
+    DROP TABLE filler";
+const LATER_TAKEN_BACK: Resynced = Resynced {
+    kept: 49 + 30 + OWN,
+    changed: 1,
+    added: 2,
+    removed: 1,
+};
+
+/// How far the slot is confirmed in relation to where the server writes, in bytes.
+const BEHIND: &str = "SELECT pg_current_wal_lsn() - confirmed_flush_lsn FROM pg_replication_slots";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_restored_costs_what_differs_and_versions_go_on_rising() {
+    let cluster = Cluster::start();
+    cluster.sql(TABLE).await;
+    let (options, _directory) = options(&cluster);
+    let heard = Arc::new(Heard::default());
+    let mut following = Following::go_on(prepared(&options, &heard).await);
+    let epoch = following.replica.identity().epoch;
+    cluster.back_up();
+    for round in 0..2 {
+        cluster.sql(LATER).await;
+        wait(|| following.rows("t").len() == 51).await;
+        let before = versions(&following.replica, "t");
+        let watermark = following.replica.watermark();
+        if round == 0 {
+            // While it is followed.
+            cluster.stop("immediate");
+            cluster.restore();
+            cluster.launch();
+        } else {
+            // While nobody follows.
+            following.stop().await;
+            cluster.stop("immediate");
+            cluster.restore();
+            cluster.launch();
+            following = Following::go_on(prepared(&options, &heard).await);
+        }
+        assert_eq!(heard.until(round + 1).await[round], LATER_TAKEN_BACK);
+        equals_a_new_copy(&cluster, &options, &following.replica).await;
+        let identity = following.replica.identity();
+        assert_eq!(identity.epoch, epoch);
+        assert!(identity.replica_version > watermark);
+        let now = versions(&following.replica, "t");
+        let same = before
+            .iter()
+            .filter(|(key, was)| now.get(*key) == Some(was));
+        assert_eq!(same.count(), 49);
+        // The stream is followed, and confirmed in the server's own positions.
+        let written = following.replica.watermark();
+        cluster
+            .sql("UPDATE t SET name = 'followed' WHERE id = 1")
+            .await;
+        wait(|| following.rows("t")[0][1] == Value::from("followed")).await;
+        assert!(following.replica.watermark() > written);
+        cluster
+            .sql("CREATE TABLE made (id int PRIMARY KEY); INSERT INTO made VALUES (1)")
+            .await;
+        following.until_rows("made", &[row(&["1"])]).await;
+        let mut behind = None;
+        wait_for(async || {
+            behind = cluster.value(BEHIND).await;
+            behind.as_deref() == Some("0")
+        })
+        .await;
+        assert_eq!(behind.as_deref(), Some("0"));
+        // What happens while nobody follows is not taken for known.
+        following.stop().await;
+        cluster
+            .sql("UPDATE t SET name = 'row 1' WHERE id = 1; DROP TABLE made")
+            .await;
+        following = Following::go_on(prepared(&options, &heard).await);
+        wait(|| following.rows("t")[0][1] == Value::from("row 1")).await;
+        following.until_rows("made", &[]).await;
+        assert_eq!(heard.all().len(), round + 1);
+    }
+    following.stop().await;
+}
+
+async fn wait_for(mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !condition().await && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

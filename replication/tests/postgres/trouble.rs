@@ -74,9 +74,12 @@ async fn a_server_of_another_lineage_starts_a_new_epoch() {
     cluster.sql(TABLE).await;
     let (options, _directory) = options(&cluster);
     Following::start(&options).await.stop().await;
+    // Its tables are others, by their numbers.
     let other = Cluster::start();
     other
-        .sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (5)")
+        .sql(
+            "CREATE TABLE filler (); CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (5)",
+        )
         .await;
     let moved = Options {
         upstream: other.url(),
