@@ -71,6 +71,7 @@ mod run;
 mod shift;
 mod sql;
 mod stream;
+mod timeline;
 mod tls;
 mod upstream;
 mod wire;

@@ -20,6 +20,7 @@ use crate::quote::literal;
 use crate::resync::RESYNC;
 use crate::shift::Shift;
 use crate::stream::{Known, KnownTables, known};
+use crate::timeline::TIMELINE;
 use crate::upstream::{self, RegisteredReplica};
 use crate::wire::{CreatedSlot, ReplicationConnection};
 use crate::{Address, Error, Result, sql};
@@ -433,7 +434,7 @@ impl SnapshotCopy<'_> {
             system_identifier: self.lineage.system_identifier.clone(),
             slot: self.registered.slot.clone(),
             publications: self.publications.to_vec(),
-            details: details(discovery),
+            details: details(discovery, self.lineage.timeline),
         };
         let replica = blocking(move || {
             let replica = loader.finish(identity, version)?;
@@ -474,12 +475,14 @@ pub(crate) async fn discover_in(
     Ok(discovery)
 }
 
-/// What the identity of a replica says of tables that are held as they are there.
-pub(crate) fn details(discovery: &Discovery) -> HashMap<String, String> {
+/// What the identity of a replica says of tables that are held as they are there, and of the
+/// server's timeline.
+pub(crate) fn details(discovery: &Discovery, timeline: u32) -> HashMap<String, String> {
     HashMap::from([
         (ROW_FILTERS.to_owned(), discovery.row_filters()),
         (ORIGINS.to_owned(), discovery.origins()),
         (READINGS.to_owned(), discovery.readings()),
+        (TIMELINE.to_owned(), timeline.to_string()),
     ])
 }
 

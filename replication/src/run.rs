@@ -16,9 +16,10 @@ use crate::prepare::{Course, Prepared, blocking};
 use crate::resync::Resync;
 use crate::stream::{
     Applier, Assembler, Backoff, Durability, Feedback, QueueSender, SchemaWatch, Session, Severity,
-    StreamSchema, Surveyor,
+    StreamSchema, Surveyor, closed,
 };
-use crate::wire::{CopyBoth, ReplicationConnection};
+use crate::timeline::{self, TIMELINE};
+use crate::wire::{CopyBoth, ReplicationConnection, SystemIdentity};
 use crate::{CommitListener, Error, ErrorKind, Result, sql, upstream};
 
 /// Attempts to get a slot that another process streams from.
@@ -326,11 +327,47 @@ impl Follower {
                 "PostgreSQL has gone back in time, as after a restore".into(),
             ));
         }
+        self.check_timeline(&mut connection, &system, feedback)
+            .await?;
         let start = shift.lsn(feedback.start());
         let (slot, publications) = (&self.course.slot, &self.course.publications);
         let stream = connection.start(slot, start, publications).await?;
         tracing::info!(slot, start = %crate::Lsn(start), "streaming from PostgreSQL");
         Ok(stream)
+    }
+
+    /// Makes sure that a server on another timeline has all that the replica has.
+    ///
+    /// INVARIANT: the new timeline is noted before anything of it is streamed. What is held then is
+    /// before its beginning, and never has to be looked at again.
+    async fn check_timeline(
+        &self,
+        connection: &mut ReplicationConnection,
+        system: &SystemIdentity,
+        feedback: &Feedback,
+    ) -> Result<()> {
+        let replica = &self.prepared.replica;
+        let identity = replica.identity();
+        let known = identity.details.get(TIMELINE);
+        let known = known.and_then(|text| text.parse::<u32>().ok());
+        if known == Some(system.timeline) {
+            return Ok(());
+        }
+        // Replicas of earlier versions do not say.
+        if let Some(known) = known {
+            let reached = self.course.shift.lsn(feedback.start().saturating_sub(1));
+            timeline::check(connection, system, known, reached).await?;
+        }
+        // Nobody may write while parts of a transaction that broke off are taken back.
+        self.queue.settled().await.map_err(closed)?;
+        let (replica, timeline) = (replica.clone(), system.timeline);
+        blocking(move || {
+            Ok(replica.update_identity(|identity| {
+                let timeline = timeline.to_string();
+                identity.details.insert(TIMELINE.to_owned(), timeline);
+            })?)
+        })
+        .await
     }
 }
 

@@ -234,7 +234,7 @@ impl FromSlot<'_> {
             compare(options, copy, &judgement.alike, replica, progress, delivery).await?;
         delivered.finish().await?;
         self.durable(version).await?;
-        let mut details = details(&discovery);
+        let mut details = details(&discovery, self.upstream.system.timeline);
         shift.note(&mut details);
         self.switch(version, details).await?;
         let Resynced {

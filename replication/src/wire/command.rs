@@ -122,6 +122,18 @@ impl ReplicationConnection {
         answer().ok_or_else(|| Error::Protocol("IDENTIFY_SYSTEM gave no identity".into()))
     }
 
+    /// The history of a timeline: a line for each one before it, with where it was left.
+    pub(crate) async fn timeline_history(&mut self, timeline: u32) -> Result<String> {
+        let rows = self.query(&format!("TIMELINE_HISTORY {timeline}")).await?;
+        let content = rows
+            .into_iter()
+            .next()
+            .and_then(|row| row.into_iter().nth(1));
+        content
+            .flatten()
+            .ok_or_else(|| Error::Protocol("TIMELINE_HISTORY gave no history".into()))
+    }
+
     /// Creates a logical slot and exports its snapshot. Waits for running transactions, as long as
     /// `lock_timeout_ms` allows.
     pub(crate) async fn create_slot(

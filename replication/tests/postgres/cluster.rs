@@ -155,6 +155,21 @@ impl Cluster {
             .arg(self.path("data")));
     }
 
+    /// Starts the server, after [`Cluster::stop`], on a new timeline, as one that takes over.
+    pub(crate) async fn take_over(&self) {
+        let signal = self.path("data/recovery.signal");
+        fs::write(&signal, "").unwrap();
+        give_away(&signal);
+        let file = self.path("data/postgresql.conf");
+        let mut conf = fs::read_to_string(&file).unwrap();
+        conf.push_str("restore_command = 'false'\n");
+        fs::write(&file, conf).unwrap();
+        self.launch();
+        while self.value("SELECT pg_is_in_recovery()").await.as_deref() != Some("f") {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
     /// A process of another program that streams from a slot.
     pub(crate) async fn hold_slot(&self, slot: &str, publication: &str) -> Child {
         let child = tool("pg_recvlogical")

@@ -515,6 +515,75 @@ async fn a_server_that_was_restored_costs_what_differs_and_versions_go_on_rising
     following.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_over_with_all_transactions_is_followed() {
+    let cluster = Cluster::start();
+    cluster.sql(TABLE).await;
+    let (options, _directory) = options(&cluster);
+    let heard = Arc::new(Heard::default());
+    let mut following = Following::go_on(prepared(&options, &heard).await);
+    let identity = following.replica.identity();
+    for round in 0..2 {
+        cluster
+            .sql("DELETE FROM t WHERE id IN (SELECT id FROM t ORDER BY id LIMIT 5)")
+            .await;
+        wait(|| following.rows("t").len() == 47 - 10 * round).await;
+        cluster.stop("fast");
+        cluster.take_over().await;
+        cluster
+            .sql("DELETE FROM t WHERE id IN (SELECT id FROM t ORDER BY id LIMIT 5)")
+            .await;
+        wait(|| following.rows("t").len() == 42 - 10 * round).await;
+        equals_a_new_copy(&cluster, &options, &following.replica).await;
+        following.stop().await;
+        following = Following::go_on(prepared(&options, &heard).await);
+    }
+    let now = following.replica.identity();
+    assert_eq!(
+        (now.slot, now.replica_version),
+        (identity.slot, identity.replica_version)
+    );
+    assert_eq!(heard.all(), []);
+    following.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_took_over_without_the_last_transactions_costs_what_differs() {
+    let cluster = Cluster::start();
+    cluster.sql(TABLE).await;
+    let (options, _directory) = options(&cluster);
+    let heard = Arc::new(Heard::default());
+    let following = Following::go_on(prepared(&options, &heard).await);
+    cluster.back_up();
+    cluster.sql(LATER).await;
+    wait(|| following.rows("t").len() == 51).await;
+    let reached = following.replica.watermark();
+    following.stop().await;
+    cluster.stop("immediate");
+    cluster.restore();
+    cluster.take_over().await;
+    // It has the slot, and its WAL is beyond where the other one's was.
+    let passed = format!("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn > {reached}");
+    while cluster.value(&passed).await.as_deref() != Some("t") {
+        cluster
+            .sql(
+                "CREATE TABLE filler AS SELECT i, repeat('x', 500) FROM generate_series(1, 4000) i;
+                  DROP TABLE filler",
+            )
+            .await;
+    }
+    let following = Following::go_on(prepared(&options, &heard).await);
+    assert_eq!(heard.until(1).await, [LATER_TAKEN_BACK]);
+    equals_a_new_copy(&cluster, &options, &following.replica).await;
+    following.stop().await;
+    // Which is done once.
+    let again = Following::go_on(prepared(&options, &heard).await);
+    cluster.sql("DELETE FROM t").await;
+    wait(|| again.rows("t").is_empty()).await;
+    assert_eq!(heard.all().len(), 1);
+    again.stop().await;
+}
+
 async fn wait_for(mut condition: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !condition().await && tokio::time::Instant::now() < deadline {
