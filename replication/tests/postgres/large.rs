@@ -18,10 +18,10 @@ use crate::following::{Following, PATIENCE, options, prepared, row, rows, wait};
 const URL: &str = "KELVIN_LARGE_URL";
 const DIR: &str = "KELVIN_LARGE_DIR";
 const MEMORY: &str = "KELVIN_LARGE_MEMORY";
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// Options under which all that is configurable takes little memory.
-fn bounded(options: Options) -> Options {
+pub(crate) fn bounded(options: Options) -> Options {
     let transaction_bytes = 16 << 20;
     Options {
         transaction_bytes,
@@ -38,7 +38,7 @@ fn bounded(options: Options) -> Options {
 }
 
 /// Options under which a few hundred rows are a large transaction of many parts.
-fn low(options: Options) -> Options {
+pub(crate) fn low(options: Options) -> Options {
     Options {
         transaction_bytes: 64 << 10,
         storage: ReplicaOptions {
@@ -288,10 +288,10 @@ async fn follows_until_it_is_killed() {
 }
 
 /// A process that follows; killed when dropped.
-struct Follower(Child);
+pub(crate) struct Follower(Child);
 
 impl Follower {
-    fn start(cluster: &Cluster, dir: &Path, memory: bool) -> Self {
+    pub(crate) fn start(cluster: &Cluster, dir: &Path, memory: bool) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         let test = "large::follows_until_it_is_killed";
         command.args(["--exact", test, "--nocapture"]);
@@ -304,7 +304,7 @@ impl Follower {
 
     /// Most memory that was resident at one time.
     #[cfg(target_os = "linux")]
-    fn peak(&self) -> u64 {
+    pub(crate) fn peak(&self) -> u64 {
         let status = format!("/proc/{}/status", self.0.id());
         let status = std::fs::read_to_string(status).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:"));
@@ -321,7 +321,7 @@ impl Drop for Follower {
 }
 
 /// Waits until a process streams.
-async fn until_streaming(cluster: &Cluster) {
+pub(crate) async fn until_streaming(cluster: &Cluster) {
     let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
     for _ in 0..3000 {
         if cluster.value(streams).await.as_deref() == Some("1") {

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use kelvin_protocol::{Value, Version};
 use kelvin_replication::{CopyProgress, ErrorKind, Options, Prepared, Progress, Resynced, prepare};
-use kelvin_storage::{ErrorKind as StorageErrorKind, IndexId, Replica, ReplicaOptions, Scan};
+use kelvin_storage::{ErrorKind as StorageErrorKind, IndexId, Replica, Scan};
 
 use crate::cluster::{Cluster, Setup};
 use crate::following::{Following, PATIENCE, give_up, options, row, rows, wait};
+use crate::large::{Follower, low, until_streaming};
 
 /// Drops the slot of a stream that comes back within milliseconds, in the gap before that.
 pub(crate) const DROP_SLOT: &str = "DO $$
@@ -329,18 +330,6 @@ async fn tables_that_changed_their_form_meanwhile_are_copied_by_themselves() {
     following.stop().await;
 }
 
-/// Options under which a difference of a few hundred rows goes in many parts.
-fn low(options: &Options) -> Options {
-    Options {
-        transaction_bytes: 64 << 10,
-        storage: ReplicaOptions {
-            part_bytes: 16 << 10,
-            ..options.storage.clone()
-        },
-        ..options.clone()
-    }
-}
-
 const MANY: &str = "
     CREATE TABLE t (id int PRIMARY KEY, name text);
     CREATE TABLE two (id int PRIMARY KEY, name text);
@@ -356,7 +345,7 @@ async fn a_difference_larger_than_memory_is_seen_as_a_whole() {
     let cluster = Cluster::start();
     cluster.sql(MANY).await;
     let (options, _directory) = options(&cluster);
-    let options = low(&options);
+    let options = low(options);
     let heard = Arc::new(Heard::default());
     let following = Following::go_on(prepared(&options, &heard).await);
     let before = (
@@ -388,7 +377,7 @@ async fn bringing_up_that_is_broken_off_is_begun_again() {
     let cluster = Cluster::start();
     cluster.sql(MANY).await;
     let (options, _directory) = options(&cluster);
-    let options = low(&options);
+    let options = low(options);
     let heard = Arc::new(Heard::default());
     let following = Following::go_on(prepared(&options, &heard).await);
     let before = rows(&following.replica, "t");
@@ -429,6 +418,112 @@ async fn bringing_up_that_is_broken_off_is_begun_again() {
     );
     following.stop().await;
 }
+
+#[tokio::test]
+async fn a_process_that_is_killed_while_it_brings_up_goes_on_where_it_can() {
+    let cluster = Cluster::start();
+    cluster.sql(MANY).await;
+    let (options, _directory) = options(&cluster);
+    let options = low(options);
+    let heard = Arc::new(Heard::default());
+    let following = Following::go_on(prepared(&options, &heard).await);
+    let before = rows(&following.replica, "t");
+    following.stop().await;
+    cluster
+        .sql(&format!(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots; {MUCH}"
+        ))
+        .await;
+    let (mut none, mut marked) = (0, 0);
+    for pause in [0, 15, 30, 50, 75, 100, 150, 200, 300, 400] {
+        let follower = Follower::start(&cluster, &options.replica_dir, false);
+        // It has a slot as soon as it has begun.
+        wait_for(async || cluster.value(SLOTS).await.is_some()).await;
+        tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+        drop(follower);
+        let replica = Replica::open(&options.replica_dir, &options.storage).unwrap();
+        let found = rows(&replica, "t");
+        assert!(
+            found == before || found.len() == 4200,
+            "{} rows",
+            found.len()
+        );
+        none += usize::from(found == before);
+        let identity = replica.identity();
+        let is_marked = identity.details.contains_key("resync");
+        marked += usize::from(is_marked);
+        // Only a replica with the whole difference follows a slot.
+        assert!(is_marked || found.len() == 4200);
+        drop(replica);
+        cluster
+            .sql("UPDATE two SET name = name || '.' WHERE id < 5")
+            .await;
+        if pause < 400 {
+            // So that the next slot is that of the next process.
+            cluster.sql(DROP_SLOT).await;
+        }
+    }
+    println!("killed {none} times before its end, {marked} times with a mark");
+    let following = Following::go_on(prepared(&options, &heard).await);
+    let last = [Value::from(1.0), Value::from("same..........")];
+    let arrived = |rows: Vec<Vec<Value>>| rows.first().is_some_and(|row| *row == last);
+    wait(|| arrived(rows(&following.replica, "two"))).await;
+    equals_a_new_copy(&cluster, &options, &following.replica).await;
+    let slot = following.replica.identity().slot;
+    wait_for(async || cluster.value(SLOTS).await.as_ref() == Some(&slot)).await;
+    assert_eq!(
+        cluster.value(SLOTS).await,
+        Some(slot),
+        "no slot is left behind"
+    );
+    following.stop().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn memory_does_not_grow_with_a_difference() {
+    use crate::large::{MIB, bounded};
+
+    const ROWS: u64 = 300_000;
+    /// As for a large transaction: held in memory as a whole, the difference takes 200 MiB and its
+    /// batch as much again.
+    const BESIDE: u64 = 160 * MIB;
+    let cluster = Cluster::start();
+    cluster
+        .sql("CREATE TABLE t (id int PRIMARY KEY, note text); INSERT INTO t VALUES (0, 'first')")
+        .await;
+    let (options, _directory) = options(&cluster);
+    let follower = Follower::start(&cluster, &options.replica_dir, true);
+    until_streaming(&cluster).await;
+    let before = follower.peak();
+    let mut claimed = cluster.value(CLAIM).await;
+    let mut grown = Vec::new();
+    for change in [
+        format!("INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, {ROWS}) i"),
+        "DELETE FROM t WHERE id % 7 > 0".into(),
+    ] {
+        cluster.sql(&format!("{DROP_SLOT}; {change}")).await;
+        let mut now = None;
+        wait_for(async || {
+            now = cluster.value(CLAIM).await;
+            now.is_some() && now != claimed
+        })
+        .await;
+        assert_ne!(now, claimed, "it is not brought up");
+        claimed = now;
+        until_streaming(&cluster).await;
+        grown.push((follower.peak() - before) / MIB);
+    }
+    println!("it grew by {grown:?} MiB");
+    assert!(grown.iter().all(|grown| grown * MIB <= BESIDE), "{grown:?}");
+    drop(follower);
+    let replica = Replica::open(&options.replica_dir, &bounded(options.clone()).storage).unwrap();
+    assert_eq!(rows(&replica, "t").len() as u64, ROWS / 7 + 1);
+}
+
+/// The replica that is complete.
+#[cfg(target_os = "linux")]
+const CLAIM: &str = r#"SELECT id FROM zero_0."kelvinReplicas" WHERE copied"#;
 
 /// Writes that leave the WAL far ahead of a backup, and the tables otherwise than it.
 const LATER: &str = "
