@@ -119,6 +119,15 @@ describe('resync', () => {
     return parts.flatMap(([, part]) => part.rowsPatch ?? []);
   }
 
+  /** Lets a client rename a project, and waits until PostgreSQL has it. */
+  async function renamed(client, name) {
+    await client.zero.mutate.project.update({id: 1, name});
+    await eventually(`the project to be ${name}`, async () => {
+      const [project] = await world.sql`select name from project where id = 1`;
+      return project.name === name;
+    });
+  }
+
   const labels = async () =>
     (await world.sql`select name from label order by id`).map(label => label.name);
 
@@ -134,14 +143,13 @@ describe('resync', () => {
       await tx`delete from label where id = 4`;
       await tx`insert into label (id, name, colour) values (77, 'new', 'red')`;
     });
-    // A write of a client meanwhile is confirmed with what differs.
-    const {server} = official.zero.mutate.project.update({id: 1, name: 'while the slot is gone'});
+    // A client goes on writing meanwhile.
+    await renamed(official, 'while the slot is gone');
     await eventually(
       'what differs',
       async () => JSON.stringify(official.names()) === JSON.stringify(await labels()),
       () => JSON.stringify(official.names()),
     );
-    await server;
     await strict.until('what differs', () => strict.table('label').has('[77]'));
     const ops = told(strict, since).map(op => [op.op, (op.value ?? op.id).id]);
     assert.deepEqual(ops.sort(), [
@@ -204,5 +212,61 @@ describe('resync', () => {
     assert.match(metrics, /^kelvin_resyncs 1$/m);
     assert.match(metrics, /^kelvin_resyncing 0$/m);
     assert.match(metrics, /^kelvin_resync_rows [23]$/m);
+  });
+
+  test('a database that is restored costs clients what differs', SKIP, async () => {
+    const official = await watcher();
+    const writer = await watcher();
+    await renamed(writer, 'before the backup');
+    const strict = new ProtocolClient(world.server.port);
+    await strict.gets('labels');
+    const away = new ProtocolClient(world.server.port);
+    await away.gets('labels');
+    await world.cluster.backUp();
+    // The WAL gets further than it was in the backup.
+    await world.sql`create table filler as select i, repeat('x', 500) as t
+      from generate_series(1, 4000) i`;
+    await renamed(writer, 'to be lost');
+    await world.sql`update label set name = 'lost' where id = 1`;
+    await world.sql`insert into label (id, name, colour) values (88, 'lost', 'red')`;
+    await strict.until('the last changes', () => strict.table('label').has('[88]'));
+    // What a write of a client that is away later on leaves behind.
+    await world.sql`insert into zero_0.clients ("clientGroupID", "clientID", "lastMutationID")
+      values (${away.groupID}, ${away.clientID}, 1)`;
+    await away.until('its mutation id', () => away.lastMutationIDs[away.clientID] === 1);
+    away.close();
+    const since = strict.messages.length;
+    const {cookie} = strict;
+    await world.cluster.restore();
+    await strict.until('the label to be taken back', () => !strict.table('label').has('[88]'));
+    await world.sql`update label set name = 'after the restore' where id = 3`;
+    await strict.until('a change after that', () =>
+      told(strict, since).some(op => op.value?.name === 'after the restore'),
+    );
+    const ops = told(strict, since).map(op => [op.op, (op.value ?? op.id).id]);
+    assert.deepEqual(ops.sort(), [
+      ['del', 88],
+      ['put', 1],
+      ['put', 3],
+    ]);
+    strict.clean();
+    assert(strict.cookie > cookie);
+    assert.deepEqual(strict.of('error'), []);
+    strict.close();
+    await eventually(
+      'what differs',
+      async () => JSON.stringify(official.names()) === JSON.stringify(await labels()),
+      () => JSON.stringify(official.names()),
+    );
+    assert.deepEqual(official.lost, []);
+    await official.close();
+    // Only clients whose writes are lost cannot go on: their mutation ids were given already.
+    await eventually('the writer to start afresh', () => writer.lost.length > 0);
+    await writer.close();
+    const again = new ProtocolClient(world.server.port, {
+      params: {clientID: away.clientID, clientGroupID: away.groupID, baseCookie: away.cookie},
+    });
+    await again.error('ClientNotFound');
+    again.close();
   });
 });

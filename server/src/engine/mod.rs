@@ -33,7 +33,7 @@ use kelvin_storage::{Applied, IndexBuilder, Replica};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use hydration::budget;
-pub use patch::{EncodedRows, InternalTables, PlanPatch, RowEncoder, encode_row};
+pub use patch::{EncodedRows, InternalTables, PlanPatch, RowEncoder, encode_row, fallen};
 pub use plan_report::{PlanCosts, PlanReport, PlanReports};
 pub use snapshot::{PlanSnapshot, SnapshotCache};
 

@@ -48,6 +48,8 @@ pub struct PlanPatch {
     pub left: Vec<(TableId, RowId, Arc<str>)>,
     /// Last mutation ids: client and number.
     pub last_mutation_ids: Vec<(Arc<str>, u64)>,
+    /// Clients whose last mutation id fell, or is gone: PostgreSQL has lost mutations of theirs.
+    pub fallen: Vec<Arc<str>>,
     /// Operations of `mutationsPatch`.
     pub mutations: Vec<Arc<str>>,
 }
@@ -127,6 +129,7 @@ impl RowEncoder {
     ) -> Result<bool, EncodeError> {
         let id = Some(table.id);
         if id == self.internal.clients {
+            patch.fallen.extend(fallen(table, change));
             if let Some((client, number)) = change.new.as_ref().and_then(last_mutation_id(table)) {
                 patch.last_mutation_ids.push((client, number));
             }
@@ -244,6 +247,14 @@ fn last_mutation_id(table: &Table) -> impl Fn(&Row) -> Option<(Arc<str>, u64)> {
             number_of(table, row, "lastMutationID")?,
         ))
     }
+}
+
+/// The client whose last mutation id fell, if it did.
+pub fn fallen(table: &Table, change: &RowDelta) -> Option<Arc<str>> {
+    let id = |row: &Option<Row>| row.as_ref().and_then(last_mutation_id(table));
+    let (client, before) = id(&change.old)?;
+    let now = id(&change.new).map_or(0, |(_, now)| now);
+    (now < before).then_some(client)
 }
 
 fn mutation_op(table: &Table, change: &RowDelta) -> Result<Option<String>, EncodeError> {

@@ -10,7 +10,7 @@ use kelvin_storage::{Catalog, Column, Replica, Row, Table, TableId};
 use roaring::RoaringBitmap;
 
 use super::poke::PokeBody;
-use crate::engine::{EncodedRows, SnapshotCache};
+use crate::engine::{EncodedRows, SnapshotCache, fallen};
 
 /// Plans at one version.
 #[derive(Clone, Debug, Default)]
@@ -160,6 +160,7 @@ impl RowReader {
                     .or_insert_with(|| (!known).then(|| (number, row.clone())));
             })?;
         }
+        self.find_fallen(&before, &after, &now, body);
         before.retain(|key, _| !after.contains_key(key));
         let left = before.into_iter().map(|((table, _), (plan, row))| {
             let delta = RowDelta {
@@ -180,6 +181,33 @@ impl RowReader {
             Some((plan, delta))
         });
         self.encode(new, come, body)
+    }
+
+    /// Notes the clients whose last mutation id fell.
+    fn find_fallen(
+        &self,
+        before: &HashMap<RowKey, (usize, Row)>,
+        after: &HashMap<RowKey, Option<(usize, Row)>>,
+        now: &Catalog,
+        body: &mut PokeBody,
+    ) {
+        let clients = self.snapshots.encoder().internal().clients;
+        let table = clients.and_then(|id| now.table_by_id(id));
+        let Some(table) = table else { return };
+        for (key, (_, held)) in before.iter().filter(|(key, _)| key.0 == table.id) {
+            let new = match after.get(key) {
+                // It is the same.
+                Some(None) => continue,
+                Some(Some((_, row))) => Some(row.clone()),
+                None => None,
+            };
+            let change = RowDelta {
+                table: table.id,
+                old: Some(held.clone()),
+                new,
+            };
+            body.fallen.extend(fallen(table, &change));
+        }
     }
 
     /// The catalog that the rows of `held` are read by.

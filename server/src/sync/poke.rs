@@ -23,6 +23,8 @@ pub struct PokeBody {
     pub puts: Vec<std::sync::Arc<str>>,
     /// Last mutation ids by client.
     pub last_mutation_ids: Vec<(std::sync::Arc<str>, u64)>,
+    /// Clients whose last mutation id fell. No poke can say so.
+    pub fallen: Vec<std::sync::Arc<str>>,
     /// Operations of `mutationsPatch`.
     pub mutations: Vec<std::sync::Arc<str>>,
 }
@@ -45,6 +47,7 @@ impl PokeBody {
         self.puts.extend(patch.puts.iter().cloned());
         self.last_mutation_ids
             .extend(patch.last_mutation_ids.iter().cloned());
+        self.fallen.extend(patch.fallen.iter().cloned());
         self.mutations.extend(patch.mutations.iter().cloned());
     }
 

@@ -6,6 +6,7 @@ use kelvin_protocol::{
     ClientSchema, Cookie, Down, ErrorBody, ErrorKind, InitConnection, UpdateAuth,
 };
 
+use super::poking::mutations_lost;
 use super::{Attachment, Group, GroupMessage};
 use crate::sync::catch_up::{CatchUpError, Held, RowReader};
 use crate::sync::poke::{Poke, PokeBody};
@@ -336,11 +337,19 @@ impl Group {
         target: Cookie,
         body: Result<PokeBody, CatchUpError>,
     ) {
-        let Some(session) = self.sessions.get_mut(&id) else {
+        let Some(session) = self.sessions.get(&id) else {
             return;
         };
         let expected =
             matches!(&session.phase, Phase::CatchingUp { target: t, .. } if *t == target);
+        if let Ok(body) = &body
+            && self.has_fallen(body)
+        {
+            return self.fail_session(id, mutations_lost());
+        }
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
         match body {
             Ok(body) if expected => session.caught_up(&Arc::new(Poke::new(target, &body))),
             // Overtaken: the session was sent through another catch-up meanwhile.

@@ -11,13 +11,34 @@ use crate::sync::catch_up::{CatchUpError, Held};
 use crate::sync::desire::DesiredPatches;
 use crate::sync::poke::{Poke, PokeBody};
 
+/// Tells the clients of a group that has to start afresh.
+pub(super) fn mutations_lost() -> ErrorBody {
+    let message = "The database has lost mutations of this client.";
+    ErrorBody::new(ErrorKind::ClientNotFound, message)
+}
+
 impl Group {
     /// Sends a poke to the group's present cookie to every member.
     pub(super) fn poke(&mut self, body: &PokeBody) {
+        if self.has_fallen(body) {
+            let ids: Vec<_> = self.sessions.keys().copied().collect();
+            ids.into_iter()
+                .for_each(|id| self.fail_session(id, mutations_lost()));
+            return;
+        }
         let poke = Arc::new(Poke::new(self.cookie(), body));
         for session in self.sessions.values_mut() {
             session.poke(&poke);
         }
+    }
+
+    /// Whether clients of the group count on mutations that PostgreSQL has lost, as where it was
+    /// restored. Clients take no last mutation id that is lower, and none of theirs would be
+    /// accepted any more, so the group has to start afresh.
+    pub(super) fn has_fallen(&self, body: &PokeBody) -> bool {
+        let clients = self.record.as_ref().map(|record| &record.clients);
+        let mut fallen = body.fallen.iter();
+        fallen.any(|client| clients.is_some_and(|known| known.contains(&**client)))
     }
 
     /// Saves the record after a change of wishes and tells the members.
@@ -45,7 +66,7 @@ impl Group {
                 entry.1 = version;
             }
         }
-        if !body.is_empty() {
+        if !body.is_empty() || !body.fallen.is_empty() {
             self.poke(&body);
         }
     }
