@@ -97,7 +97,7 @@ impl Runner {
             let begun = Instant::now();
             let reason = match course {
                 Err(reason) => reason,
-                Ok(course) => match self.follow(course).await {
+                Ok(course) => match Box::pin(self.follow(course)).await {
                     Err(Error::Resync(reason)) if self.prepared.options.auto_reset => reason,
                     ended => return ended,
                 },
@@ -115,7 +115,7 @@ impl Runner {
                 pause = (pause * 2).min(AGAIN_LONGEST);
             }
             course = tokio::select! {
-                course = self.bring_up(&reason) => Ok(course?),
+                course = Box::pin(self.bring_up(&reason)) => Ok(course?),
                 () = self.shutdown.cancelled() => return Ok(()),
             };
         }
