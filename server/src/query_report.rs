@@ -9,7 +9,7 @@ use kelvin_protocol::Ast;
 use serde_json::{Value, json};
 
 use crate::analysis::{analyze, node_text, not_a_query};
-use crate::engine::{PlanCosts, PlanReport, budget};
+use crate::engine::{PastCounts, PlanCosts, PlanReport, budget};
 use crate::http::{AskedQuery, QueryDesk, Refusal};
 use crate::report::{Figure, lsn};
 use crate::serve::Current;
@@ -107,6 +107,8 @@ fn plan_json(report: &PlanReport) -> Value {
         "subscribers": report.subscribers,
         "rows": report.rows,
         "lastChanged": lsn(report.last_changed),
+        "logSince": lsn(report.log_since),
+        "logBytes": report.log_bytes,
         "hydrationMs": ms(costs.hydration),
         "hydrationExamined": costs.hydration_examined,
         "advances": costs.advances,
@@ -146,6 +148,31 @@ fn append(text: &mut String, nodes: &[NodeExplanation], at: usize) {
         append(text, nodes, child);
         text.push(']');
     }
+}
+
+/// How clients that came back were brought up, for `/metrics`.
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
+pub(crate) fn past_figures(log_bytes: usize, counts: &PastCounts) -> [Figure; 3] {
+    [
+        (
+            "kelvin_delta_log_bytes",
+            "gauge",
+            "Memory for what commits did to plans",
+            log_bytes as f64,
+        ),
+        (
+            "kelvin_catch_up_plans_logged",
+            "counter",
+            "Plans of returning clients that were followed by their delta log",
+            counts.logged as f64,
+        ),
+        (
+            "kelvin_catch_up_plans_evaluated",
+            "counter",
+            "Plans of returning clients that were evaluated then and now",
+            counts.evaluated as f64,
+        ),
+    ]
 }
 
 /// What plans cost in all, for `/metrics`.

@@ -11,7 +11,7 @@ use kelvin_storage::ErrorKind;
 use serde_json::{Value, json};
 
 use crate::http::Statz;
-use crate::query_report::plan_figures;
+use crate::query_report::{past_figures, plan_figures};
 pub(crate) use crate::replica_report::Figure;
 use crate::replica_report::{
     backfills_json, builds_json, replica_figures, replica_json, table_lines, unsynced_json,
@@ -314,6 +314,7 @@ fn figures(registry: &Registry) -> Vec<Figure> {
             engine.cut_off as f64,
         ),
     ];
+    figures.extend(past_figures(engine.delta_log_bytes, &engine.pasts));
     figures.extend(plan_figures(engine.plan_rows, &engine.costs));
     figures.extend(replica_figures(&services.replica.metrics()));
     figures
@@ -366,6 +367,9 @@ impl Statz for Reports {
                         "deltas": engine.costs.deltas,
                         "deliveries": engine.deliveries,
                         "cutOff": engine.cut_off,
+                        "deltaLogBytes": engine.delta_log_bytes,
+                        "catchUpPlansLogged": engine.pasts.logged,
+                        "catchUpPlansEvaluated": engine.pasts.evaluated,
                     })
                 }
                 "replica" => {

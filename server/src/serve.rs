@@ -233,6 +233,7 @@ fn engine_options(config: &Config) -> EngineOptions {
         hydration_max_rows: config.engine.hydration_max_rows,
         hydration_timeout: config.engine.hydration_timeout,
         slow_hydration: config.engine.slow_hydration,
+        delta_log_bytes: config.engine.delta_log_bytes,
         ..EngineOptions::default()
     }
 }

@@ -51,7 +51,8 @@ fn run(seed: u64) {
             query.step(&world, &changes, (&before, &after), &context);
         }
     }
-    for query in &watched {
+    for query in &mut watched {
+        query.check_log(&world, &format!("seed {seed}"));
         query.check_past(&world, &format!("seed {seed}"));
     }
 }

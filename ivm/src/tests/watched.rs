@@ -9,7 +9,10 @@ use kelvin_storage::View;
 use super::naive::{Naive, Rows};
 use super::world::{Model, World, keyed};
 use crate::state::NodeState;
-use crate::{Budget, ChangeSet, ClientKeys, Plan, PlanDelta, PlanState, Router, evaluate};
+use crate::{
+    Budget, ChangeSet, ClientKeys, DeltaLog, LoggedDelta, NetTouches, Plan, PlanDelta, PlanState,
+    Router, RowKeys, evaluate,
+};
 
 pub(crate) struct Watched {
     text: String,
@@ -22,6 +25,7 @@ pub(crate) struct Watched {
     pub(crate) rows: Rows,
     /// The view at every version so far.
     past: Vec<(Version, Rows)>,
+    log: DeltaLog,
 }
 
 impl Watched {
@@ -39,9 +43,10 @@ impl Watched {
             keys: keys.clone(),
             state,
             rows: fresh(&plan, &view),
-            plan,
             router,
-            past: Vec::new(),
+            past: vec![(view.version(), fresh(&plan, &view))],
+            log: DeltaLog::new(view.version()),
+            plan,
         };
         watched.check(world, &view, "at first");
         watched
@@ -61,10 +66,20 @@ impl Watched {
             delta = self.state.advance(changes, before, after).unwrap();
             fold(&mut self.rows, &delta, world, &context);
             self.router.narrow(&self.state);
+            self.note(&delta, (before.version(), after));
         }
         self.check(world, after, &context);
         self.past.push((after.version(), self.rows.clone()));
         delta
+    }
+
+    fn note(&mut self, delta: &PlanDelta, (from, after): (Version, &View)) {
+        if !delta.is_empty() {
+            let step = (from, after.version());
+            let keys = &mut RowKeys::default();
+            let logged = LoggedDelta::new(step, delta, after.catalog(), keys);
+            self.log.push(Arc::new(logged));
+        }
     }
 
     /// Rows the last step examined.
@@ -108,6 +123,51 @@ impl Watched {
             keys: &self.keys,
             model,
         })
+    }
+
+    /// Between any two versions that were seen, the log tells which rows were in the view, and which
+    /// may have changed; and so does what is left of it when its oldest steps are gone.
+    pub(crate) fn check_log(&mut self, world: &World, context: &str) {
+        let context = format!("{context}, query {}", self.text);
+        loop {
+            for (from, then) in &self.past {
+                let Some(deltas) = self.log.after(*from) else {
+                    assert!(*from < self.log.since(), "{context}");
+                    continue;
+                };
+                for (until, now) in self.past.iter().filter(|(until, _)| until >= from) {
+                    let net = NetTouches::new(&deltas, *until);
+                    let view = world.replica.at(*until).unwrap();
+                    let context = format!("{context}, from {from} to {until}");
+                    self.check_net(&net, then, (&view, now), &context);
+                }
+            }
+            if self.log.pop_oldest().is_none() {
+                break;
+            }
+        }
+        assert_eq!((self.log.rows(), self.log.bytes()), (0, 0));
+    }
+
+    fn check_net(&self, net: &NetTouches, then: &Rows, (view, now): (&View, &Rows), context: &str) {
+        let mut touched = Rows::new();
+        for (table, key, touch) in net.rows() {
+            let key = (table, key.to_vec());
+            assert_eq!(touch.was, then.contains_key(&key), "{key:?} was: {context}");
+            assert_eq!(touch.is, now.contains_key(&key), "{key:?} is: {context}");
+            touched.insert(key, Vec::new());
+        }
+        for (key, row) in then.iter().chain(now) {
+            if touched.contains_key(key) {
+                continue;
+            }
+            assert_eq!(then.get(key), Some(row), "{key:?} untouched: {context}");
+            assert_eq!(now.get(key), Some(row), "{key:?} untouched: {context}");
+            let (table, key) = key;
+            let number = view.get(*table, key).unwrap().unwrap().id;
+            let at_end = || self.state.contains(*table, number);
+            assert!(net.stayed(*table, key, at_end), "{key:?} stayed: {context}");
+        }
     }
 
     /// Evaluates at every version that was seen and is still readable.

@@ -276,6 +276,7 @@ fn engine(reader: &Reader<'_>) -> Result<Engine, ConfigError> {
         hydration_timeout: reader.millis("kelvin-hydration-timeout-ms")?,
         hydration_max_rows: reader.bytes("kelvin-hydration-max-rows", 1)?,
         slow_hydration: reader.millis("log-slow-hydrate-threshold")?,
+        delta_log_bytes: reader.size("kelvin-delta-log-bytes", 0)?,
     })
 }
 

@@ -145,6 +145,8 @@ pub struct Engine {
     pub hydration_max_rows: u64,
     /// Hydrations longer than this are logged.
     pub slow_hydration: Duration,
+    /// Bytes of the queries' delta logs.
+    pub delta_log_bytes: usize,
 }
 
 /// Life and size of client groups.

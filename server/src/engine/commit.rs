@@ -5,12 +5,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use kelvin_ivm::{ChangeSet, PlanDelta, PlanId};
+use kelvin_ivm::{ChangeSet, LoggedDelta, PlanDelta, PlanId, RowKeys};
 use kelvin_storage::{Applied, TableId, View};
 
 use super::patch::{EncodedRows, PlanPatch};
 use super::thread::{EngineThread, reads_any};
 use super::{GroupEvent, GroupId};
+
+/// What is made of the rows of one commit once, for all plans.
+#[derive(Default)]
+struct Encoded {
+    rows: EncodedRows,
+    keys: RowKeys,
+}
 
 impl EngineThread {
     /// Moves every plan the commit may concern from `applied.from` to `applied.version`.
@@ -35,10 +42,10 @@ impl EngineThread {
             Err(error) => return self.lost_views(version, &error),
         };
         let changes = ChangeSet::new(applied);
-        let mut rows = EncodedRows::default();
+        let mut encoded = Encoded::default();
         let mut patches: HashMap<PlanId, Arc<PlanPatch>> = HashMap::new();
         for id in self.router.route(&changes) {
-            match self.advance(id, &changes, &before, &after, &mut rows) {
+            match self.advance(id, &changes, &before, &after, &mut encoded) {
                 Ok(None) => {}
                 Ok(Some(patch)) => {
                     patches.insert(id, Arc::new(patch));
@@ -47,6 +54,7 @@ impl EngineThread {
             }
         }
         self.version = version;
+        self.logs.reached(version);
         self.metrics.commits += 1;
         self.hand_out(&patches);
     }
@@ -104,6 +112,7 @@ impl EngineThread {
     fn lost_views(&mut self, version: u64, error: &kelvin_storage::Error) {
         tracing::warn!(%error, "the engine fell behind the history; all groups catch up");
         self.version = version;
+        self.logs.reached(version);
         let ids: Vec<PlanId> = self.plans.keys().copied().collect();
         for id in ids {
             self.forget(id);
@@ -117,7 +126,7 @@ impl EngineThread {
         changes: &ChangeSet,
         before: &View,
         after: &View,
-        rows: &mut EncodedRows,
+        encoded: &mut Encoded,
     ) -> Result<Option<PlanPatch>, String> {
         let Some(live) = self.plans.get_mut(&id) else {
             return Ok(None);
@@ -142,13 +151,16 @@ impl EngineThread {
             return Ok(None);
         }
         live.last_changed = after.version();
+        let step = (changes.from(), changes.version());
+        let logged = LoggedDelta::new(step, &delta, after.catalog(), &mut encoded.keys);
+        self.logs.push(id, logged, live.rows);
         if live.groups.is_empty() {
             return Ok(None);
         }
         let plan = Arc::clone(&live.plan);
         let encoder = self.snapshots.encoder();
         let patch = encoder
-            .encode(&plan, &delta, after.catalog(), rows)
+            .encode(&plan, &delta, after.catalog(), &mut encoded.rows)
             .map_err(|error| error.to_string())?;
         Ok(Some(patch))
     }

@@ -18,20 +18,23 @@
 
 mod access;
 mod commit;
+mod delta_logs;
 mod hydration;
 mod patch;
 mod plan_report;
 mod snapshot;
 mod thread;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use kelvin_ivm::{Plan, PlanId};
 use kelvin_protocol::Version;
 use kelvin_replication::CommitListener;
-use kelvin_storage::{Applied, IndexBuilder, Replica};
+use kelvin_storage::{Applied, IndexBuilder, Replica, TableId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use delta_logs::{PastCounts, PlanPast};
 pub use hydration::budget;
 pub use patch::{EncodedRows, InternalTables, PlanPatch, RowEncoder, encode_row, fallen};
 pub use plan_report::{PlanCosts, PlanReport, PlanReports};
@@ -92,6 +95,8 @@ pub struct EngineOptions {
     pub plan_idle: std::time::Duration,
     /// Bytes of encoded plan results that are kept for groups to come.
     pub snapshot_cache_bytes: usize,
+    /// Bytes of the plans' delta logs.
+    pub delta_log_bytes: usize,
 }
 
 impl Default for EngineOptions {
@@ -103,6 +108,7 @@ impl Default for EngineOptions {
             slow_hydration: std::time::Duration::from_millis(100),
             plan_idle: std::time::Duration::from_secs(60),
             snapshot_cache_bytes: 64 << 20,
+            delta_log_bytes: 64 << 20,
         }
     }
 }
@@ -131,6 +137,11 @@ enum Command {
         plan: PlanId,
         result: Result<Hydrated, HydrationError>,
     },
+    /// See [`Engine::pasts`].
+    Pasts {
+        question: PastsQuestion,
+        answer: oneshot::Sender<HashMap<PlanId, PlanPast>>,
+    },
     /// See [`Engine::plan_reports`].
     Report {
         most: usize,
@@ -143,6 +154,21 @@ enum Command {
     },
     Tick,
     Stop,
+}
+
+/// What a group wants to know of the past of its plans.
+#[derive(Clone, Debug)]
+pub struct PastsQuestion {
+    /// The plans.
+    pub plans: Vec<PlanId>,
+    /// The version a client comes back with.
+    pub since: Version,
+    /// The version it is brought to; the engine stands there or beyond.
+    pub until: Version,
+    /// Whether clients hold, or will hold, rows of other plans, too.
+    pub others: bool,
+    /// Tables whose rows in the views matter: those that more than one plan of the group has.
+    pub tables: Vec<TableId>,
 }
 
 /// A plan's first state, and how long it took.
@@ -176,6 +202,10 @@ pub struct EngineMetrics {
     pub deliveries: u64,
     /// Plans that were hydrated since the start.
     pub hydrations: u64,
+    /// How clients that came back since the start were brought up.
+    pub pasts: PastCounts,
+    /// Memory the plans' delta logs take, in bytes.
+    pub delta_log_bytes: usize,
     /// Groups that were cut off since the start because they did not keep up.
     pub cut_off: u64,
     /// Rows in the views of all live plans, once for each plan.
@@ -264,6 +294,20 @@ impl Engine {
         plans: Vec<Arc<Plan>>,
     ) -> Result<(), EngineStopped> {
         self.send(Command::Reconcile { group, plans }).await
+    }
+
+    /// What happened to plans since a client's version: of those that are live and whose delta log
+    /// reaches back to it.
+    ///
+    /// # Errors
+    /// [`EngineStopped`].
+    pub async fn pasts(
+        &self,
+        question: PastsQuestion,
+    ) -> Result<HashMap<PlanId, PlanPast>, EngineStopped> {
+        let (answer, pasts) = oneshot::channel();
+        self.send(Command::Pasts { question, answer }).await?;
+        pasts.await.map_err(|_| EngineStopped)
     }
 
     /// Detaches a group.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kelvin_ivm::{Plan, PlanId};
+use kelvin_ivm::{DeltaLog, Plan, PlanId};
 use kelvin_protocol::Version;
 
 use super::thread::{EngineThread, LivePlan};
@@ -61,6 +61,10 @@ pub struct PlanReport {
     pub rows: u64,
     /// Version at which its view last changed.
     pub last_changed: Version,
+    /// Version its delta log reaches back to.
+    pub log_since: Version,
+    /// Memory the log takes, in bytes.
+    pub log_bytes: usize,
     /// What it cost since it was hydrated.
     pub costs: PlanCosts,
 }
@@ -94,7 +98,10 @@ impl EngineThread {
                 best.pop_last();
             }
         }
+        let log = |live: &LivePlan| self.logs.get(live.plan.id());
         let report = |live: &LivePlan| PlanReport {
+            log_since: log(live).map_or(self.version, DeltaLog::since),
+            log_bytes: log(live).map_or(0, DeltaLog::bytes),
             plan: Arc::clone(&live.plan),
             subscribers: live.groups.len(),
             rows: live.state.row_count(),

@@ -10,11 +10,12 @@ use kelvin_storage::{Replica, TableId};
 use roaring::RoaringBitmap;
 use tokio::sync::{mpsc, watch};
 
+use super::delta_logs::{DeltaLogs, PlanPast};
 use super::hydration::HydrationPool;
 use super::snapshot::SnapshotCache;
 use super::{
     Command, EngineMetrics, EngineOptions, GroupEvent, GroupId, Hydrated, HydrationError,
-    PlanCosts, Reconciled,
+    PastsQuestion, PlanCosts, Reconciled,
 };
 
 /// How often idle plans are looked for.
@@ -52,6 +53,7 @@ pub(super) struct EngineThread {
     pool: HydrationPool,
     pub(super) version: Version,
     pub(super) plans: HashMap<PlanId, LivePlan>,
+    pub(super) logs: DeltaLogs,
     pub(super) router: Router,
     pub(super) groups: HashMap<GroupId, AttachedGroup>,
     /// Plans in the pool, with the groups that wait for them.
@@ -121,6 +123,7 @@ impl EngineThread {
             pool,
             version,
             plans: HashMap::new(),
+            logs: DeltaLogs::new(options.delta_log_bytes, version),
             router: Router::new(),
             groups: HashMap::new(),
             hydrating: HashMap::new(),
@@ -154,6 +157,9 @@ impl EngineThread {
             Command::Reconcile { group, plans } => self.reconcile(group, plans),
             Command::Detach { group } => self.detach(group),
             Command::Hydrated { plan, result } => self.hydrated(plan, result),
+            Command::Pasts { question, answer } => {
+                let _ = answer.send(self.pasts(&question));
+            }
             Command::Report { most, answer } => {
                 let _ = answer.send(self.report(most));
             }
@@ -170,6 +176,7 @@ impl EngineThread {
         self.metrics.version = self.version;
         self.metrics.plans = self.plans.len();
         self.metrics.groups = self.groups.len();
+        self.metrics.delta_log_bytes = self.logs.bytes();
         self.signals.metrics.send_replace(self.metrics);
     }
 
@@ -272,6 +279,7 @@ impl EngineThread {
         costs.hydrated(took, examined);
         self.router.insert(id, &plan);
         self.router.narrow(&state);
+        self.logs.open(id, self.version);
         let idle_since = Some(Instant::now());
         let groups = HashSet::new();
         self.plans.insert(
@@ -318,6 +326,33 @@ impl EngineThread {
             .advance(&changes, &before, &after)
             .map_err(|error| HydrationError::Failed(error.to_string()))?;
         Ok(!delta.rows.is_empty())
+    }
+
+    /// Costs what changed, and a copy of bitmaps where plans may hold the same rows.
+    fn pasts(&mut self, question: &PastsQuestion) -> HashMap<PlanId, PlanPast> {
+        let mut pasts = HashMap::new();
+        if question.until <= self.version {
+            for id in &question.plans {
+                if let Some(deltas) = self.logs.after(*id, question.since) {
+                    let members = HashMap::new();
+                    pasts.insert(*id, PlanPast { deltas, members });
+                }
+            }
+        }
+        let found = pasts.len() as u64;
+        self.metrics.pasts.logged += found;
+        let missing = question.plans.len() as u64 - found;
+        self.metrics.pasts.evaluated += missing;
+        if missing == 0 && !question.others && pasts.values().all(|past| past.deltas.is_empty()) {
+            return pasts;
+        }
+        for (id, past) in &mut pasts {
+            let state = self.plans.get(id).map(|live| &live.state);
+            let rows = state.into_iter().flat_map(PlanState::rows);
+            let wanted = rows.filter(|(table, _)| question.tables.contains(table));
+            past.members = wanted.map(|(table, rows)| (table, rows.clone())).collect();
+        }
+        pasts
     }
 
     fn answer_if_complete(&mut self, group: GroupId) {
@@ -445,6 +480,7 @@ impl EngineThread {
     /// Drops a plan and its routes.
     pub(super) fn forget(&mut self, id: PlanId) -> Option<LivePlan> {
         self.router.remove(&id);
+        self.logs.forget(id);
         let live = self.plans.remove(&id)?;
         let rows = &mut self.metrics.plan_rows;
         *rows = rows.saturating_sub(live.rows);

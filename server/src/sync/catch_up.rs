@@ -1,16 +1,20 @@
-//! Bringing a client from its cookie to the group's state: the difference of two evaluations.
+//! Bringing a client from its cookie to the group's state: the difference of two evaluations, or
+//! what the delta logs say happened in between.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use kelvin_ivm::{Budget, Plan, PlanDelta, PlanId, RowDelta, evaluate};
+use kelvin_ivm::{Budget, Plan, PlanDelta, PlanId, RowDelta, RowKey, evaluate};
 use kelvin_protocol::{Value, Version};
 use kelvin_storage::{Catalog, Column, Replica, Row, Table, TableId};
 use roaring::RoaringBitmap;
 
+use super::followed::{Followed, Holders};
 use super::poke::PokeBody;
 use crate::engine::{EncodedRows, SnapshotCache, fallen};
+
+pub use super::followed::{Pasts, question};
 
 /// Plans at one version.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +54,11 @@ pub struct RowReader {
     pub budget: Arc<dyn Fn() -> Budget + Send + Sync>,
 }
 
-type RowKey = (TableId, Vec<Value>);
+/// A row, and the number of a plan that has it.
+type HeldRow = (usize, Arc<Table>, Row);
+
+/// A table, and the values of the key that clients know its rows by.
+type RowKeyOfClient = (TableId, Vec<Value>);
 
 impl RowReader {
     /// The whole answer of `plans` at `version`, each with the version since which it is unchanged.
@@ -125,7 +133,8 @@ impl RowReader {
         self.encode(&held, rows, body)
     }
 
-    /// What turns the answers of `old` into the answers of `new`.
+    /// What turns the answers of `old` into the answers of `new`. Plans whose past is in `pasts` are
+    /// followed: that costs what changed in them. The others are evaluated at both versions.
     ///
     /// # Errors
     /// [`CatchUpError`].
@@ -133,81 +142,87 @@ impl RowReader {
         &self,
         old: &Held,
         new: &Held,
+        pasts: &Pasts,
         body: &mut PokeBody,
     ) -> Result<(), CatchUpError> {
-        let (then, now) = (self.catalog(old)?, self.catalog(new)?);
-        let mut before: HashMap<RowKey, (usize, Row)> = HashMap::new();
-        for (number, plan) in old.plans.iter().enumerate() {
+        let mut rows = Difference::new(self.catalog(old)?, self.catalog(new)?);
+        let evaluated = |(_, plan): &(usize, &Arc<Plan>)| !pasts.contains_key(&plan.id());
+        for (number, plan) in old.plans.iter().enumerate().filter(evaluated) {
             self.each_row(plan, old.version, |table, row| {
-                before.insert(key_of(plan, table, row), (number, row.clone()));
+                rows.held(plan, number, table, row);
             })?;
         }
-        let mut after: HashMap<RowKey, Option<(usize, Row)>> = HashMap::new();
-        for (number, plan) in new.plans.iter().enumerate() {
-            let tables = plan.tables().into_iter();
-            let alike: HashSet<TableId> =
-                tables.filter(|id| reads_alike(*id, &then, &now)).collect();
+        let followed = Followed::new(pasts, new.version);
+        let touched = followed.touched();
+        let entered = self.read_touched(old, new, &touched, &mut rows)?;
+        for (number, plan) in new.plans.iter().enumerate().filter(evaluated) {
             self.each_row(plan, new.version, |table, row| {
-                let key = key_of(plan, table, row);
-                // A row version is written once: the same version is the same content, unless the
-                // table has other columns now.
-                let known = alike.contains(&table.id)
-                    && before
-                        .get(&key)
-                        .is_some_and(|(_, held)| held.version == row.version);
-                after
-                    .entry(key)
-                    .or_insert_with(|| (!known).then(|| (number, row.clone())));
+                rows.holds(plan, number, table, row);
             })?;
         }
-        self.find_fallen(&before, &after, &now, body);
-        before.retain(|key, _| !after.contains_key(key));
-        let left = before.into_iter().map(|((table, _), (plan, row))| {
-            let delta = RowDelta {
-                table,
-                old: Some(row),
-                new: None,
-            };
-            (plan, delta)
-        });
+        let Some(entered) = entered else {
+            tracing::error!("a delta log names rows that are not there; evaluating instead");
+            return self.difference(old, new, &Pasts::new(), body);
+        };
+        for (number, table, row) in entered {
+            if let Some(plan) = new.plans.get(number) {
+                rows.holds(plan, number, &table, &row);
+            }
+        }
+        self.find_fallen(&rows, &followed, body);
+        rows.settle(&followed);
+        let (left, come) = rows.sides();
         self.encode(old, left, body)?;
-        let come = after.into_iter().filter_map(|((table, _), row)| {
-            let (plan, row) = row?;
-            let delta = RowDelta {
-                table,
-                old: None,
-                new: Some(row),
-            };
-            Some((plan, delta))
-        });
         self.encode(new, come, body)
     }
 
     /// Notes the clients whose last mutation id fell.
-    fn find_fallen(
-        &self,
-        before: &HashMap<RowKey, (usize, Row)>,
-        after: &HashMap<RowKey, Option<(usize, Row)>>,
-        now: &Catalog,
-        body: &mut PokeBody,
-    ) {
+    fn find_fallen(&self, rows: &Difference, followed: &Followed<'_>, body: &mut PokeBody) {
         let clients = self.snapshots.encoder().internal().clients;
-        let table = clients.and_then(|id| now.table_by_id(id));
-        let Some(table) = table else { return };
-        for (key, (_, held)) in before.iter().filter(|(key, _)| key.0 == table.id) {
-            let new = match after.get(key) {
-                // It is the same.
-                Some(None) => continue,
-                Some(Some((_, row))) => Some(row.clone()),
-                None => None,
-            };
-            let change = RowDelta {
-                table: table.id,
-                old: Some(held.clone()),
-                new,
-            };
-            body.fallen.extend(fallen(table, &change));
+        let table = clients.and_then(|id| rows.now.table_by_id(id));
+        if let Some(table) = table {
+            let changes = rows.changes_of_held(table.id, followed);
+            body.fallen
+                .extend(changes.filter_map(|change| fallen(table, &change)));
         }
+    }
+
+    /// Reads the rows that followed plans held, into `rows`, and those that they hold. `None` where
+    /// one that has to be there is not.
+    fn read_touched(
+        &self,
+        old: &Held,
+        new: &Held,
+        touched: &HashMap<(TableId, &RowKey), Holders>,
+        rows: &mut Difference,
+    ) -> Result<Option<Vec<HeldRow>>, CatchUpError> {
+        let mut entered = Vec::new();
+        if touched.is_empty() {
+            return Ok(Some(entered));
+        }
+        let (then, now) = (self.replica.at(old.version)?, self.replica.at(new.version)?);
+        let number = |held: &Held, id: PlanId| held.plans.iter().position(|plan| plan.id() == id);
+        for ((table, key), holders) in touched {
+            if let Some(id) = holders.was {
+                let (row, at) = (then.get(*table, key)?, number(old, id));
+                let known = then.catalog().table_by_id(*table).zip(row).zip(at);
+                let Some(((table, row), at)) = known else {
+                    return Ok(None);
+                };
+                if let Some(plan) = old.plans.get(at) {
+                    rows.held(plan, at, table, &row);
+                }
+            }
+            if let Some(id) = holders.is {
+                let (row, at) = (now.get(*table, key)?, number(new, id));
+                let known = now.catalog().table_by_id(*table).zip(row).zip(at);
+                let Some(((table, row), at)) = known else {
+                    return Ok(None);
+                };
+                entered.push((at, Arc::clone(table), row));
+            }
+        }
+        Ok(Some(entered))
     }
 
     /// The catalog that the rows of `held` are read by.
@@ -271,6 +286,107 @@ impl RowReader {
     }
 }
 
+/// The rows by which the answers of two sets of plans may differ, by the key that clients know.
+struct Difference {
+    then: Arc<Catalog>,
+    now: Arc<Catalog>,
+    /// See [`reads_alike`].
+    alike: HashMap<TableId, bool>,
+    /// Of the older answers: the row, and which plan has it.
+    before: HashMap<RowKeyOfClient, (usize, Row)>,
+    /// Of the newer answers; `None` for a row that clients have as it is.
+    after: HashMap<RowKeyOfClient, Option<(usize, Row)>>,
+}
+
+impl Difference {
+    fn new(then: Arc<Catalog>, now: Arc<Catalog>) -> Self {
+        Self {
+            then,
+            now,
+            alike: HashMap::new(),
+            before: HashMap::new(),
+            after: HashMap::new(),
+        }
+    }
+
+    /// A row of the older answers.
+    fn held(&mut self, plan: &Plan, number: usize, table: &Table, row: &Row) {
+        self.before
+            .insert(key_of(plan, table, row), (number, row.clone()));
+    }
+
+    /// A row of the newer answers. The older ones are complete.
+    fn holds(&mut self, plan: &Plan, number: usize, table: &Table, row: &Row) {
+        let key = key_of(plan, table, row);
+        // A row version is written once: the same version is the same content, unless the table has
+        // other columns now.
+        let same = |(_, held): &(usize, Row)| held.version == row.version;
+        let alike = || reads_alike(table.id, &self.then, &self.now);
+        let known = self.before.get(&key).is_some_and(same)
+            && *self.alike.entry(table.id).or_insert_with(alike);
+        self.after
+            .entry(key)
+            .or_insert_with(|| (!known).then(|| (number, row.clone())));
+    }
+
+    /// What became of the rows of a table in the older answers, where it is not the same. Before it
+    /// is settled.
+    fn changes_of_held(
+        &self,
+        table: TableId,
+        followed: &Followed<'_>,
+    ) -> impl Iterator<Item = RowDelta> {
+        let of_table = self.before.iter().filter(move |(key, _)| key.0 == table);
+        of_table.filter_map(move |(key, (_, held))| {
+            let new = match self.after.get(key) {
+                Some(Some((_, row))) => Some(row.clone()),
+                None if !stays(followed, &self.then, table, held) => None,
+                _ => return None,
+            };
+            let old = Some(held.clone());
+            Some(RowDelta { table, old, new })
+        })
+    }
+
+    /// Leaves the rows that come and go. Some only seem to: a followed plan had them all the time.
+    fn settle(&mut self, followed: &Followed<'_>) {
+        let (before, after) = (&mut self.before, &mut self.after);
+        for (key, come) in &mut *after {
+            let seems =
+                |row: &Row| !before.contains_key(key) && stays(followed, &self.now, key.0, row);
+            drop(come.take_if(|(_, row)| seems(row)));
+        }
+        before.retain(|key, (_, row)| {
+            !after.contains_key(key) && !stays(followed, &self.then, key.0, row)
+        });
+    }
+
+    /// What left, and what entered or changed: each with the number of a plan that has it.
+    fn sides(
+        self,
+    ) -> (
+        impl Iterator<Item = (usize, RowDelta)>,
+        impl Iterator<Item = (usize, RowDelta)>,
+    ) {
+        let left = self.before.into_iter().map(|((table, _), (plan, row))| {
+            let (old, new) = (Some(row), None);
+            (plan, RowDelta { table, old, new })
+        });
+        let come = self.after.into_iter().filter_map(|((table, _), row)| {
+            let (plan, row) = row?;
+            let (old, new) = (None, Some(row));
+            Some((plan, RowDelta { table, old, new }))
+        });
+        (left, come)
+    }
+}
+
+/// Whether a followed plan had the row all the time.
+fn stays(followed: &Followed<'_>, catalog: &Catalog, id: TableId, row: &Row) -> bool {
+    let table = catalog.table_by_id(id);
+    table.is_some_and(|table| followed.stayed(table, row))
+}
+
 /// Whether rows of a table mean the same to clients in both catalogs.
 fn reads_alike(id: TableId, then: &Catalog, now: &Catalog) -> bool {
     let (Some(then), Some(now)) = (then.table_by_id(id), now.table_by_id(id)) else {
@@ -285,6 +401,6 @@ fn reads_alike(id: TableId, then: &Catalog, now: &Catalog) -> bool {
             && then.columns.iter().zip(&now.columns).all(same))
 }
 
-fn key_of(plan: &Plan, table: &Table, row: &Row) -> RowKey {
+fn key_of(plan: &Plan, table: &Table, row: &Row) -> RowKeyOfClient {
     (table.id, row.project(plan.client_key(table)))
 }

@@ -26,6 +26,9 @@ pub const OWN: &[Setting] = &[
         .help("Longest a query may take to hydrate; beyond it the query fails, alone"),
     number("kelvin-hydration-max-rows", "2000000")
         .help("Most rows a query may read to hydrate; beyond it the query fails, alone"),
+    number("kelvin-delta-log-bytes", "67108864").help(
+        "Memory for what commits did to queries, by which clients that return are brought up",
+    ),
     number("kelvin-max-queries-per-group", "2000").help("Most queries a client group may desire"),
     number("kelvin-max-clients-per-group", "200").help("Most clients a client group may have"),
     text("kelvin-listen-address", "")

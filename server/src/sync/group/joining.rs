@@ -1,14 +1,16 @@
 //! A session joins its group: checks, credentials, and the catch-up to the group's state.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use kelvin_ivm::Plan;
 use kelvin_protocol::{
-    ClientSchema, Cookie, Down, ErrorBody, ErrorKind, InitConnection, UpdateAuth,
+    ClientSchema, Cookie, Down, ErrorBody, ErrorKind, InitConnection, UpdateAuth, Version,
 };
 
 use super::poking::mutations_lost;
 use super::{Attachment, Group, GroupMessage};
-use crate::sync::catch_up::{CatchUpError, Held, RowReader};
+use crate::sync::catch_up::{CatchUpError, Held, Pasts, RowReader, question};
 use crate::sync::poke::{Poke, PokeBody};
 use crate::sync::record::{Definition, GroupRecord, QueryRecord};
 use crate::sync::session::{Phase, SessionId};
@@ -288,20 +290,29 @@ impl Group {
             return self.caught_up(id, target, Ok(body)).await;
         }
         let version = self.version;
-        self.work(move || {
-            let result = read_difference(&reader, &old, &new, version, &mut body);
+        let engine = self.services.engine.clone();
+        let question = question(&old, new.iter().map(|(plan, _)| plan), version);
+        let pasts = async move {
+            if question.plans.is_empty() {
+                return Pasts::new();
+            }
+            // A stopped engine closes the group's channel, too.
+            engine.pasts(question).await.unwrap_or_default()
+        };
+        self.work_after(pasts, move |pasts| {
+            let result = read_difference(&reader, &old, (&new, version), &pasts, &mut body);
             GroupMessage::CaughtUp(id, target, result.map(|()| body))
         });
     }
 
     /// Whether nothing in the group's answer has changed since a client held `old`.
     fn unchanged_since(&self, old: &Held) -> bool {
-        let same = |plan: &Arc<kelvin_ivm::Plan>| {
+        let same = |plan: &Arc<Plan>| {
             self.subscribed
                 .get(&plan.id())
                 .is_some_and(|(_, since)| *since <= old.version)
         };
-        let held: std::collections::HashSet<_> = old.plans.iter().map(|plan| plan.id()).collect();
+        let held: HashSet<_> = old.plans.iter().map(|plan| plan.id()).collect();
         held.len() == self.subscribed.len() && old.plans.iter().all(same)
     }
 
@@ -324,8 +335,12 @@ impl Group {
         let catalog = Arc::clone(then.map_err(|e| not_found(e.to_string()))?.catalog());
         let compiled = asts.iter().map(|ast| self.compile_for(ast, &catalog));
         let compiled: Result<Vec<_>, String> = compiled.collect();
+        // Two queries may stand for one plan.
+        let mut plans = compiled.map_err(not_found)?;
+        let mut seen = HashSet::new();
+        plans.retain(|plan| seen.insert(plan.id()));
         Ok(Held {
-            plans: compiled.map_err(not_found)?,
+            plans,
             version: cookie.version,
         })
     }
@@ -419,13 +434,13 @@ impl Group {
 fn read_difference(
     reader: &RowReader,
     old: &Held,
-    new: &[(Arc<kelvin_ivm::Plan>, u64)],
-    version: u64,
+    (new, version): (&[(Arc<Plan>, Version)], Version),
+    pasts: &Pasts,
     body: &mut PokeBody,
 ) -> Result<(), CatchUpError> {
     if old.plans.is_empty() {
         return reader.whole(new, version, body);
     }
     let plans = new.iter().map(|(plan, _)| Arc::clone(plan)).collect();
-    reader.difference(old, &Held { plans, version }, body)
+    reader.difference(old, &Held { plans, version }, pasts, body)
 }

@@ -383,14 +383,24 @@ impl Group {
 
     /// Runs blocking work beside the group; its result comes back as a message.
     fn work(&self, work: impl FnOnce() -> GroupMessage + Send + 'static) {
+        self.work_after(std::future::ready(()), |()| work());
+    }
+
+    /// The same, once `first` is there. While it waits it holds no place among the readers.
+    fn work_after<T: Send + 'static>(
+        &self,
+        first: impl Future<Output = T> + Send + 'static,
+        work: impl FnOnce(T) -> GroupMessage + Send + 'static,
+    ) {
         let to_self = self.to_self.clone();
         let permits = Arc::clone(&self.services.reading);
         tokio::spawn(async move {
+            let first = first.await;
             // A closed semaphore means shutdown.
             let Ok(_permit) = permits.acquire_owned().await else {
                 return;
             };
-            let Ok(message) = tokio::task::spawn_blocking(work).await else {
+            let Ok(message) = tokio::task::spawn_blocking(|| work(first)).await else {
                 return;
             };
             if let Some(group) = to_self.upgrade() {

@@ -7,7 +7,7 @@ use kelvin_protocol::{Down, ErrorBody, ErrorKind, ErroredQuery, Version};
 
 use super::{Group, GroupMessage};
 use crate::engine::PlanPatch;
-use crate::sync::catch_up::{CatchUpError, Held};
+use crate::sync::catch_up::{CatchUpError, Held, Pasts};
 use crate::sync::desire::DesiredPatches;
 use crate::sync::poke::{Poke, PokeBody};
 
@@ -89,7 +89,7 @@ impl Group {
         let reader = self.services.row_reader();
         self.work(move || {
             let mut body = PokeBody::default();
-            let result = reader.difference(&old, &new, &mut body);
+            let result = reader.difference(&old, &new, &Pasts::new(), &mut body);
             GroupMessage::PlanWithdrawn(plan, message, result.map(|()| body))
         });
     }
