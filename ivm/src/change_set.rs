@@ -33,8 +33,12 @@ impl ChangeSet {
     /// by it.
     #[must_use]
     pub fn new(applied: Applied) -> Self {
+        Self::of((applied.from, applied.version), applied.changes)
+    }
+
+    fn of((from, version): (Version, Version), rows: impl IntoIterator<Item = RowChange>) -> Self {
         let mut tables: BTreeMap<TableId, TableChanges> = BTreeMap::new();
-        for change in applied.changes {
+        for change in rows {
             let changes = tables.entry(change.table).or_default();
             if let Some(new) = &change.new {
                 changes.by_new.insert(new.id, changes.rows.len());
@@ -42,10 +46,23 @@ impl ChangeSet {
             changes.rows.push(change);
         }
         Self {
-            from: applied.from,
-            version: applied.version,
+            from,
+            version,
             tables,
         }
+    }
+
+    /// The same changes the other way round: what leads from the newer version back to the older
+    /// one. For [`PlanState::rewind`](crate::PlanState::rewind).
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        let rows = self.tables.values().flat_map(|changes| &changes.rows);
+        let undo = |change: &RowChange| RowChange {
+            table: change.table,
+            old: change.new.clone(),
+            new: change.old.clone(),
+        };
+        Self::of((self.version, self.from), rows.map(undo))
     }
 
     /// Version before the changes.

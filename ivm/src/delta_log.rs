@@ -76,6 +76,16 @@ impl LoggedDelta {
         }
     }
 
+    /// The same step the other way round.
+    #[must_use]
+    pub fn reversed(mut self) -> Self {
+        std::mem::swap(&mut self.from, &mut self.version);
+        for row in &mut self.rows {
+            std::mem::swap(&mut row.was, &mut row.is);
+        }
+        self
+    }
+
     /// Memory it takes, roughly. Keys that it shares with others count in full.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -157,6 +167,17 @@ impl DeltaLog {
         self.rows += delta.rows.len();
         self.bytes += delta.bytes;
         self.deltas.push_back(delta);
+    }
+
+    /// Lets the log begin at `since` with these steps, oldest first, which are all that changed the
+    /// view between then and where the log began.
+    pub fn extend_back(&mut self, since: Version, deltas: Vec<Arc<LoggedDelta>>) {
+        for delta in deltas.into_iter().rev() {
+            self.rows += delta.rows.len();
+            self.bytes += delta.bytes;
+            self.deltas.push_front(delta);
+        }
+        self.since = since;
     }
 
     /// Lets go of the oldest step; the log is complete only since then.

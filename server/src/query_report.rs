@@ -152,7 +152,7 @@ fn append(text: &mut String, nodes: &[NodeExplanation], at: usize) {
 
 /// How clients that came back were brought up, for `/metrics`.
 #[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
-pub(crate) fn past_figures(log_bytes: usize, counts: &PastCounts) -> [Figure; 3] {
+pub(crate) fn past_figures(log_bytes: usize, counts: &PastCounts) -> [Figure; 4] {
     [
         (
             "kelvin_delta_log_bytes",
@@ -165,6 +165,12 @@ pub(crate) fn past_figures(log_bytes: usize, counts: &PastCounts) -> [Figure; 3]
             "counter",
             "Plans of returning clients that were followed by their delta log",
             counts.logged as f64,
+        ),
+        (
+            "kelvin_catch_up_plans_recalled",
+            "counter",
+            "Plans of returning clients whose log was read from the changelog",
+            counts.recalled as f64,
         ),
         (
             "kelvin_catch_up_plans_evaluated",

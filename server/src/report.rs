@@ -369,6 +369,7 @@ impl Statz for Reports {
                         "cutOff": engine.cut_off,
                         "deltaLogBytes": engine.delta_log_bytes,
                         "catchUpPlansLogged": engine.pasts.logged,
+                        "catchUpPlansRecalled": engine.pasts.recalled,
                         "catchUpPlansEvaluated": engine.pasts.evaluated,
                     })
                 }

@@ -1,5 +1,7 @@
 //! What is written to the replica, and what that changed.
 
+use std::collections::{BTreeMap, HashMap};
+
 use kelvin_protocol::{Value, Version};
 
 use crate::{Row, SchemaChange, TableId};
@@ -74,6 +76,16 @@ pub struct Applied {
     /// Tables that are new, gone, or have other columns or another key: all of their rows count as
     /// changed.
     pub altered: Vec<TableId>,
+}
+
+/// Which tables the transactions of a range of versions wrote to: what the changelog tells without
+/// any row being read.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// The transactions that wrote to a table, each with the number of rows it wrote.
+    pub rows: HashMap<TableId, BTreeMap<Version, u64>>,
+    /// The version at which a table was last altered, or written to in more rows than can be told.
+    pub broken: HashMap<TableId, Version>,
 }
 
 /// Net change of one row between two versions. At least one side is there; both have the same key.

@@ -14,7 +14,7 @@ use rkyv::{Archive, Serialize, rancor};
 use crate::error::{Error, Result};
 use crate::layout::{changelog_key, changelog_version, part};
 use crate::view::{View, ViewInner};
-use crate::{RowChange, TableId};
+use crate::{RowChange, TableId, Written};
 
 /// Format of a changelog record.
 const FORMAT: u8 = 1;
@@ -82,7 +82,7 @@ pub(crate) fn between(before: &View, after: &View) -> Result<(Vec<RowChange>, Ve
     let mut changes = Vec::new();
     let (before, after) = (before.inner(), after.inner());
     let (mut swept, mut seen, mut rows) = (HashSet::new(), HashSet::new(), Vec::new());
-    walk(before, after, Sweeps::Tell, |entry| {
+    walk(before, after, Sweeps::Tell, |_, entry| {
         match entry {
             Entry::Sweep(spaces) => swept.extend(spaces),
             Entry::Rows(touched) => {
@@ -114,6 +114,49 @@ pub(crate) fn between(before: &View, after: &View) -> Result<(Vec<RowChange>, Ve
     Ok((changes, tables))
 }
 
+/// Which tables the transactions between two views of one replica wrote to, `before` being the
+/// older. `None` where that are more than `most` pairs of a transaction and a table.
+pub(crate) fn written(before: &View, after: &View, most: usize) -> Result<Option<Written>> {
+    let (before, after) = (before.inner(), after.inner());
+    let mut written = Written::default();
+    let mut pairs = 0;
+    walk(before, after, Sweeps::Tell, |version, entry| {
+        let (spaces, swept) = match entry {
+            Entry::Sweep(spaces) => (spaces, true),
+            Entry::Rows(rows) => (rows.into_iter().map(|(space, _)| space).collect(), false),
+        };
+        for number in spaces {
+            // What is kept elsewhere now, or no more, was altered.
+            let Some(space) = after.era.space(number) else {
+                continue;
+            };
+            if swept {
+                written.broken.insert(space.table.id, version);
+            } else {
+                let versions = written.rows.entry(space.table.id).or_default();
+                let rows = versions.entry(version).or_insert(0);
+                pairs += usize::from(*rows == 0);
+                *rows += 1;
+            }
+        }
+        Ok(if pairs > most {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
+    })?;
+    for eras in after.shape.eras.windows(2) {
+        let [was, is] = eras else { continue };
+        if is.since > before.version && is.since <= after.version {
+            for table in is.altered_since(was) {
+                let broken = written.broken.entry(table).or_default();
+                *broken = is.since.max(*broken);
+            }
+        }
+    }
+    Ok((pairs <= most).then_some(written))
+}
+
 /// What becomes of transactions that were written in parts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sweeps {
@@ -136,7 +179,7 @@ pub(crate) fn walk(
     before: &ViewInner,
     after: &ViewInner,
     sweeps: Sweeps,
-    mut visit: impl FnMut(Entry) -> Result<ControlFlow<()>>,
+    mut visit: impl FnMut(Version, Entry) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     let (from, to) = (before.version, after.version);
     let Some(first) = from.checked_add(1) else {
@@ -160,11 +203,12 @@ pub(crate) fn walk(
                 (true, Sweeps::Tell) => Entry::Sweep(decode_sweep(&bytes)?),
                 (false, _) => Entry::Rows(decode(&bytes)?),
             };
-            if visit(entry)?.is_break() {
+            let version = changelog_version(&key).ok_or_else(|| corrupt("a key is cut short"))?;
+            if visit(version, entry)?.is_break() {
                 return Ok(());
             }
             if is_sweep {
-                match changelog_version(&key).and_then(|version| version.checked_add(1)) {
+                match version.checked_add(1) {
                     Some(next) if next <= to => records = read(next),
                     _ => break,
                 }

@@ -343,7 +343,7 @@ impl Replica {
         let number = work.space.number();
         let mut keys = HashSet::new();
         let mut gone_on = ControlFlow::Continue(());
-        walk(before, after, Sweeps::Enter, |entry| {
+        walk(before, after, Sweeps::Enter, |_, entry| {
             let Entry::Rows(rows) = entry else {
                 return Ok(ControlFlow::Continue(()));
             };

@@ -132,7 +132,7 @@ mod view;
 mod young_runs;
 
 pub use catalog::{Catalog, Column, Index, IndexId, Table, TableId, UnsyncedTable};
-pub use change::{Applied, Datum, RowChange, RowOp, Transaction};
+pub use change::{Applied, Datum, RowChange, RowOp, Transaction, Written};
 pub use clock::Clock;
 pub use error::{Error, ErrorKind, Remedy, Result};
 pub use groups::Groups;

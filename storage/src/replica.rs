@@ -22,7 +22,7 @@ use crate::row_counts::RowCounts;
 use crate::shape::{Bucket, Shape, open_keyspace};
 use crate::sorted_ingest::Scratch;
 use crate::view::View;
-use crate::{Applied, Catalog, Groups, ReplicaOptions, RowId, TableId};
+use crate::{Applied, Catalog, Groups, ReplicaOptions, RowId, TableId, Written};
 
 /// Views at the last so many watermarks that are kept, so that the state before a commit can be
 /// read without consulting the history. Each pins what the batches since have overwritten.
@@ -328,6 +328,22 @@ impl Replica {
             swept,
             altered: after.inner().era.altered_since(&before.inner().era),
         })
+    }
+
+    /// Which tables the transactions in `(from, to]` wrote to; `None` if that are more than `most`
+    /// pairs of a transaction and a table. Reads only the changelog.
+    ///
+    /// # Errors
+    /// As [`Replica::changes`].
+    pub fn written(&self, from: Version, to: Version, most: usize) -> Result<Option<Written>> {
+        if to < from {
+            return Err(Error::Invalid("changes are asked for backwards".into()));
+        }
+        let (before, after) = {
+            let current = self.inner.current();
+            (current.at(from)?, current.at(to)?)
+        };
+        crate::changelog::written(&before, &after, most)
     }
 
     /// Makes everything applied so far safe from a power loss; returns the version that is.

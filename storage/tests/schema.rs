@@ -9,8 +9,8 @@ mod sample;
 
 use kelvin_protocol::{Direction, Value, ValueRef, ValueType, Version};
 use kelvin_storage::{
-    Alteration, Applied, Column, Datum, ErrorKind, Replica, RowOp, Scan, SchemaChange, Table,
-    TableId, UnsyncedTable, View,
+    Alteration, Applied, Column, Datum, ErrorKind, Replica, ReplicaOptions, RowOp, Scan,
+    SchemaChange, Table, TableId, UnsyncedTable, View,
 };
 use sample::{BY_NAME, ITEMS, insert, items, load, options, transaction};
 
@@ -393,4 +393,38 @@ fn forms_of_a_table_do_not_pile_up_beyond_the_horizon() {
         let stars = column(&replica.at(version).unwrap(), 3, &Scan::all());
         assert_eq!(stars, vec![Value::from(version as f64); 5]);
     }
+}
+
+#[test]
+fn the_changelog_tells_which_transactions_wrote_to_a_table_and_where_telling_breaks_off() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(load(dir.path(), 0..3));
+    let in_small_parts = ReplicaOptions {
+        part_bytes: 1,
+        ..options()
+    };
+    let replica = Replica::open(dir.path(), &in_small_parts).unwrap();
+    apply(&replica, 101, vec![insert(1, "one"), insert(2, "two")]);
+    let one_batch = [102, 103].map(|version| transaction(version, vec![insert(1, "again")]));
+    replica.apply(&one_batch).unwrap();
+    let written = |from, to, most| replica.written(from, to, most).unwrap();
+    let all = written(100, 103, 3).unwrap();
+    let rows: Vec<_> = all.rows[&ITEMS]
+        .iter()
+        .map(|(at, rows)| (*at, *rows))
+        .collect();
+    assert_eq!(rows, [(101, 2), (102, 1), (103, 1)]);
+    assert!(all.broken.is_empty());
+    assert_eq!(written(101, 102, 9).unwrap().rows[&ITEMS].len(), 1);
+    assert!(written(100, 103, 2).is_none());
+    // A column comes and goes: the table is the same at both ends.
+    apply(&replica, 104, vec![alter(with_stars(), vec![])]);
+    apply(&replica, 105, vec![alter(items(ITEMS), vec![])]);
+    assert_eq!(written(100, 105, 9).unwrap().broken[&ITEMS], 105);
+    assert!(written(105, 105, 9).unwrap().broken.is_empty());
+    let in_parts = [insert(5, "five"), insert(6, "six")].map(Ok::<_, kelvin_storage::Error>);
+    replica.apply_in_parts(106, in_parts).unwrap();
+    let swept = written(105, 106, 9).unwrap();
+    assert!(swept.rows.is_empty());
+    assert_eq!(swept.broken[&ITEMS], 106);
 }

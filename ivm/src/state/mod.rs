@@ -118,11 +118,44 @@ impl PlanState {
             to: changes.version(),
             problem,
         };
-        if self.broken {
-            return Err(stale("an earlier advance failed"));
-        }
         if changes.from() < self.version {
             return Err(stale("the changes are older than the state"));
+        }
+        self.step(changes, before, after)
+    }
+
+    /// Takes the state back from the version after changes to the version before them: the opposite
+    /// of [`advance`](Self::advance), for which `changes` are [reversed](ChangeSet::reversed). The
+    /// delta is reversed, too: its `old` sides are those of `newer`.
+    ///
+    /// The state may be at another version than `newer`, on either side of it, if nothing in between
+    /// concerned the plan.
+    ///
+    /// # Errors
+    /// As [`advance`](Self::advance).
+    pub fn rewind(
+        &mut self,
+        changes: &ChangeSet,
+        newer: &View,
+        older: &View,
+    ) -> Result<PlanDelta, Error> {
+        self.step(changes, newer, older)
+    }
+
+    fn step(
+        &mut self,
+        changes: &ChangeSet,
+        before: &View,
+        after: &View,
+    ) -> Result<PlanDelta, Error> {
+        let stale = |problem| Error::Stale {
+            state: self.version,
+            from: changes.from(),
+            to: changes.version(),
+            problem,
+        };
+        if self.broken {
+            return Err(stale("an earlier advance failed"));
         }
         if before.version() != changes.from() || after.version() != changes.version() {
             return Err(stale("the views are not at the versions of the changes"));

@@ -52,6 +52,8 @@ fn run(seed: u64) {
         }
     }
     for query in &mut watched {
+        let stride = 1 + usize::try_from(seed % 3).unwrap();
+        query.check_rewind(&world, stride, &format!("seed {seed}"));
         query.check_log(&world, &format!("seed {seed}"));
         query.check_past(&world, &format!("seed {seed}"));
     }

@@ -170,6 +170,44 @@ impl Watched {
         }
     }
 
+    /// Going back from the newest version, step by step or over several at once, ends in the view
+    /// that was there, and tells what going forward told.
+    pub(crate) fn check_rewind(&self, world: &World, stride: usize, context: &str) {
+        let context = format!("{context}, stride {stride}, query {}", self.text);
+        let mut state = self.state.clone();
+        let mut rows = self.rows.clone();
+        let versions: Vec<Version> = self.past.iter().map(|(version, _)| *version).collect();
+        let mut newer = world.replica.watermark();
+        for (version, then) in self.past.iter().rev().skip(1).step_by(stride) {
+            let changes = world.replica.changes(*version, newer).unwrap();
+            let changes = ChangeSet::new(changes).reversed();
+            let views = [newer, *version].map(|version| world.replica.at(version).unwrap());
+            let mut router = Router::new();
+            router.insert(self.plan.id(), &self.plan);
+            if router.route(&changes).contains(&self.plan.id()) {
+                let delta = state.rewind(&changes, &views[0], &views[1]).unwrap();
+                fold(&mut rows, &delta, world, &context);
+                let keys = &mut RowKeys::default();
+                let step = (newer, *version);
+                let undone = LoggedDelta::new(step, &delta, views[1].catalog(), keys).reversed();
+                if stride == 1 && !delta.is_empty() {
+                    let logged = self.log.after(*version).unwrap();
+                    assert_eq!(logged[0].version, undone.version, "{context}");
+                    let of = |delta: &LoggedDelta| {
+                        let rows = delta.rows.iter();
+                        let mut rows: Vec<_> = rows.map(|row| format!("{row:?}")).collect();
+                        rows.sort();
+                        rows
+                    };
+                    assert_eq!(of(&logged[0]), of(&undone), "{context}");
+                }
+            }
+            assert_eq!(&rows, then, "back at {version} of {versions:?}, {context}");
+            assert_same_state(&state, &hydrated(&self.plan, &views[1]), &context);
+            newer = *version;
+        }
+    }
+
     /// Evaluates at every version that was seen and is still readable.
     pub(crate) fn check_past(&self, world: &World, context: &str) {
         let horizon = world.replica.horizon();

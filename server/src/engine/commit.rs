@@ -134,7 +134,7 @@ impl EngineThread {
         // A panic in one plan must not take the others with it.
         let started = Instant::now();
         let advanced = catch_unwind(AssertUnwindSafe(|| {
-            live.state.advance(changes, before, after)
+            Arc::make_mut(&mut live.state).advance(changes, before, after)
         }))
         .map_err(|_| "the query hit a defect of the server".to_owned())?;
         let delta: PlanDelta = advanced.map_err(|error| error.to_string())?;

@@ -17,12 +17,17 @@ const ROWS: usize = 1_000;
 /// See [`ROWS`].
 const VIEWS: u64 = 2;
 
+/// The changelog is read in vain again only where so many times the rows may be looked at.
+const RETRY_FROM: u64 = 2;
+
 /// How clients that came back were brought up, in plans: one for each plan that a client had and
 /// still has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PastCounts {
-    /// By the plan's log.
+    /// By the plan's log, as far as the engine wrote it.
     pub logged: u64,
+    /// By the plan's log, as far as it was read from the changelog.
+    pub recalled: u64,
     /// By evaluating the plan at the client's version and now.
     pub evaluated: u64,
 }
@@ -36,6 +41,28 @@ pub struct PlanPast {
     pub members: HashMap<TableId, RoaringBitmap>,
 }
 
+/// Rows that the log of a plan with so many rows may have touched.
+pub(super) fn most_logged(rows: u64) -> usize {
+    let rows = usize::try_from(rows.saturating_mul(VIEWS)).unwrap_or(usize::MAX);
+    rows.max(ROWS)
+}
+
+/// The log of one plan.
+struct Kept {
+    log: DeltaLog,
+    /// The version from which on the engine wrote it. What is older was read from the changelog,
+    /// transaction by transaction.
+    begun: Version,
+    /// A version to which, and a number of rows with which, the changelog was read in vain.
+    in_vain: Option<(Version, u64)>,
+}
+
+impl Kept {
+    fn recalls(&self, version: Version) -> bool {
+        (self.log.since()..self.begun).contains(&version)
+    }
+}
+
 /// The logs of all live plans, within one bound of bytes.
 ///
 /// # Invariants
@@ -43,7 +70,7 @@ pub struct PlanPast {
 pub(super) struct DeltaLogs {
     limit: usize,
     bytes: usize,
-    logs: HashMap<PlanId, DeltaLog>,
+    logs: HashMap<PlanId, Kept>,
     /// The version of each log's oldest step.
     oldest: BTreeSet<(Version, PlanId)>,
     /// The versions the engine stood at, oldest first.
@@ -82,12 +109,17 @@ impl DeltaLogs {
     /// Begins the log of a plan that stands at `version`.
     pub(super) fn open(&mut self, plan: PlanId, version: Version) {
         self.forget(plan);
-        self.logs.insert(plan, DeltaLog::new(version));
+        let kept = Kept {
+            log: DeltaLog::new(version),
+            begun: version,
+            in_vain: None,
+        };
+        self.logs.insert(plan, kept);
     }
 
     /// Drops the log of a plan.
     pub(super) fn forget(&mut self, plan: PlanId) {
-        let Some(log) = self.logs.remove(&plan) else {
+        let Some(Kept { log, .. }) = self.logs.remove(&plan) else {
             return;
         };
         self.bytes -= log.bytes();
@@ -98,12 +130,12 @@ impl DeltaLogs {
 
     /// The log of a plan.
     pub(super) fn get(&self, plan: PlanId) -> Option<&DeltaLog> {
-        self.logs.get(&plan)
+        Some(&self.logs.get(&plan)?.log)
     }
 
     /// Adds a step of a plan whose view has `rows` rows now.
     pub(super) fn push(&mut self, plan: PlanId, delta: LoggedDelta, rows: u64) {
-        let Some(log) = self.logs.get_mut(&plan) else {
+        let Some(Kept { log, .. }) = self.logs.get_mut(&plan) else {
             return;
         };
         if log.is_empty() {
@@ -111,12 +143,38 @@ impl DeltaLogs {
         }
         self.bytes += delta.bytes();
         log.push(Arc::new(delta));
-        let most = usize::try_from(rows.saturating_mul(VIEWS)).unwrap_or(usize::MAX);
-        while self
-            .logs
-            .get(&plan)
-            .is_some_and(|log| log.rows() > most.max(ROWS))
-        {
+        self.shorten(plan, rows);
+    }
+
+    /// Lets the log of a plan begin at `to` instead of `since`, with these steps in between, oldest
+    /// first. Nothing happens where it does not begin at `since` any more.
+    pub(super) fn extend_back(
+        &mut self,
+        plan: PlanId,
+        (since, to): (Version, Version),
+        deltas: Vec<Arc<LoggedDelta>>,
+        rows: u64,
+    ) {
+        let kept = self.logs.get_mut(&plan);
+        let Some(kept) = kept.filter(|kept| kept.log.since() == since) else {
+            return;
+        };
+        if let Some(oldest) = kept.log.oldest() {
+            self.oldest.remove(&(oldest.version, plan));
+        }
+        self.bytes += deltas.iter().map(|delta| delta.bytes()).sum::<usize>();
+        kept.log.extend_back(to, deltas);
+        if let Some(oldest) = kept.log.oldest() {
+            self.oldest.insert((oldest.version, plan));
+        }
+        self.shorten(plan, rows);
+    }
+
+    /// Keeps the bounds.
+    fn shorten(&mut self, plan: PlanId, rows: u64) {
+        let most = most_logged(rows);
+        let long = |kept: &Kept| kept.log.rows() > most;
+        while self.logs.get(&plan).is_some_and(long) {
             self.pop_oldest(plan);
         }
         while self.bytes > self.limit
@@ -127,7 +185,7 @@ impl DeltaLogs {
     }
 
     fn pop_oldest(&mut self, plan: PlanId) {
-        let Some(log) = self.logs.get_mut(&plan) else {
+        let Some(Kept { log, .. }) = self.logs.get_mut(&plan) else {
             return;
         };
         let Some(gone) = log.pop_oldest() else { return };
@@ -140,8 +198,34 @@ impl DeltaLogs {
 
     /// The steps of a plan after `version`, if its log reaches back to it.
     pub(super) fn after(&self, plan: PlanId, version: Version) -> Option<Vec<Arc<LoggedDelta>>> {
-        self.stood.binary_search(&version).ok()?;
-        self.logs.get(&plan)?.after(version)
+        let kept = self.logs.get(&plan)?;
+        if !kept.recalls(version) {
+            self.stood.binary_search(&version).ok()?;
+        }
+        kept.log.after(version)
+    }
+
+    /// Whether what is known of the plan after `version` was read from the changelog.
+    pub(super) fn is_recalled(&self, plan: PlanId, version: Version) -> bool {
+        let kept = self.logs.get(&plan);
+        kept.is_some_and(|kept| kept.recalls(version))
+    }
+
+    /// Whether it may help to read the changelog back to `version`, looking at so many rows.
+    pub(super) fn may_recall(&self, plan: PlanId, version: Version, most: u64) -> bool {
+        self.logs.get(&plan).is_some_and(|kept| {
+            let in_vain = kept.in_vain.is_some_and(|(to, tried)| {
+                version <= to && most < tried.saturating_mul(RETRY_FROM)
+            });
+            version < kept.log.since() && !in_vain
+        })
+    }
+
+    /// Reading the changelog back to `version`, looking at so many rows, did not help.
+    pub(super) fn note_in_vain(&mut self, plan: PlanId, version: Version, most: u64) {
+        if let Some(kept) = self.logs.get_mut(&plan) {
+            kept.in_vain = Some((version, most));
+        }
     }
 }
 

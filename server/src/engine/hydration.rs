@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use kelvin_ivm::{Budget, Plan, PlanState};
 use kelvin_storage::{IndexBuilder, Replica, Row, TableId, View};
 use tokio::sync::mpsc::WeakSender;
 
+use super::recall::{Recall, RecallJob, Recalled};
 use super::snapshot::SnapshotCache;
 use super::{Command, EngineOptions, Hydrated, HydrationError};
 
@@ -16,7 +18,13 @@ use super::{Command, EngineOptions, Hydrated, HydrationError};
 /// group asks for it, so that a hydration holds few rows in memory.
 const ENCODE_UP_TO: usize = 20_000;
 
-/// Queue of plans to hydrate. It is bounded by the engine: a plan is in it at most once.
+enum Job {
+    Hydrate(Arc<Plan>),
+    Recall(RecallJob),
+}
+
+/// Queue of plans to hydrate, and to recall the past of. It is bounded by the engine: a plan is in
+/// it at most once for each.
 pub struct HydrationPool {
     queue: Arc<Queue>,
 }
@@ -29,7 +37,7 @@ struct Queue {
 
 #[derive(Default)]
 struct QueueState {
-    plans: VecDeque<Arc<Plan>>,
+    jobs: VecDeque<Job>,
     closed: bool,
 }
 
@@ -46,6 +54,7 @@ impl HydrationPool {
         options: &EngineOptions,
     ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::default());
+        let recall = Arc::new(Recall::new(replica.clone(), options.hydration_timeout));
         for number in 0..options.hydration_threads.max(1) {
             let worker = Worker {
                 queue: Arc::clone(&queue),
@@ -53,6 +62,7 @@ impl HydrationPool {
                 snapshots: Arc::clone(snapshots),
                 builder: Arc::clone(builder),
                 engine: engine.clone(),
+                recall: Arc::clone(&recall),
                 options: options.clone(),
             };
             std::thread::Builder::new()
@@ -62,14 +72,23 @@ impl HydrationPool {
         Ok(Self { queue })
     }
 
-    /// Puts a plan at the end of the queue.
+    /// Puts a plan at the end of the queue, to be hydrated.
     pub fn submit(&self, plan: Arc<Plan>) {
+        self.push(Job::Hydrate(plan));
+    }
+
+    /// Puts a plan whose log is to begin earlier at the end of the queue.
+    pub(super) fn recall(&self, job: RecallJob) {
+        self.push(Job::Recall(job));
+    }
+
+    fn push(&self, job: Job) {
         let mut state = self
             .queue
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        state.plans.push_back(plan);
+        state.jobs.push_back(job);
         self.queue.wake.notify_one();
     }
 }
@@ -92,34 +111,52 @@ struct Worker {
     snapshots: Arc<SnapshotCache>,
     builder: Arc<IndexBuilder>,
     engine: WeakSender<Command>,
+    recall: Arc<Recall>,
     options: EngineOptions,
 }
 
 impl Worker {
     fn run(self) {
-        while let Some(plan) = self.next() {
-            let work = std::panic::AssertUnwindSafe(|| self.hydrate(&plan));
-            // A panic in one plan must not take the pool with it.
-            let result = std::panic::catch_unwind(work).unwrap_or_else(|_| {
-                let message = "the query hit a defect of the server";
-                Err(HydrationError::Failed(message.to_owned()))
-            });
+        while let Some(job) = self.next() {
+            let done = match job {
+                Job::Hydrate(plan) => self.hydrated(&plan),
+                Job::Recall(job) => self.recalled(job),
+            };
             let Some(engine) = self.engine.upgrade() else {
                 return;
             };
-            if engine
-                .blocking_send(Command::Hydrated {
-                    plan: plan.id(),
-                    result,
-                })
-                .is_err()
-            {
+            if engine.blocking_send(done).is_err() {
                 return;
             }
         }
     }
 
-    fn next(&self) -> Option<Arc<Plan>> {
+    fn hydrated(&self, plan: &Arc<Plan>) -> Command {
+        let work = AssertUnwindSafe(|| self.hydrate(plan));
+        // A panic in one plan must not take the pool with it.
+        let result = catch_unwind(work).unwrap_or_else(|_| {
+            let message = "the query hit a defect of the server";
+            Err(HydrationError::Failed(message.to_owned()))
+        });
+        Command::Hydrated {
+            plan: plan.id(),
+            result,
+        }
+    }
+
+    fn recalled(&self, job: RecallJob) -> Command {
+        let unknown = Recalled {
+            plan: job.state.plan().id(),
+            since: job.since,
+            to: job.to,
+            most: job.most,
+            deltas: None,
+        };
+        let work = AssertUnwindSafe(|| self.recall.run(job));
+        Command::Recalled(catch_unwind(work).unwrap_or(unknown))
+    }
+
+    fn next(&self) -> Option<Job> {
         let mut state = self
             .queue
             .state
@@ -129,9 +166,10 @@ impl Worker {
             if state.closed {
                 return None;
             }
-            if let Some(plan) = state.plans.pop_front() {
-                return Some(plan);
+            if let Some(job) = state.jobs.pop_front() {
+                return Some(job);
             }
+            self.recall.rest();
             state = self
                 .queue
                 .wake

@@ -20,8 +20,10 @@ mod access;
 mod commit;
 mod delta_logs;
 mod hydration;
+mod pasts;
 mod patch;
 mod plan_report;
+mod recall;
 mod snapshot;
 mod thread;
 
@@ -137,6 +139,7 @@ enum Command {
         plan: PlanId,
         result: Result<Hydrated, HydrationError>,
     },
+    Recalled(recall::Recalled),
     /// See [`Engine::pasts`].
     Pasts {
         question: PastsQuestion,

@@ -10,12 +10,13 @@ use kelvin_storage::{Replica, TableId};
 use roaring::RoaringBitmap;
 use tokio::sync::{mpsc, watch};
 
-use super::delta_logs::{DeltaLogs, PlanPast};
+use super::delta_logs::DeltaLogs;
 use super::hydration::HydrationPool;
+use super::pasts::Recalls;
 use super::snapshot::SnapshotCache;
 use super::{
     Command, EngineMetrics, EngineOptions, GroupEvent, GroupId, Hydrated, HydrationError,
-    PastsQuestion, PlanCosts, Reconciled,
+    PlanCosts, Reconciled,
 };
 
 /// How often idle plans are looked for.
@@ -24,7 +25,8 @@ const TICK: Duration = Duration::from_secs(5);
 /// A plan that is kept up to date.
 pub(super) struct LivePlan {
     pub(super) plan: Arc<Plan>,
-    pub(super) state: PlanState,
+    /// Shared with those who recall the plan's past, shortly.
+    pub(super) state: Arc<PlanState>,
     pub(super) groups: HashSet<GroupId>,
     pub(super) last_changed: Version,
     pub(super) costs: PlanCosts,
@@ -50,10 +52,11 @@ struct Wanted {
 pub(super) struct EngineThread {
     pub(super) replica: Replica,
     pub(super) snapshots: Arc<SnapshotCache>,
-    pool: HydrationPool,
+    pub(super) pool: HydrationPool,
     pub(super) version: Version,
     pub(super) plans: HashMap<PlanId, LivePlan>,
     pub(super) logs: DeltaLogs,
+    pub(super) recalls: Recalls,
     pub(super) router: Router,
     pub(super) groups: HashMap<GroupId, AttachedGroup>,
     /// Plans in the pool, with the groups that wait for them.
@@ -124,6 +127,7 @@ impl EngineThread {
             version,
             plans: HashMap::new(),
             logs: DeltaLogs::new(options.delta_log_bytes, version),
+            recalls: Recalls::default(),
             router: Router::new(),
             groups: HashMap::new(),
             hydrating: HashMap::new(),
@@ -158,8 +162,9 @@ impl EngineThread {
             Command::Detach { group } => self.detach(group),
             Command::Hydrated { plan, result } => self.hydrated(plan, result),
             Command::Pasts { question, answer } => {
-                let _ = answer.send(self.pasts(&question));
+                self.pasts(question, answer);
             }
+            Command::Recalled(recalled) => self.recalled(recalled),
             Command::Report { most, answer } => {
                 let _ = answer.send(self.report(most));
             }
@@ -286,7 +291,7 @@ impl EngineThread {
             id,
             LivePlan {
                 plan,
-                state,
+                state: Arc::new(state),
                 groups,
                 last_changed,
                 costs,
@@ -326,33 +331,6 @@ impl EngineThread {
             .advance(&changes, &before, &after)
             .map_err(|error| HydrationError::Failed(error.to_string()))?;
         Ok(!delta.rows.is_empty())
-    }
-
-    /// Costs what changed, and a copy of bitmaps where plans may hold the same rows.
-    fn pasts(&mut self, question: &PastsQuestion) -> HashMap<PlanId, PlanPast> {
-        let mut pasts = HashMap::new();
-        if question.until <= self.version {
-            for id in &question.plans {
-                if let Some(deltas) = self.logs.after(*id, question.since) {
-                    let members = HashMap::new();
-                    pasts.insert(*id, PlanPast { deltas, members });
-                }
-            }
-        }
-        let found = pasts.len() as u64;
-        self.metrics.pasts.logged += found;
-        let missing = question.plans.len() as u64 - found;
-        self.metrics.pasts.evaluated += missing;
-        if missing == 0 && !question.others && pasts.values().all(|past| past.deltas.is_empty()) {
-            return pasts;
-        }
-        for (id, past) in &mut pasts {
-            let state = self.plans.get(id).map(|live| &live.state);
-            let rows = state.into_iter().flat_map(PlanState::rows);
-            let wanted = rows.filter(|(table, _)| question.tables.contains(table));
-            past.members = wanted.map(|(table, rows)| (table, rows.clone())).collect();
-        }
-        pasts
     }
 
     fn answer_if_complete(&mut self, group: GroupId) {

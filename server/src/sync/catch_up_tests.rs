@@ -134,7 +134,8 @@ struct World {
     /// Of all transactions; and whether the engine stood there.
     versions: Vec<(Version, bool)>,
     rows: HashMap<TableId, BTreeMap<u32, Vec<Value>>>,
-    events: mpsc::Receiver<GroupEvent>,
+    groups: Vec<mpsc::Receiver<GroupEvent>>,
+    options: EngineOptions,
     _dir: tempfile::TempDir,
 }
 
@@ -143,13 +144,12 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let loader = Replica::create(dir.path(), &ReplicaOptions::default(), catalog()).unwrap();
         let replica = loader.finish(ReplicaIdentity::default(), FIRST).unwrap();
-        let engine = Engine::start(replica.clone(), "app", 0, options).unwrap();
+        let engine = Engine::start(replica.clone(), "app", 0, options.clone()).unwrap();
         let plans = plans(&replica.catalog());
-        let (sender, events) = mpsc::channel(10_000);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
-        let world = Self {
+        Self {
             random: fastrand::Rng::with_seed(seed),
             replica,
             engine,
@@ -157,25 +157,34 @@ impl World {
             plans,
             versions: vec![(FIRST, true)],
             rows: HashMap::new(),
-            events,
+            groups: Vec::new(),
+            options,
             _dir: dir,
-        };
-        let attach = world.engine.attach(GroupId(1), sender);
-        world.runtime.block_on(attach).unwrap();
-        world
+        }
     }
 
-    /// Has the engine keep all plans up to date from now on.
-    fn subscribe(&mut self) {
-        let plans = self.plans.clone();
-        let reconcile = self.engine.reconcile(GroupId(1), plans);
-        self.runtime.block_on(reconcile).unwrap();
-        loop {
-            let event = self.runtime.block_on(self.events.recv()).unwrap();
-            if let GroupEvent::Reconciled(reconciled) = event {
-                assert_eq!(reconciled.failed, []);
-                return;
-            }
+    /// An engine that knows nothing of the past, as after a restart.
+    fn restart(&mut self) {
+        self.groups.clear();
+        let replica = self.replica.clone();
+        self.engine = Engine::start(replica, "app", 0, self.options.clone()).unwrap();
+    }
+
+    /// Has the engine keep all plans up to date from now on, for so many groups.
+    fn subscribe(&mut self, groups: u64) {
+        for group in (0..groups).map(GroupId) {
+            let (sender, mut events) = mpsc::channel(10_000);
+            let (engine, plans) = (&self.engine, self.plans.clone());
+            let failed = self.runtime.block_on(async {
+                engine.attach(group, sender).await.unwrap();
+                engine.reconcile(group, plans).await.unwrap();
+                match events.recv().await.unwrap() {
+                    GroupEvent::Reconciled(reconciled) => reconciled.failed,
+                    other => panic!("{other:?}"),
+                }
+            });
+            assert_eq!(failed, []);
+            self.groups.push(events);
         }
     }
 
@@ -332,13 +341,38 @@ fn following_the_logs_tells_what_two_evaluations_tell() {
         for _ in 0..5 {
             world.commit();
         }
-        world.subscribe();
+        world.subscribe(1);
         let mut followed = 0;
         for step in 0..12 {
             world.commit();
             followed += world.check(&format!("seed {seed}, step {step}"));
         }
         assert!(followed > 100, "only {followed} plans were followed");
+    }
+}
+
+#[test]
+fn what_was_before_the_engine_began_is_recalled_from_the_changelog() {
+    for seed in 200..212 {
+        let mut world = World::new(seed, EngineOptions::default());
+        for _ in 0..12 {
+            world.commit();
+        }
+        world.subscribe(20);
+        for step in 0..4 {
+            world.commit();
+            world.check(&format!("seed {seed}, step {step}"));
+        }
+        world.restart();
+        world.subscribe(20);
+        world.random.shuffle(&mut world.plans);
+        for step in 4..8 {
+            world.check(&format!("seed {seed}, restarted, step {step}"));
+            world.commit();
+        }
+        let counts = world.engine.metrics().pasts;
+        assert!(counts.recalled > 100 && counts.logged > 0, "{counts:?}");
+        assert!(counts.evaluated < counts.recalled, "{counts:?}");
     }
 }
 
@@ -352,7 +386,7 @@ fn short_logs_tell_the_same() {
                 ..EngineOptions::default()
             },
         );
-        world.subscribe();
+        world.subscribe(1);
         for step in 0..15 {
             world.commit();
             world.check(&format!("seed {seed}, step {step}"));
