@@ -77,7 +77,8 @@ impl HydrationPool {
         self.push(Job::Hydrate(plan));
     }
 
-    /// Puts a plan whose log is to begin earlier at the end of the queue.
+    /// Puts a plan whose log is to begin earlier ahead of all that are to be hydrated: it takes less,
+    /// and its clients have waited for their queries already.
     pub(super) fn recall(&self, job: RecallJob) {
         self.push(Job::Recall(job));
     }
@@ -88,7 +89,10 @@ impl HydrationPool {
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        state.jobs.push_back(job);
+        match job {
+            Job::Hydrate(_) => state.jobs.push_back(job),
+            Job::Recall(_) => state.jobs.push_front(job),
+        }
         self.queue.wake.notify_one();
     }
 }
