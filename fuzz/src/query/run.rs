@@ -54,8 +54,8 @@ pub fn naive_answers(case: &Case) -> Option<Answers> {
 }
 
 /// Runs a settled case on kelvin and holds every view against the oracle's answers: maintained,
-/// fresh, read at old versions, and fast-forwarded from every earlier version; then what clients
-/// compute from the rows they were sent.
+/// fresh, read at old versions, fast-forwarded from every earlier version and taken back to it;
+/// then what clients compute from the rows they were sent.
 ///
 /// # Errors
 /// The first check that failed; a panic is one too.
@@ -262,6 +262,31 @@ impl<'a> Run<'a> {
                 }
                 same_members(&state, fresh_state)?;
             }
+            self.go_back(&changes.reversed(), after, (at, &before))?;
+        }
+        Ok(())
+    }
+
+    /// The other way: from this version to an earlier one.
+    fn go_back(
+        &self,
+        changes: &ChangeSet,
+        after: &Snapshot,
+        (at, before): (usize, &Snapshot),
+    ) -> Outcome<()> {
+        let routed = self.wide_router.route(changes);
+        for query in &self.watched {
+            let (mut view, mut state) = (query.view.clone(), query.state.clone());
+            if routed.contains(&query.plan.id()) {
+                let delta = state.rewind(changes, after, before);
+                let delta = delta.or_else(|error| fail("goes back", error))?;
+                fold(&mut view, &delta, before)?;
+            }
+            let (then, then_state) = &query.past[at];
+            if view != *then {
+                return fail("what was gone back to is what was", (at, &view, then));
+            }
+            same_members(&state, then_state)?;
         }
         Ok(())
     }
