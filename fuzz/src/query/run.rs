@@ -3,11 +3,14 @@
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kelvin_ivm::fuzzing::impatient;
 use kelvin_ivm::{Budget, ChangeSet, Plan, PlanDelta, PlanState, Router, evaluate};
 use kelvin_protocol::{Ast, Version};
-use kelvin_storage::{Replica, ReplicaIdentity, Row, TableId, Transaction, View as Snapshot};
+use kelvin_storage::{
+    ErrorKind, Replica, ReplicaIdentity, Row, TableId, Transaction, View as Snapshot,
+};
 
 use super::answer::{Answer, View, rows, shown};
 use super::case::{Case, Op, Step, runs_at_clients};
@@ -18,6 +21,8 @@ use crate::tables::options;
 /// Version of the empty tables, and what each transaction adds.
 const FIRST: Version = 100;
 const STEP: Version = 10;
+/// Longest wait for somebody else to let go of a replica.
+const RELEASE: Duration = Duration::from_secs(10);
 
 /// Answers to every query (inner) at first and after every transaction (outer).
 pub type Answers = Vec<Vec<Vec<Answer>>>;
@@ -142,7 +147,16 @@ impl<'a> Run<'a> {
     fn reopen(&mut self) -> Outcome<()> {
         // Two of them would not share the directory.
         drop(self.replica.take());
-        let replica = Replica::open(self.directory.path(), &options());
+        let deadline = Instant::now() + RELEASE;
+        let replica = loop {
+            match Replica::open(self.directory.path(), &options()) {
+                // A program that another test starts has our files open between fork and exec.
+                Err(error) if error.kind() == ErrorKind::Locked && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                opened => break opened,
+            }
+        };
         self.replica = Some(replica.or_else(|error| fail("opens", error))?);
         Ok(())
     }

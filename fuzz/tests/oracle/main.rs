@@ -56,11 +56,13 @@ fn agree(postgres: &Postgres, case: &Case) -> Result<bool, Failure> {
 
 /// Panics with a small case.
 fn report(postgres: &Postgres, case: &Case, failure: &Failure, what: &str) -> ! {
-    println!("{what} failed: {}; making it small", failure.check);
+    println!("{what} failed: {failure:?}; making it small");
     let small = shrink(case, &mut |case| {
         agree(postgres, case).is_err_and(|other| other.check == failure.check)
     });
-    let failure = agree(postgres, &small).expect_err("it fails");
+    let Err(failure) = agree(postgres, &small) else {
+        panic!("{what} failed once, and not when it was run again: {failure:?}");
+    };
     let json = serde_json::to_string(&small).unwrap();
     let asts: Vec<_> = small
         .queries
