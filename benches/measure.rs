@@ -110,9 +110,9 @@ impl Measure {
 
     /// Takes note of two figures that were measured once.
     pub fn note(&mut self, group: &str, subject: &str, a: f64, other: &str, b: f64) {
-        let ratio = a / b;
+        let ratio = shown(a / b);
         self.notes
-            .push(format!("  {group}: {subject} / {other} = {ratio:.2}"));
+            .push(format!("  {group}: {subject} / {other} = {ratio}"));
     }
 
     /// Prints the ratios.
@@ -130,12 +130,21 @@ impl Measure {
             let subject = &self.things[subject];
             if let (Some(a), Some(b)) = (median(&subject.samples), median(&thing.samples)) {
                 let (group, subject, other) = (&thing.group, &subject.name, &thing.name);
-                println!("  {group}: {subject} / {other} = {:.2}", a / b);
+                println!("  {group}: {subject} / {other} = {}", shown(a / b));
             }
         }
         for note in self.notes {
             println!("{note}");
         }
+    }
+}
+
+/// A ratio with two digits that tell something.
+fn shown(ratio: f64) -> String {
+    if ratio < 0.1 {
+        format!("{ratio:.4}")
+    } else {
+        format!("{ratio:.2}")
     }
 }
 

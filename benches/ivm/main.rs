@@ -7,6 +7,7 @@
     reason = "a bench fails by panicking and uses its share of what is shared"
 )]
 
+mod catch_up;
 #[path = "../measure.rs"]
 mod measure;
 mod router;
@@ -188,6 +189,7 @@ fn main() {
     nested(&mut measure, &world);
     exists(&mut measure, &mut world, parents);
     window(&mut measure, &mut world);
+    catch_up::catch_up(&mut measure, &world, parents);
     router::routing(&mut measure, &world);
     measure.finish();
 }
