@@ -4,8 +4,8 @@
 //! rows a client needs to compute the query's result on its own: the query's rows, those of its
 //! related subqueries, and a few witnesses of each EXISTS. [`evaluate`] reads the view at any
 //! version; [`PlanState`] holds which rows are in it and advances from commit to commit, yielding
-//! net [`PlanDelta`]s; [`Router`] says which plans a commit may concern at all. A [`DeltaLog`] keeps
-//! which rows the last deltas touched.
+//! net [`PlanDelta`]s; [`Router`] says which plans a commit may concern at all. A [`DeltaLog`]
+//! keeps which rows the last deltas touched.
 //!
 //! It is **not** a query planner by cost, it holds no rows, knows no clients, does no I/O but reads
 //! of a storage [`View`](kelvin_storage::View), and has neither clock nor randomness: a time limit

@@ -16,8 +16,8 @@ use super::values::Kind;
 /// The row a subquery hangs on.
 type Parent<'p> = Option<(&'p CorrelatedSubquery, &'p TableSpec, &'p [Value])>;
 
-/// Rows that one query may look at. Relations of many rows within each other, a few levels deep, would
-/// else be looked at for hours.
+/// Rows that one query may look at. Relations of many rows within each other, a few levels deep,
+/// would else be looked at for hours.
 const MAX_WORK: u64 = 20_000_000;
 
 /// Evaluates queries over one state of the tables.

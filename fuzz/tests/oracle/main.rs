@@ -32,8 +32,8 @@ const CASES: u64 = 500;
 /// Most cases that run at a time.
 const MAX_THREADS: usize = 16;
 
-/// PostgreSQL's answers are those of the naive evaluator and of kelvin. Gives `false` where there are
-/// too many of them to tell.
+/// PostgreSQL's answers are those of the naive evaluator and of kelvin. Gives `false` where there
+/// are too many of them to tell.
 fn agree(postgres: &Postgres, case: &Case) -> Result<bool, Failure> {
     let failure = |check, detail| Failure { check, detail };
     let Some(naive) = naive_answers(case) else {

@@ -128,8 +128,8 @@ impl PlanState {
     /// of [`advance`](Self::advance), for which `changes` are [reversed](ChangeSet::reversed). The
     /// delta is reversed, too: its `old` sides are those of `newer`.
     ///
-    /// The state may be at another version than `newer`, on either side of it, if nothing in between
-    /// concerned the plan.
+    /// The state may be at another version than `newer`, on either side of it, if nothing in
+    /// between concerned the plan.
     ///
     /// # Errors
     /// As [`advance`](Self::advance).

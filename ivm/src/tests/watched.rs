@@ -125,8 +125,8 @@ impl Watched {
         })
     }
 
-    /// Between any two versions that were seen, the log tells which rows were in the view, and which
-    /// may have changed; and so does what is left of it when its oldest steps are gone.
+    /// Between any two versions that were seen, the log tells which rows were in the view, and
+    /// which may have changed; and so does what is left of it when its oldest steps are gone.
     pub(crate) fn check_log(&mut self, world: &World, context: &str) {
         let context = format!("{context}, query {}", self.text);
         loop {

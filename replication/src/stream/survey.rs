@@ -195,8 +195,8 @@ impl Surveyor {
     }
 }
 
-/// Whether there is still a server at the other end. Of one that is gone without a word, as behind a
-/// router that forgot the connection, nothing would ever be heard.
+/// Whether there is still a server at the other end. Of one that is gone without a word, as behind
+/// a router that forgot the connection, nothing would ever be heard.
 async fn answers(client: &Client) -> bool {
     matches!(timeout(PROBE, client.check_connection()).await, Ok(Ok(())))
 }

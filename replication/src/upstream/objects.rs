@@ -9,8 +9,9 @@ use crate::options::{Options, REPLICAS, Shard};
 use crate::quote::{identifier, literal, qualified};
 use crate::{Error, Result, advice};
 
-/// Version of the shard schema, in the count of zero-cache. The next one is that with event triggers,
-/// which kelvin does without: a zero-cache that comes to the database adds them by its migration.
+/// Version of the shard schema, in the count of zero-cache. The next one is that with event
+/// triggers, which kelvin does without: a zero-cache that comes to the database adds them by its
+/// migration.
 const SCHEMA_VERSION: i32 = 22;
 
 /// Creates what is missing and gives the publications to follow, sorted. Safe to run at the same

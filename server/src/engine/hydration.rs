@@ -77,8 +77,8 @@ impl HydrationPool {
         self.push(Job::Hydrate(plan));
     }
 
-    /// Puts a plan whose log is to begin earlier ahead of all that are to be hydrated: it takes less,
-    /// and its clients have waited for their queries already.
+    /// Puts a plan whose log is to begin earlier ahead of all that are to be hydrated: it takes
+    /// less, and its clients have waited for their queries already.
     pub(super) fn recall(&self, job: RecallJob) {
         self.push(Job::Recall(job));
     }

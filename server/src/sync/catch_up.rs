@@ -133,8 +133,8 @@ impl RowReader {
         self.encode(&held, rows, body)
     }
 
-    /// What turns the answers of `old` into the answers of `new`. Plans whose past is in `pasts` are
-    /// followed: that costs what changed in them. The others are evaluated at both versions.
+    /// What turns the answers of `old` into the answers of `new`. Plans whose past is in `pasts`
+    /// are followed: that costs what changed in them. The others are evaluated at both versions.
     ///
     /// # Errors
     /// [`CatchUpError`].

@@ -74,8 +74,8 @@ impl<'a> Followed<'a> {
         touched
     }
 
-    /// Whether a plan held this row all the time, as it is: no other plan that lost it takes it from
-    /// the client, and no other plan that got it brings anything new.
+    /// Whether a plan held this row all the time, as it is: no other plan that lost it takes it
+    /// from the client, and no other plan that got it brings anything new.
     pub(super) fn stayed(&self, table: &Table, row: &Row) -> bool {
         let key = row.project(&table.key);
         self.plans.iter().any(|(_, net, past)| {
