@@ -200,7 +200,7 @@ impl Worker {
             last: false,
             stop: self.stop.clone(),
         };
-        tracing::info!(version = %crate::Lsn(version), "applying a large transaction in parts");
+        tracing::info!(version, "applying a large transaction in parts");
         match self.replica.apply_in_parts(version, parts) {
             Ok(applied) => {
                 drop(share);

@@ -230,7 +230,7 @@ impl Case<'_> {
         if !stopped && self.rng.u8(..8) == 0 {
             self.writer.log += "-- connection lost\n";
             let kill = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots \
-                        WHERE active AND slot_name LIKE 'zero%'";
+                        WHERE active AND slot_name LIKE 'kelvin_zero%'";
             self.cluster.sql(kill).await;
             self.writer.transaction(3).await;
         }
