@@ -18,7 +18,7 @@ fn encoded(password: &str) -> String {
         .collect()
 }
 
-fn login(password: &str) -> String {
+pub(crate) fn login(password: &str) -> String {
     format!("postgres:{}", encoded(password))
 }
 

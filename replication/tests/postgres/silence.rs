@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::cluster::{Cluster, PASSWORD, Setup};
 use crate::following::{Following, options, prepared, row, rows};
+use crate::login::login;
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)";
 
@@ -103,14 +104,7 @@ async fn a_connection_with_tls_that_falls_silent_is_replaced() {
         ),
         tls: true,
     });
-    let login = format!("postgres:{}", encoded(PASSWORD));
-    outlives_an_outage(&cluster, &login, "sslmode=require").await;
-}
-
-/// Percent-encodes everything, which is always allowed.
-fn encoded(password: &str) -> String {
-    let bytes = password.bytes();
-    bytes.map(|byte| format!("%{byte:02x}")).collect()
+    outlives_an_outage(&cluster, &login(PASSWORD), "sslmode=require").await;
 }
 
 #[tokio::test]
