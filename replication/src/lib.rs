@@ -51,6 +51,12 @@
 mod address;
 mod advice;
 mod backfill;
+#[cfg(test)]
+#[path = "../tests/postgres/cluster.rs"]
+#[expect(dead_code, reason = "the tests of the streams need more of it")]
+mod cluster;
+#[cfg(test)]
+extern crate self as kelvin_replication;
 mod copy;
 mod decode;
 mod discovery;

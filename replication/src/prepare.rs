@@ -220,7 +220,7 @@ async fn fitness(
     replica: &Replica,
     publications: &[String],
 ) -> Result<Fitness> {
-    let now = discover(&upstream.client, publications, upstream.facts.version).await?;
+    let now = discover(&upstream.client, publications).await?;
     let (catalog, identity) = (replica.catalog(), replica.identity());
     if let Some(reason) = lacking(&catalog, &now, &options.internal_schemas()) {
         return Ok(Fitness::Useless(reason));
@@ -470,7 +470,7 @@ pub(crate) async fn discover_in(
     let mut client = sql::connect(&upstream.address, SNAPSHOT_NAME).await?;
     sql::set_session(&client).await?;
     let transaction = import(&mut client, &created.snapshot).await?;
-    let mut discovery = discover(&transaction, publications, upstream.facts.version).await?;
+    let mut discovery = discover(&transaction, publications).await?;
     discovery.measure(&transaction).await?;
     Ok(discovery)
 }

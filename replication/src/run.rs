@@ -142,7 +142,6 @@ impl Runner {
             &prepared.options,
             prepared.address.clone(),
             course.publications.clone(),
-            course.facts.version,
             std::mem::take(&mut course.known),
         );
         let surveyor = Arc::new(Mutex::new(surveyor));
@@ -159,7 +158,6 @@ impl Runner {
             options: prepared.options.clone(),
             address: prepared.address.clone(),
             publications: course.publications.clone(),
-            version: course.facts.version,
             slot: course.slot.clone(),
             shift: course.shift,
             replica: prepared.replica.clone(),

@@ -35,8 +35,6 @@ pub(crate) struct Copier {
     pub(crate) options: Options,
     pub(crate) address: Address,
     pub(crate) publications: Vec<String>,
-    /// `server_version_num`.
-    pub(crate) version: i32,
     /// The slot of the stream; those for snapshots are named after it.
     pub(crate) slot: String,
     pub(crate) shift: Shift,
@@ -104,7 +102,7 @@ impl Copier {
 
     /// The table as of the snapshot, and nothing else.
     async fn discover(&self, transaction: &Transaction<'_>, run: &Run) -> Result<Discovery> {
-        let mut discovery = discover(transaction, &self.publications, self.version).await?;
+        let mut discovery = discover(transaction, &self.publications).await?;
         if let Some(left_out) = discovery.left_out.iter().find(|it| it.oid == run.oid) {
             return Err(Error::Config(left_out.why.to_string()));
         }
@@ -113,22 +111,11 @@ impl Copier {
             return Err(Error::Timeout("it is not published any more".into()));
         };
         let (table, source) = (table.clone(), source.clone());
-        // INVARIANT: a change of the schema that rewrites the table hides its rows from older
-        // snapshots. None begins while we hold this lock, and none came between the snapshot and
-        // it.
+        // So that a table which a migration holds for hours does not keep others from being copied.
         let name = qualified(&table.schema, &table.upstream_name);
         transaction.batch_execute(LOCK_TIMEOUT).await?;
         let lock = format!("LOCK TABLE {name} IN ACCESS SHARE MODE");
         transaction.batch_execute(&lock).await?;
-        let filenode = discovery
-            .heaps
-            .get(&run.oid)
-            .map_or(0, |heap| heap.filenode);
-        let now = "SELECT pg_relation_filenode($1::oid)";
-        let now: Option<u32> = transaction.query_one(now, &[&run.oid]).await?.try_get(0)?;
-        if filenode != now.unwrap_or(0) {
-            return Err(Error::Timeout("it was rewritten at the same moment".into()));
-        }
         discovery.catalog = Catalog::new(vec![(*table).clone()], Vec::new());
         discovery.sources = vec![source];
         discovery.heaps.retain(|oid, _| *oid == run.oid);

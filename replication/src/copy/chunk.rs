@@ -19,6 +19,8 @@ pub(crate) struct Chunk {
     /// The statement.
     pub(crate) statement: String,
     pub(crate) format: Format,
+    /// `relfilenode` of the table; zero where it has no file.
+    pub(crate) filenode: u32,
     /// Chunks of the table that are not copied yet.
     remaining: Arc<AtomicU64>,
 }
@@ -51,6 +53,7 @@ pub(crate) fn plan(discovery: &Discovery, text: bool) -> Vec<Chunk> {
             table: Arc::clone(table),
             statement: statement(table, source, range.as_deref(), format),
             format,
+            filenode: source.filenode,
             remaining: Arc::clone(&remaining),
         }));
     }
@@ -129,6 +132,7 @@ mod tests {
             filters: Vec::new(),
             size: Size { blocks, bytes: 0 },
             rows: 0,
+            filenode: 0,
         }
     }
 

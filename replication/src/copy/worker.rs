@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 use futures_util::TryStreamExt;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 
 use super::chunk::Chunk;
 use super::rows::Rows;
 use super::{Copy, Load, Part};
 use crate::decode::Decoded;
-use crate::quote::literal;
+use crate::quote::{literal, qualified};
 use crate::{Error, Result, sql};
 
 /// Application name of the connections that copy.
@@ -82,5 +83,29 @@ async fn copy_chunk<L: Load>(copy: &Copy<L>, client: &Client, chunk: &Chunk) -> 
         copy.counters.bytes.fetch_add(length, Ordering::Relaxed);
     }
     rows.finish()?;
+    is_as_discovered(client, chunk).await?;
     part.finish().await
+}
+
+/// Makes sure that what was copied is what the snapshot has.
+///
+/// INVARIANT: COPY finds a table by the name it has now, and a rewrite hides rows from snapshots
+/// that are older. Neither can happen between COPY and this, for COPY holds its lock on the table
+/// until the transaction ends.
+///
+/// # Errors
+/// [`Error::Timeout`] where it is not: the next snapshot shows the table as it is now.
+async fn is_as_discovered(client: &Client, chunk: &Chunk) -> Result<()> {
+    let table = &chunk.table;
+    let same = "SELECT coalesce(to_regclass($1)::oid = $2, false)
+                       AND coalesce(pg_relation_filenode($2), 0) = $3";
+    let name = qualified(&table.schema, &table.upstream_name);
+    let about: [&(dyn ToSql + Sync); 3] = [&name, &table.oid, &chunk.filenode];
+    if client.query_one(same, &about).await?.try_get(0)? {
+        return Ok(());
+    }
+    Err(Error::Timeout(format!(
+        "table {:?} was renamed or rewritten while it was copied",
+        table.name
+    )))
 }

@@ -276,7 +276,6 @@ mod tests {
                 ElementKind::Base
             },
             not_null,
-            generated: false,
             missing: None,
         }
     }
@@ -313,6 +312,7 @@ mod tests {
                 filters: Vec::new(),
                 size: Size::default(),
                 rows: 0,
+                filenode: 0,
             },
         }
     }

@@ -162,6 +162,8 @@ pub(crate) struct Source {
     pub(crate) size: Size,
     /// The planner's estimate of the number of rows.
     pub(crate) rows: u64,
+    /// `relfilenode`; zero where there is no file.
+    pub(crate) filenode: u32,
 }
 
 /// What a table takes on the disk.
@@ -173,24 +175,23 @@ pub(crate) struct Size {
     pub(crate) bytes: u64,
 }
 
-/// Reads the catalog of PostgreSQL. `version` is `server_version_num`.
+/// Reads the catalog of PostgreSQL, as the transaction's snapshot has it.
 ///
-/// Takes no lock on a table, at least before PostgreSQL 16: a migration may hold one for hours.
+/// Takes no lock on a table, for a migration may hold one for hours; but where a row filter is
+/// read, from PostgreSQL 17 on.
 pub(crate) async fn discover(
     client: &impl GenericClient,
     publications: &[String],
-    version: i32,
 ) -> Result<Discovery> {
-    discover_selected(client, &Selection::of(publications), version).await
+    discover_selected(client, &Selection::of(publications)).await
 }
 
 /// As [`discover`], of tables that may be published only later.
 pub(crate) async fn discover_selected(
     client: &impl GenericClient,
     selection: &Selection,
-    version: i32,
 ) -> Result<Discovery> {
-    let published = read::published(client, selection, version).await?;
+    let published = read::published(client, selection).await?;
     Ok(build::build(published))
 }
 
@@ -200,5 +201,119 @@ pub(crate) fn client_name(schema: &str, name: &str) -> String {
         name.to_owned()
     } else {
         format!("{schema}.{name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Cluster;
+    use crate::prepare::import;
+
+    /// What is published, by name, with columns, conditions and what rows come through.
+    fn told(discovery: &Discovery) -> Vec<String> {
+        let tables = discovery.catalog.tables().iter();
+        let told = tables.zip(&discovery.sources).map(|(table, source)| {
+            let columns = table.columns.iter().map(|column| column.name.as_str());
+            let columns: Vec<_> = columns.collect();
+            let origins = discovery.heaps[&table.oid].origins.len();
+            let filters = &source.filters;
+            format!("{} {columns:?} {filters:?} {origins}", table.name)
+        });
+        told.collect()
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_is_described_as_it_is_whatever_changed_since() {
+        let cluster = Cluster::start();
+        let setup = "CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id);
+            CREATE TABLE t0 PARTITION OF t FOR VALUES FROM (0) TO (10);
+            CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (10) TO (20);
+            CREATE TABLE away (id int PRIMARY KEY);
+            CREATE TABLE filtered (id int PRIMARY KEY, a int, b int);
+            CREATE SCHEMA apart; CREATE TABLE apart.u (id int PRIMARY KEY);
+            CREATE PUBLICATION p FOR TABLE filtered (id, a) WHERE (id > 1);
+            CREATE PUBLICATION s FOR TABLES IN SCHEMA apart;
+            CREATE PUBLICATION r FOR TABLE t, away WITH (publish_via_partition_root)";
+        cluster.sql(setup).await;
+        let names = ["p", "r", "s"].map(str::to_owned);
+        let mut holder = cluster.client().await;
+        let holder = holder.build_transaction();
+        let holder = holder.isolation_level(tokio_postgres::IsolationLevel::RepeatableRead);
+        let holder = holder.start().await.unwrap();
+        let exported = holder.query_one("SELECT pg_export_snapshot()", &[]).await;
+        let snapshot: String = exported.unwrap().get(0);
+        let before = told(&discover(&holder, &names).await.unwrap());
+        assert_eq!(
+            before,
+            [
+                "apart.u [\"id\"] [] 0",
+                "away [\"id\"] [] 1",
+                "filtered [\"id\", \"a\"] [\"(id > 1)\"] 1",
+                "t [\"id\"] [] 3",
+            ]
+        );
+        let changes = "ALTER TABLE t DETACH PARTITION t1;
+            ALTER PUBLICATION r ADD TABLE t1; ALTER PUBLICATION r DROP TABLE away;
+            ALTER PUBLICATION p SET TABLE filtered (id); DROP PUBLICATION s";
+        cluster.sql(changes).await;
+        let mut client = cluster.client().await;
+        let transaction = import(&mut client, &snapshot).await.unwrap();
+        let described = discover(&transaction, &names).await.unwrap();
+        assert_eq!(told(&described), before);
+        drop(transaction);
+        let now = told(&discover(&client, &names).await.unwrap());
+        assert_eq!(
+            now,
+            [
+                "filtered [\"id\"] [] 1",
+                "t [\"id\"] [] 2",
+                "t1 [\"id\"] [] 1",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_published_is_what_postgresql_says_is() {
+        let cluster = Cluster::start();
+        let setup = "CREATE SCHEMA apart; CREATE SCHEMA other;
+            CREATE TABLE plain (id int PRIMARY KEY, g int GENERATED ALWAYS AS (id) STORED);
+            CREATE TABLE apart.one (id int PRIMARY KEY, gone int, a text);
+            ALTER TABLE apart.one DROP gone;
+            CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY);
+            CREATE TABLE child () INHERITS (plain);
+            CREATE TABLE root (id int, k int, PRIMARY KEY (id, k)) PARTITION BY RANGE (id);
+            CREATE TABLE apart.middle PARTITION OF root FOR VALUES FROM (0) TO (10)
+              PARTITION BY RANGE (k);
+            CREATE TABLE other.leaf PARTITION OF apart.middle FOR VALUES FROM (0) TO (5);
+            CREATE TABLE leaf2 PARTITION OF apart.middle FOR VALUES FROM (5) TO (9);
+            CREATE TABLE leaf3 PARTITION OF root FOR VALUES FROM (20) TO (30);
+            CREATE TABLE empty (id int PRIMARY KEY) PARTITION BY RANGE (id);
+            CREATE VIEW shown AS SELECT * FROM plain;
+            CREATE PUBLICATION every FOR ALL TABLES;
+            CREATE PUBLICATION every_root FOR ALL TABLES WITH (publish_via_partition_root);
+            CREATE PUBLICATION here FOR TABLES IN SCHEMA public;
+            CREATE PUBLICATION here_root FOR TABLES IN SCHEMA public, apart
+              WITH (publish_via_partition_root);
+            CREATE PUBLICATION apart_root FOR TABLES IN SCHEMA apart, TABLE root
+              WITH (publish_via_partition_root);
+            CREATE PUBLICATION apart_leaf FOR TABLES IN SCHEMA apart, TABLE plain WHERE (id > 3);
+            CREATE PUBLICATION listed FOR TABLE plain (id) WHERE (id < 9), apart.middle, leaf3;
+            CREATE PUBLICATION listed_root FOR TABLE root WHERE (id > 5), other.leaf (id, k), empty
+              WITH (publish_via_partition_root)";
+        cluster.sql(setup).await;
+        let client = cluster.client().await;
+        let rows = async |relation: &str| -> Vec<String> {
+            let query = format!(
+                "SELECT format('%s %s.%s %s %s', pubname, schemaname, tablename,
+                        array_remove(attnames, 'g'), rowfilter)
+                 FROM {relation} p WHERE schemaname <> 'information_schema' ORDER BY 1"
+            );
+            let rows = client.query(&query, &[]).await.unwrap();
+            rows.iter().map(|row| row.get(0)).collect()
+        };
+        let ours = rows(&Selection::of(&[]).relation()).await;
+        assert_eq!(ours, rows("pg_publication_tables").await);
+        assert!(ours.len() > 30, "{ours:?}");
     }
 }

@@ -9,10 +9,6 @@ use crate::advice::Advice;
 use crate::decode::ElementKind;
 use crate::discovery::{Heap, Origin, Reading, Selection, Size, Source};
 
-/// First version whose `pg_publication_tables` lists generated columns only where they are
-/// published.
-const TRUSTED_COLUMN_LISTS: i32 = 160_000;
-
 /// A published table with everything the catalogs say about it.
 #[derive(Debug)]
 pub(super) struct Published {
@@ -36,7 +32,6 @@ pub(super) struct PublishedColumn {
     pub(super) type_name: String,
     pub(super) kind: ElementKind,
     pub(super) not_null: bool,
-    pub(super) generated: bool,
     /// What rows older than the column have in it, as text.
     pub(super) missing: Option<String>,
 }
@@ -78,7 +73,7 @@ const SIZES: &str = "
 
 const COLUMNS: &str = "
     SELECT a.attrelid, a.attname, a.attnum, t.oid, t.typname, t.typtype::text,
-           e.typname, greatest(a.attndims::int, 1), a.attnotnull, a.attgenerated <> '',
+           e.typname, greatest(a.attndims::int, 1), a.attnotnull,
            CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END
     FROM pg_attribute a
     JOIN pg_type t ON t.oid = a.atttypid
@@ -97,16 +92,25 @@ const INDEXES: &str = "
     ORDER BY x.indrelid, i.relname";
 
 /// What was made as a partition became one in the transaction that made its type. A file that is
-/// its table's first has its number.
+/// its table's first has its number. `pg_partition_tree` would not do, for it sees the newest state
+/// whatever snapshot the transaction has.
 const ORIGINS: &str = "
-    SELECT r.oid, t.relid::oid, c.relfilenode, i.xmin::text::oid,
-           coalesce(i.xmin = y.xmin AND c.relfilenode = c.oid, false)
-    FROM pg_class r
-    CROSS JOIN LATERAL pg_partition_tree(r.oid) AS t
+    WITH RECURSIVE tree (root, relid, attached) AS (
+      SELECT i.inhparent, i.inhrelid, i.xmin
+      FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent
+      WHERE i.inhparent = ANY ($1) AND p.relkind = 'p' AND NOT i.inhdetachpending
+      UNION ALL
+      SELECT t.root, i.inhrelid, i.xmin
+      FROM tree t JOIN pg_inherits i ON i.inhparent = t.relid
+      JOIN pg_class p ON p.oid = i.inhparent
+      WHERE p.relkind = 'p' AND NOT i.inhdetachpending
+    )
+    SELECT t.root, t.relid, c.relfilenode, t.attached::text::oid,
+           coalesce(t.attached = y.xmin AND c.relfilenode = c.oid, false)
+    FROM tree t
     JOIN pg_class c ON c.oid = t.relid
-    JOIN pg_inherits i ON i.inhrelid = t.relid
     LEFT JOIN pg_type y ON y.typrelid = t.relid
-    WHERE r.oid = ANY ($1) AND r.relkind = 'p' AND t.isleaf
+    WHERE c.relkind <> 'p'
     UNION ALL
     SELECT e.prrelid, e.oid, 0::oid, 0::oid, false
     FROM pg_publication_rel e JOIN pg_publication p ON p.oid = e.prpubid
@@ -132,7 +136,6 @@ const READINGS: &str = "
 pub(super) async fn published(
     client: &impl GenericClient,
     selection: &Selection,
-    version: i32,
 ) -> Result<Vec<Published>> {
     let tables = tables(client, selection).await?;
     let oids: Vec<u32> = tables.values().map(|(table, _)| table.oid).collect();
@@ -140,7 +143,6 @@ pub(super) async fn published(
     let mut indexes = indexes(client, &oids).await?;
     let mut origins = origins(client, &oids, selection).await?;
     let mut readings = readings(client, &oids).await?;
-    let trusted = version >= TRUSTED_COLUMN_LISTS;
     Ok(tables
         .into_values()
         .map(|(mut table, names)| {
@@ -153,9 +155,7 @@ pub(super) async fn published(
                     .missing
                     .extend(missing.map(|text| (column.attnum, text)));
             }
-            table
-                .columns
-                .retain(|column| names.contains(&column.name) && (trusted || !column.generated));
+            table.columns.retain(|column| names.contains(&column.name));
             table.indexes = indexes.remove(&table.oid).unwrap_or_default();
             table.heap.readings = readings.remove(&table.oid).unwrap_or_default();
             table.heap.origins = origins.remove(&table.oid).unwrap_or_default();
@@ -215,6 +215,7 @@ fn table(row: &Row) -> Result<(Published, Vec<String>)> {
             filters: Vec::new(),
             size: Size::default(),
             rows: count(row, 8)?,
+            filenode: row.try_get(10)?,
         },
         heap: Heap {
             columns: row.try_get(9)?,
@@ -263,8 +264,7 @@ async fn columns(
             type_name: element.map_or(own_name, |name| name + &"[]".repeat(dimensions)),
             kind,
             not_null: row.try_get(8)?,
-            generated: row.try_get(9)?,
-            missing: row.try_get(10)?,
+            missing: row.try_get(9)?,
         };
         columns.entry(row.try_get(0)?).or_default().push(column);
     }

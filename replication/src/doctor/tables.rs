@@ -24,7 +24,7 @@ const UNWRITABLE: &str = "UPDATE and DELETE of it fail in PostgreSQL while it is
 /// The published tables as the replica would hold them, and their size in bytes.
 pub(super) async fn look(scope: &Scope<'_>) -> Result<(Vec<Finding>, u64)> {
     let selection = selection(scope).await?;
-    let mut discovery = discover_selected(scope.sql, &selection, scope.version).await?;
+    let mut discovery = discover_selected(scope.sql, &selection).await?;
     discovery.measure(scope.sql).await?;
     let unwritable = unwritable(scope, &selection).await?;
     let candidates = identity_candidates(scope.sql, &selection).await?;

@@ -112,7 +112,7 @@ impl Resync<'_> {
         let mut upstream = preflight::check(options).await?;
         let publications = upstream::ensure(&mut upstream.client, options).await?;
         upstream::ensure_replica_identities(&upstream.client, &publications).await?;
-        let now = discover(&upstream.client, &publications, upstream.facts.version).await?;
+        let now = discover(&upstream.client, &publications).await?;
         self.check(&now)?;
         let lineage = self.leave_old_slot(&upstream).await?;
         let mut connection =

@@ -29,8 +29,6 @@ const ANNOUNCED: usize = 8;
 pub(crate) struct Surveyor {
     address: Address,
     publications: Vec<String>,
-    /// `server_version_num`.
-    version: i32,
     internal: [String; 2],
     marks: Marks,
     client: Option<Client>,
@@ -84,13 +82,11 @@ impl Surveyor {
         options: &Options,
         address: Address,
         publications: Vec<String>,
-        version: i32,
         known: KnownTables,
     ) -> Self {
         Self {
             address,
             publications,
-            version,
             internal: options.internal_schemas(),
             marks: Marks::new(options),
             client: None,
@@ -138,7 +134,7 @@ impl Surveyor {
             .read_only(true)
             .start()
             .await?;
-        let discovery = discover(&transaction, &self.publications, self.version).await?;
+        let discovery = discover(&transaction, &self.publications).await?;
         transaction.commit().await?;
         self.client = Some(client);
         Ok(Arc::new(Survey {

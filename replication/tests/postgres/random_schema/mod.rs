@@ -169,8 +169,9 @@ fn contents(replica: &Replica) -> String {
             }
             let rows = rows(replica, &table.name);
             writeln!(contents, "{table:?}").unwrap();
+            // Tables may have rows in common, which `difference` must not mix up.
             for row in rows {
-                writeln!(contents, "    {row:?}").unwrap();
+                writeln!(contents, "    {}: {row:?}", table.name).unwrap();
             }
         }
     }
