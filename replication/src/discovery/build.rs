@@ -37,6 +37,7 @@ pub(super) fn build(published: Vec<Published>) -> Discovery {
         sources,
         left_out,
         heaps,
+        absent: Vec::new(),
     }
 }
 

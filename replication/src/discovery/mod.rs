@@ -30,6 +30,8 @@ pub(crate) struct Discovery {
     pub(crate) left_out: Vec<LeftOut>,
     /// By `pg_class.oid`, how the tables of the catalog are stored.
     pub(crate) heaps: HashMap<u32, Heap>,
+    /// The publications that do not exist, but for one that is still to be created.
+    pub(crate) absent: Vec<String>,
 }
 
 /// What tells where the values in a table's columns come from.
@@ -192,7 +194,11 @@ pub(crate) async fn discover_selected(
     selection: &Selection,
 ) -> Result<Discovery> {
     let published = read::published(client, selection).await?;
-    Ok(build::build(published))
+    let absent = read::absent(client, selection).await?;
+    Ok(Discovery {
+        absent,
+        ..build::build(published)
+    })
 }
 
 /// Name of a table as clients say it.

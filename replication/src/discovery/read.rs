@@ -164,6 +164,19 @@ pub(super) async fn published(
         .collect())
 }
 
+/// The publications that do not exist.
+pub(super) async fn absent(
+    client: &impl GenericClient,
+    selection: &Selection,
+) -> Result<Vec<String>> {
+    let query = "SELECT name FROM unnest($1::text[]) AS name
+                 WHERE name IS DISTINCT FROM $2 AND NOT EXISTS (
+                   SELECT 1 FROM pg_publication WHERE pubname = name)";
+    let (names, pending) = (&selection.publications, &selection.pending);
+    let rows = client.query(query, &[names, pending]).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
 type ByName = BTreeMap<(String, String), (Published, Vec<String>)>;
 
 /// The tables with the names of their published columns.

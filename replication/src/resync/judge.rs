@@ -51,6 +51,7 @@ impl Judgement {
             sources,
             left_out: Vec::new(),
             heaps: HashMap::new(),
+            absent: Vec::new(),
         };
         Self {
             alike,

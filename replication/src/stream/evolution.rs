@@ -135,6 +135,10 @@ impl Survey {
         outstanding: &BTreeMap<u32, Outstanding>,
         hopeless: &dyn Fn(u32) -> bool,
     ) -> Result<Verdict, Reason> {
+        // PostgreSQL itself ends the stream for want of a publication only before version 18.
+        if let Some(name) = self.discovery.absent.first() {
+            return Err(format!("publication {name:?} is gone"));
+        }
         let (mut verdict, mut alterations, mut still) =
             (Verdict::default(), Vec::new(), Vec::new());
         for table in held.tables() {
