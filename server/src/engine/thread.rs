@@ -1,6 +1,7 @@
 //! The engine thread: live plans, attached groups, and the order of what happens to them.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,12 @@ use kelvin_storage::{Replica, TableId};
 use roaring::RoaringBitmap;
 use tokio::sync::{mpsc, watch};
 
+use super::advance_pool::AdvancePool;
 use super::delta_logs::DeltaLogs;
 use super::hydration::HydrationPool;
 use super::pasts::Recalls;
 use super::snapshot::SnapshotCache;
+use super::step::DEFECT;
 use super::{
     Command, EngineMetrics, EngineOptions, GroupEvent, GroupId, Hydrated, HydrationError,
     PlanCosts, Reconciled,
@@ -65,7 +68,8 @@ pub(super) struct EngineThread {
     early: Vec<(PlanId, Hydrated)>,
     pub(super) signals: Signals,
     pub(super) metrics: EngineMetrics,
-    options: EngineOptions,
+    pub(super) helpers: AdvancePool,
+    pub(super) options: EngineOptions,
 }
 
 /// What the engine tells everybody.
@@ -115,7 +119,7 @@ impl EngineThread {
     pub(super) fn new(
         replica: Replica,
         snapshots: Arc<SnapshotCache>,
-        pool: HydrationPool,
+        (pool, helpers): (HydrationPool, AdvancePool),
         signals: Signals,
         options: EngineOptions,
     ) -> Self {
@@ -137,6 +141,7 @@ impl EngineThread {
                 version,
                 ..EngineMetrics::default()
             },
+            helpers,
             options,
         }
     }
@@ -222,11 +227,16 @@ impl EngineThread {
         let Some((_, waiting)) = self.hydrating.remove(&id) else {
             return;
         };
+        self.answer_without(id, message, waiting);
+    }
+
+    /// Tells groups that wait for a plan that it failed, once they have the others.
+    pub(super) fn answer_without(&mut self, id: PlanId, why: &str, waiting: HashSet<GroupId>) {
         for group in waiting {
             if let Some(wanted) = self.groups.get_mut(&group).and_then(|g| g.wanted.as_mut())
                 && wanted.plans.remove(&id)
             {
-                wanted.failed.push((id, message.to_owned()));
+                wanted.failed.push((id, why.to_owned()));
             }
             self.answer_if_complete(group);
         }
@@ -327,8 +337,10 @@ impl EngineThread {
             self.replica.at(from).map_err(error)?,
             self.replica.at(to).map_err(error)?,
         );
-        let delta = state
-            .advance(&changes, &before, &after)
+        // A panic in one plan must not take the others with it.
+        let advance = AssertUnwindSafe(|| state.advance(&changes, &before, &after));
+        let delta = catch_unwind(advance)
+            .map_err(|_| HydrationError::Failed(DEFECT.to_owned()))?
             .map_err(|error| HydrationError::Failed(error.to_string()))?;
         Ok(!delta.rows.is_empty())
     }
@@ -444,12 +456,16 @@ impl EngineThread {
             live.idle_since
                 .is_some_and(|since| since.elapsed() >= limit)
         };
-        let dropped: Vec<PlanId> = self
-            .plans
-            .iter()
-            .filter(|(_, live)| idle(live))
-            .map(|(id, _)| *id)
-            .collect();
+        let idle = self.plans.iter().filter(|(_, live)| idle(live));
+        let mut dropped: HashSet<PlanId> = idle.map(|(id, _)| *id).collect();
+        // A group may wait for it and for others that take long.
+        for wanted in self
+            .groups
+            .values()
+            .filter_map(|group| group.wanted.as_ref())
+        {
+            dropped.retain(|id| !wanted.plans.contains(id));
+        }
         for id in dropped {
             self.forget(id);
         }
