@@ -30,4 +30,6 @@ impl fmt::Debug for PlanHook {
 pub struct Hooks {
     /// Before a plan is moved over a commit.
     pub advance: Option<PlanHook>,
+    /// Whenever a long hydration has asked whether to go on.
+    pub hydrate: Option<PlanHook>,
 }

@@ -23,9 +23,11 @@ mod access;
 mod advance_pool;
 mod commit;
 mod delta_logs;
+mod fast_forward;
 #[cfg(test)]
 mod hooks;
 mod hydration;
+mod hydration_queue;
 mod pasts;
 mod patch;
 mod plan_report;
@@ -99,8 +101,11 @@ pub struct EngineOptions {
     /// How long the engine thread works at a commit before the others help it. Waking them and
     /// handing plans over costs some tens of microseconds, which a small commit is to be spared.
     pub advance_alone: std::time::Duration,
-    /// Threads that hydrate plans.
+    /// Threads that hydrate plans; there are two at least.
     pub hydration_threads: usize,
+    /// A hydration that takes longer gives up its thread where others wait and it is not among the
+    /// few that may go on.
+    pub hydration_slice: std::time::Duration,
     /// Rows a plan may examine while it hydrates.
     pub hydration_max_rows: u64,
     /// How long a plan may take to hydrate.
@@ -125,6 +130,7 @@ impl Default for EngineOptions {
             advance_threads: cores,
             advance_alone: std::time::Duration::from_micros(250),
             hydration_threads: cores,
+            hydration_slice: std::time::Duration::from_millis(200),
             hydration_max_rows: 20_000_000,
             hydration_timeout: std::time::Duration::from_secs(60),
             slow_hydration: std::time::Duration::from_millis(100),
@@ -199,7 +205,11 @@ pub struct PastsQuestion {
 /// A plan's first state, and how long it took.
 struct Hydrated {
     state: kelvin_ivm::PlanState,
+    /// A version since which the view has not changed.
+    last_changed: Version,
     took: std::time::Duration,
+    /// Rows that the hydration examined.
+    examined: u64,
 }
 
 /// Why a plan could not be hydrated.

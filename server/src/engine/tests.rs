@@ -94,6 +94,33 @@ fn runtime() -> Runtime {
         .unwrap()
 }
 
+/// Attaches a group and asks for plans.
+fn ask(
+    runtime: &Runtime,
+    engine: &Engine,
+    group: u64,
+    plans: &[Arc<Plan>],
+) -> mpsc::Receiver<GroupEvent> {
+    let (sender, events) = mpsc::channel(1000);
+    runtime.block_on(async {
+        engine.attach(GroupId(group), sender).await.unwrap();
+        let asked = engine.reconcile(GroupId(group), plans.to_vec());
+        asked.await.unwrap();
+    });
+    events
+}
+
+/// The number of plans a group has got, none of which failed.
+fn added(event: GroupEvent) -> usize {
+    match event {
+        GroupEvent::Reconciled(reconciled) => {
+            assert_eq!(reconciled.failed, []);
+            reconciled.added.len()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Subscribes a group to plans.
 fn join(
     runtime: &Runtime,
@@ -101,16 +128,8 @@ fn join(
     group: u64,
     plans: &[Arc<Plan>],
 ) -> mpsc::Receiver<GroupEvent> {
-    let (sender, mut events) = mpsc::channel(1000);
-    runtime.block_on(async {
-        engine.attach(GroupId(group), sender).await.unwrap();
-        let asked = engine.reconcile(GroupId(group), plans.to_vec());
-        asked.await.unwrap();
-        match events.recv().await.unwrap() {
-            GroupEvent::Reconciled(reconciled) => assert_eq!(reconciled.failed, []),
-            other => panic!("{other:?}"),
-        }
-    });
+    let mut events = ask(runtime, engine, group, plans);
+    assert_eq!(added(next(runtime, &mut events)), plans.len());
     events
 }
 
@@ -161,6 +180,14 @@ impl Gate {
         }
     }
 
+    /// Holds up every call until it is let go.
+    fn hold(&self) {
+        let mut calls = self.calls.lock().unwrap();
+        calls.0 += 1;
+        self.changed.notify_all();
+        drop(self.changed.wait_while(calls, |calls| !calls.1).unwrap());
+    }
+
     fn wait_for(&self, number: usize) {
         let calls = self.calls.lock().unwrap();
         let few = |calls: &mut (usize, bool)| calls.0 < number;
@@ -182,7 +209,10 @@ fn no_group_hears_of_a_version_before_every_plan_is_there() {
     let hook = Arc::clone(&gate);
     let advance = Some(PlanHook::new(move |_| hook.pass(20)));
     let options = EngineOptions {
-        hooks: Hooks { advance },
+        hooks: Hooks {
+            advance,
+            ..Hooks::default()
+        },
         ..options(4)
     };
     let engine = Engine::start(replica.clone(), "app", 0, options).unwrap();
@@ -214,7 +244,10 @@ fn a_plan_that_panics_fails_alone_on_one_thread_and_on_several() {
             assert_ne!(plan.id(), broken, "as the test wants it");
         }));
         let options = EngineOptions {
-            hooks: Hooks { advance },
+            hooks: Hooks {
+                advance,
+                ..Hooks::default()
+            },
             ..options(threads)
         };
         let engine = Engine::start(replica.clone(), "app", 0, options).unwrap();
@@ -315,4 +348,146 @@ fn any_number_of_threads_tells_and_counts_the_same() {
         )
     });
     assert_eq!(counts[0], counts[1]);
+}
+
+/// Rows enough for a hydration to be asked several times whether to go on.
+fn fill(replica: &Replica) {
+    let rows = (0..2_000).map(|id| insert(id + 100, id % 1_000, id));
+    apply(replica, rows.collect());
+}
+
+#[test]
+fn slow_hydrations_leave_a_thread_to_quick_ones_and_end_themselves() {
+    let (_dir, replica) = replica();
+    fill(&replica);
+    // Each row is looked at, and there are more of them than threads.
+    let slow: Vec<Arc<Plan>> = (0..8).map(|votes| {
+        let right = json!({"type": "literal", "value": votes});
+        let above = json!({"type": "simple", "op": ">", "left": {"type": "column", "name": "votes"}, "right": right});
+        plan(&replica, json!({"table": "issue", "where": above}))
+    }).collect();
+    let by_key = |id: u32| {
+        let id = json!({"type": "simple", "op": "=", "left": {"type": "column", "name": "id"},
+            "right": {"type": "literal", "value": id}});
+        plan(&replica, json!({"table": "issue", "where": id}))
+    };
+    let quick: Vec<Arc<Plan>> = (100..120).map(by_key).collect();
+    for threads in [1, 3] {
+        // Every hydration that goes on beyond its first look at the clock is held up.
+        let gate = Arc::new(Gate::default());
+        let hook = Arc::clone(&gate);
+        let options = EngineOptions {
+            hydration_threads: threads,
+            hydration_slice: Duration::ZERO,
+            hooks: Hooks {
+                hydrate: Some(PlanHook::new(move |_| hook.hold())),
+                ..Hooks::default()
+            },
+            ..EngineOptions::default()
+        };
+        let engine = Engine::start(replica.clone(), "app", 0, options).unwrap();
+        let runtime = runtime();
+        let mut waiting = ask(&runtime, &engine, 1, &slow);
+        gate.wait_for(1);
+        for (number, plan) in quick.iter().enumerate() {
+            let group = number as u64 + 2;
+            let mut events = ask(&runtime, &engine, group, std::slice::from_ref(plan));
+            assert_eq!(added(next(&runtime, &mut events)), 1);
+        }
+        assert!(
+            waiting.try_recv().is_err(),
+            "the slow ones were not held up"
+        );
+        gate.open();
+        assert_eq!(added(next(&runtime, &mut waiting)), slow.len());
+        // Answered after the counts of what came before are published.
+        runtime.block_on(engine.plan("none")).unwrap();
+        assert_eq!(
+            engine.metrics().hydrations,
+            (slow.len() + quick.len()) as u64
+        );
+    }
+}
+
+#[test]
+fn commits_go_on_while_a_hydration_is_under_way_and_are_in_its_result() {
+    let (_dir, replica) = replica();
+    fill(&replica);
+    let gate = Arc::new(Gate::default());
+    let hook = Arc::clone(&gate);
+    let options = EngineOptions {
+        hooks: Hooks {
+            hydrate: Some(PlanHook::new(move |_| hook.hold())),
+            ..Hooks::default()
+        },
+        hydration_slice: Duration::ZERO,
+        ..options(2)
+    };
+    let engine = Engine::start(replica.clone(), "app", 0, options).unwrap();
+    let runtime = runtime();
+    let key = json!({"type": "simple", "op": "=", "left": {"type": "column", "name": "id"},
+        "right": {"type": "literal", "value": 1}});
+    let quick = plan(&replica, json!({"table": "issue", "where": key}));
+    let mut events = join(&runtime, &engine, 1, &[quick]);
+    let mut waiting = ask(
+        &runtime,
+        &engine,
+        2,
+        &[plan(&replica, json!({"table": "issue"}))],
+    );
+    gate.wait_for(1);
+    for votes in 0..20 {
+        let applied = apply(&replica, vec![insert(1, 1, votes)]);
+        let version = applied.version;
+        engine.committed(applied);
+        assert_eq!(told(next(&runtime, &mut events)).0, version);
+    }
+    assert!(waiting.try_recv().is_err(), "the hydration was not held up");
+    gate.open();
+    match next(&runtime, &mut waiting) {
+        GroupEvent::Reconciled(reconciled) => {
+            let version = replica.watermark();
+            assert_eq!(reconciled.version, version);
+            assert_eq!(reconciled.added[0].1, version, "the new row came meanwhile");
+        }
+        other => panic!("{other:?}"),
+    }
+    // Answered after the counts of what came before are published.
+    runtime.block_on(engine.plan("none")).unwrap();
+    assert_eq!(engine.metrics().plan_rows, 2_002);
+}
+
+#[test]
+fn a_query_over_its_budget_fails_alone() {
+    let (_dir, replica) = replica();
+    fill(&replica);
+    let whole = || plan(&replica, json!({"table": "issue"}));
+    let late = EngineOptions {
+        hydration_timeout: Duration::ZERO,
+        ..EngineOptions::default()
+    };
+    let wide = EngineOptions {
+        hydration_max_rows: 1_000,
+        ..EngineOptions::default()
+    };
+    for (options, why) in [(late, "longer than 0 ms"), (wide, "more than 1000 rows")] {
+        let engine = Engine::start(replica.clone(), "app", 0, options).unwrap();
+        let runtime = runtime();
+        let key = json!({"type": "simple", "op": "=", "left": {"type": "column", "name": "id"},
+            "right": {"type": "literal", "value": 100}});
+        let quick = plan(&replica, json!({"table": "issue", "where": key}));
+        let mut events = ask(&runtime, &engine, 1, &[whole(), quick.clone()]);
+        match next(&runtime, &mut events) {
+            GroupEvent::Reconciled(reconciled) => {
+                assert_eq!(reconciled.added.len(), 1);
+                assert_eq!(reconciled.added[0].0, quick.id());
+                let [(failed, message)] = &reconciled.failed[..] else {
+                    panic!("{reconciled:?}");
+                };
+                assert_eq!(*failed, whole().id());
+                assert!(message.contains(why), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -1,11 +1,10 @@
 //! The engine thread: live plans, attached groups, and the order of what happens to them.
 
 use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kelvin_ivm::{ChangeSet, Plan, PlanId, PlanState, Router};
+use kelvin_ivm::{Plan, PlanId, PlanState, Router};
 use kelvin_protocol::Version;
 use kelvin_storage::{Replica, TableId};
 use roaring::RoaringBitmap;
@@ -13,10 +12,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::advance_pool::AdvancePool;
 use super::delta_logs::DeltaLogs;
+use super::fast_forward::fast_forward;
 use super::hydration::HydrationPool;
 use super::pasts::Recalls;
 use super::snapshot::SnapshotCache;
-use super::step::DEFECT;
 use super::{
     Command, EngineMetrics, EngineOptions, GroupEvent, GroupId, Hydrated, HydrationError,
     PlanCosts, Reconciled,
@@ -266,15 +265,17 @@ impl EngineThread {
 
     /// Brings a hydrated plan up to the engine's version and answers those who waited for it.
     fn activate(&mut self, id: PlanId, first: Hydrated) {
-        let Hydrated { mut state, took } = first;
-        let examined = state.examined();
-        let hydrated_at = state.version();
-        let mut last_changed = hydrated_at;
-        if hydrated_at < self.version {
+        let Hydrated {
+            mut state,
+            mut last_changed,
+            took,
+            examined,
+        } = first;
+        if state.version() < self.version {
             let Some((plan, _)) = self.hydrating.get(&id) else {
                 return;
             };
-            match self.fast_forward(&Arc::clone(plan), &mut state) {
+            match fast_forward(&self.replica, plan, &mut state, self.version) {
                 Ok(true) => last_changed = self.version,
                 Ok(false) => {}
                 Err(HydrationError::Stale) => return self.hydration_stale(id),
@@ -322,27 +323,6 @@ impl EngineThread {
         };
         let waiting = self.groups.iter().filter(|(_, attached)| waits(attached));
         waiting.map(|(group, _)| *group).collect()
-    }
-
-    /// Whether anything changed between the state's version and the engine's.
-    fn fast_forward(&self, plan: &Plan, state: &mut PlanState) -> Result<bool, HydrationError> {
-        let (from, to) = (state.version(), self.version);
-        let error = |error: kelvin_storage::Error| HydrationError::Failed(error.to_string());
-        let applied = self.replica.changes(from, to).map_err(error)?;
-        if reads_any(plan, &applied.altered) || reads_any(plan, &applied.swept) {
-            return Err(HydrationError::Stale);
-        }
-        let changes = ChangeSet::new(applied);
-        let (before, after) = (
-            self.replica.at(from).map_err(error)?,
-            self.replica.at(to).map_err(error)?,
-        );
-        // A panic in one plan must not take the others with it.
-        let advance = AssertUnwindSafe(|| state.advance(&changes, &before, &after));
-        let delta = catch_unwind(advance)
-            .map_err(|_| HydrationError::Failed(DEFECT.to_owned()))?
-            .map_err(|error| HydrationError::Failed(error.to_string()))?;
-        Ok(!delta.rows.is_empty())
     }
 
     fn answer_if_complete(&mut self, group: GroupId) {

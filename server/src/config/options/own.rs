@@ -24,7 +24,7 @@ pub const OWN: &[Setting] = &[
         "Threads that bring queries up to a commit that concerns many; 0 is as many as cores",
     ),
     number("kelvin-hydration-threads", "0")
-        .help("Threads that hydrate queries; 0 follows ZERO_NUM_SYNC_WORKERS"),
+        .help("Threads that hydrate queries, 2 at least; 0 follows ZERO_NUM_SYNC_WORKERS"),
     number("kelvin-hydration-timeout-ms", "60000")
         .help("Longest a query may take to hydrate; beyond it the query fails, alone"),
     number("kelvin-hydration-max-rows", "2000000")
