@@ -162,21 +162,28 @@ fn told(event: GroupEvent) -> Told {
     (version, patches.collect(), sorted(&dels))
 }
 
-/// Holds up the call with a number until it is let go.
+/// Holds up calls until they are let go.
 #[derive(Default)]
 struct Gate {
-    calls: Mutex<(usize, bool)>,
+    /// Calls so far, whether they are let go, and whether a helping thread is held up.
+    calls: Mutex<(usize, bool, bool)>,
     changed: Condvar,
 }
 
 impl Gate {
-    fn pass(&self, held: usize) {
+    /// Holds up the first call on a thread that helps the engine thread, which does not go on
+    /// beyond its own first plan before there is one.
+    fn hold_a_helper(&self) {
+        let helps = std::thread::current().name() != Some("engine");
         let mut calls = self.calls.lock().unwrap();
         calls.0 += 1;
+        let holds = helps && !calls.2;
+        calls.2 |= holds;
         self.changed.notify_all();
-        if calls.0 == held {
-            let wait = |calls: &mut (usize, bool)| !calls.1;
-            drop(self.changed.wait_while(calls, wait).unwrap());
+        if holds {
+            drop(self.changed.wait_while(calls, |calls| !calls.1).unwrap());
+        } else if calls.0 > 1 {
+            drop(self.changed.wait_while(calls, |calls| !calls.2).unwrap());
         }
     }
 
@@ -190,7 +197,7 @@ impl Gate {
 
     fn wait_for(&self, number: usize) {
         let calls = self.calls.lock().unwrap();
-        let few = |calls: &mut (usize, bool)| calls.0 < number;
+        let few = |calls: &mut (usize, bool, bool)| calls.0 < number;
         let waited = self.changed.wait_timeout_while(calls, TOO_LONG, few);
         let (calls, _) = waited.unwrap();
         assert!(calls.0 >= number, "only {} plans were begun", calls.0);
@@ -207,7 +214,7 @@ fn no_group_hears_of_a_version_before_every_plan_is_there() {
     let (_dir, replica) = replica();
     let gate = Arc::new(Gate::default());
     let hook = Arc::clone(&gate);
-    let advance = Some(PlanHook::new(move |_| hook.pass(20)));
+    let advance = Some(PlanHook::new(move |_| hook.hold_a_helper()));
     let options = EngineOptions {
         hooks: Hooks {
             advance,
