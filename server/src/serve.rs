@@ -229,6 +229,7 @@ fn monotonic_clock() -> Clock {
 
 fn engine_options(config: &Config) -> EngineOptions {
     EngineOptions {
+        advance_threads: config.engine.advance_threads,
         hydration_threads: config.engine.hydration_threads,
         hydration_max_rows: config.engine.hydration_max_rows,
         hydration_timeout: config.engine.hydration_timeout,

@@ -271,7 +271,12 @@ fn engine(reader: &Reader<'_>) -> Result<Engine, ConfigError> {
         0 => workers,
         hydration_threads => hydration_threads,
     };
+    let advance_threads = match reader.size("kelvin-advance-threads", 0)? {
+        0 => cores,
+        advance_threads => advance_threads,
+    };
     Ok(Engine {
+        advance_threads,
         hydration_threads,
         hydration_timeout: reader.millis("kelvin-hydration-timeout-ms")?,
         hydration_max_rows: reader.bytes("kelvin-hydration-max-rows", 1)?,

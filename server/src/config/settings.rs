@@ -137,6 +137,8 @@ pub struct Replica {
 /// Threads and budgets of queries.
 #[derive(Clone, Debug)]
 pub struct Engine {
+    /// Threads that bring queries up to a commit that concerns many; at least 1.
+    pub advance_threads: usize,
     /// Threads that hydrate queries; at least 1.
     pub hydration_threads: usize,
     /// Longest a query may hydrate.

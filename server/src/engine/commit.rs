@@ -1,22 +1,23 @@
 //! One commit through the engine: route, advance, encode, hand out.
 
 use std::collections::{HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use kelvin_ivm::{ChangeSet, LoggedDelta, PlanDelta, PlanId, RowKeys};
-use kelvin_storage::{Applied, TableId, View};
+use kelvin_ivm::{ChangeSet, PlanId};
+use kelvin_storage::{Applied, TableId};
 
-use super::patch::{EncodedRows, PlanPatch};
-use super::thread::{EngineThread, reads_any};
+use super::advance_pool::{Moved, Moving};
+use super::patch::PlanPatch;
+use super::step::{Advanced, DEFECT, Encoded, Step};
+use super::thread::{AttachedGroup, EngineThread, reads_any};
 use super::{GroupEvent, GroupId};
 
-/// What is made of the rows of one commit once, for all plans.
+/// What a commit did to the plans it concerned.
 #[derive(Default)]
-struct Encoded {
-    rows: EncodedRows,
-    keys: RowKeys,
+struct Outcomes {
+    patches: HashMap<PlanId, Arc<PlanPatch>>,
+    failed: Vec<(PlanId, String)>,
 }
 
 impl EngineThread {
@@ -42,21 +43,27 @@ impl EngineThread {
             Err(error) => return self.lost_views(version, &error),
         };
         let changes = ChangeSet::new(applied);
-        let mut encoded = Encoded::default();
-        let mut patches: HashMap<PlanId, Arc<PlanPatch>> = HashMap::new();
-        for id in self.router.route(&changes) {
-            match self.advance(id, &changes, &before, &after, &mut encoded) {
-                Ok(None) => {}
-                Ok(Some(patch)) => {
-                    patches.insert(id, Arc::new(patch));
-                }
-                Err(message) => self.fail(id, &message),
-            }
-        }
+        let plans = self.router.route(&changes);
+        let step = Step::new(
+            changes,
+            (before, after),
+            Arc::clone(self.snapshots.encoder()),
+        );
+        #[cfg(test)]
+        let step = step.with_hook(self.options.hooks.advance.clone());
+        let outcomes = self.advance(step, plans);
         self.version = version;
         self.logs.reached(version);
         self.metrics.commits += 1;
-        self.hand_out(&patches);
+        for (id, message) in &outcomes.failed {
+            self.fail(*id, message);
+        }
+        self.hand_out(&outcomes.patches);
+        // INVARIANT: behind the commit, whose version their answer has.
+        for (id, message) in &outcomes.failed {
+            let waiting = self.waiting_for_any(&[*id]);
+            self.answer_without(*id, message, waiting);
+        }
     }
 
     fn note_permissions(&self, applied: &Applied) {
@@ -120,56 +127,88 @@ impl EngineThread {
         self.groups.clear();
     }
 
-    fn advance(
-        &mut self,
-        id: PlanId,
-        changes: &ChangeSet,
-        before: &View,
-        after: &View,
-        encoded: &mut Encoded,
-    ) -> Result<Option<PlanPatch>, String> {
-        let Some(live) = self.plans.get_mut(&id) else {
-            return Ok(None);
-        };
-        // A panic in one plan must not take the others with it.
+    /// Moves plans on this thread, and on the helping ones what is left once that has taken long
+    /// enough to be worth a hand-off. Returns what groups are to be told, and what failed.
+    ///
+    /// INVARIANT: all plans are over the commit when it returns.
+    fn advance(&mut self, step: Step, plans: Vec<PlanId>) -> Outcomes {
         let started = Instant::now();
-        let advanced = catch_unwind(AssertUnwindSafe(|| {
-            Arc::make_mut(&mut live.state).advance(changes, before, after)
-        }))
-        .map_err(|_| "the query hit a defect of the server".to_owned())?;
-        let delta: PlanDelta = advanced.map_err(|error| error.to_string())?;
-        let (took, examined) = (started.elapsed(), live.state.examined());
-        live.costs.advanced(took, examined, delta.rows.len());
-        self.metrics
-            .costs
-            .advanced(took, examined, delta.rows.len());
-        let before = std::mem::replace(&mut live.rows, live.state.row_count());
-        self.metrics.plan_rows = (self.metrics.plan_rows + live.rows).saturating_sub(before);
+        let alone = self.options.advance_alone;
+        let mut encoded = Encoded::default();
+        let mut outcomes = Outcomes::default();
+        let mut plans = plans.into_iter();
+        while let Some(id) = plans.next() {
+            let Some(live) = self.plans.get_mut(&id) else {
+                continue;
+            };
+            let outcome = step.advance(live, &mut encoded);
+            self.settle(id, outcome, &mut outcomes);
+            if self.helpers.helps() && plans.len() > 1 && started.elapsed() >= alone {
+                break;
+            }
+        }
+        if plans.len() > 0 {
+            self.advance_together(step, plans, &mut encoded, &mut outcomes);
+        }
+        outcomes
+    }
+
+    fn advance_together(
+        &mut self,
+        step: Step,
+        plans: impl Iterator<Item = PlanId>,
+        encoded: &mut Encoded,
+        outcomes: &mut Outcomes,
+    ) {
+        let plans: Vec<PlanId> = plans.filter(|id| self.plans.contains_key(id)).collect();
+        let moving = plans.iter().filter_map(|id| {
+            let live = self.plans.remove(id)?;
+            Some(Moving { id: *id, live })
+        });
+        let moving = moving.collect();
+        for Moved { id, live, outcome } in self.helpers.advance(&Arc::new(step), moving, encoded) {
+            self.plans.insert(id, live);
+            self.settle(id, outcome, outcomes);
+        }
+        for id in plans {
+            if !self.plans.contains_key(&id) {
+                outcomes.failed.push((id, DEFECT.to_owned()));
+            }
+        }
+    }
+
+    /// Takes note of what moving a plan came to.
+    fn settle(&mut self, id: PlanId, outcome: Result<Advanced, String>, outcomes: &mut Outcomes) {
+        let advanced = match outcome {
+            Ok(advanced) => advanced,
+            Err(message) => return outcomes.failed.push((id, message)),
+        };
+        let Some(live) = self.plans.get(&id) else {
+            return;
+        };
+        let (took, examined) = (advanced.took, advanced.examined);
+        let costs = &mut self.metrics.costs;
+        costs.advanced(took, examined, advanced.delta_rows);
+        let rows = self.metrics.plan_rows + live.rows;
+        self.metrics.plan_rows = rows.saturating_sub(advanced.rows_before);
         // INVARIANT: before anything else is routed, see `Router::narrow`.
         self.router.narrow(&live.state);
-        if delta.rows.is_empty() {
-            return Ok(None);
+        if let Some(logged) = advanced.logged {
+            self.logs.push(id, logged, live.rows);
         }
-        live.last_changed = after.version();
-        let step = (changes.from(), changes.version());
-        let logged = LoggedDelta::new(step, &delta, after.catalog(), &mut encoded.keys);
-        self.logs.push(id, logged, live.rows);
-        if live.groups.is_empty() {
-            return Ok(None);
+        if let Some(patch) = advanced.patch {
+            outcomes.patches.insert(id, Arc::new(patch));
         }
-        let plan = Arc::clone(&live.plan);
-        let encoder = self.snapshots.encoder();
-        let patch = encoder
-            .encode(&plan, &delta, after.catalog(), &mut encoded.rows)
-            .map_err(|error| error.to_string())?;
-        Ok(Some(patch))
     }
 
     /// Drops a broken plan and tells the groups that have it. Nobody else notices.
     fn fail(&mut self, id: PlanId, message: &str) {
         tracing::error!(plan = %id, error = %message, "a query failed and was dropped");
-        let Some(live) = self.forget(id) else { return };
-        for group in live.groups {
+        self.forget(id);
+        // By the groups, not by the plan: it may be lost with a thread.
+        let has = |attached: &AttachedGroup| attached.plans.contains(&id);
+        let having = self.groups.iter().filter(|(_, attached)| has(attached));
+        for group in having.map(|(group, _)| *group).collect::<Vec<_>>() {
             if let Some(attached) = self.groups.get_mut(&group) {
                 attached.plans.remove(&id);
             }

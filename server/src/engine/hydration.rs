@@ -1,44 +1,36 @@
 //! A small pool of threads that hydrate plans beside the engine thread.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use kelvin_ivm::{Budget, Plan, PlanState};
+use kelvin_ivm::{Budget, ErrorKind, Plan, PlanState};
 use kelvin_storage::{IndexBuilder, Replica, Row, TableId, View};
 use tokio::sync::mpsc::WeakSender;
 
+use super::fast_forward::fast_forward;
+use super::hydration_queue::{HydrationQueue, Job, Turn};
 use super::recall::{Recall, RecallJob, Recalled};
 use super::snapshot::SnapshotCache;
+use super::step::DEFECT;
 use super::{Command, EngineOptions, Hydrated, HydrationError};
 
 /// Rows of a result that are encoded while the plan hydrates; a larger result is encoded when a
 /// group asks for it, so that a hydration holds few rows in memory.
 const ENCODE_UP_TO: usize = 20_000;
 
-enum Job {
-    Hydrate(Arc<Plan>),
-    Recall(RecallJob),
-}
+/// How often a plan is brought up to what was committed meanwhile; each round has less to do.
+const FOLLOW_ROUNDS: usize = 4;
+/// A round that took less than this is the last: the engine thread can afford the next.
+const FOLLOWED: Duration = Duration::from_millis(2);
 
-/// Queue of plans to hydrate, and to recall the past of. It is bounded by the engine: a plan is in
-/// it at most once for each.
+/// Threads that are at least there, so that one is left when another is at a long hydration.
+const MIN_THREADS: usize = 2;
+
+/// The threads, and what waits for them.
 pub struct HydrationPool {
-    queue: Arc<Queue>,
-}
-
-#[derive(Default)]
-struct Queue {
-    state: Mutex<QueueState>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct QueueState {
-    jobs: VecDeque<Job>,
-    closed: bool,
+    queue: Arc<HydrationQueue>,
 }
 
 impl HydrationPool {
@@ -53,9 +45,10 @@ impl HydrationPool {
         engine: &WeakSender<Command>,
         options: &EngineOptions,
     ) -> std::io::Result<Self> {
-        let queue = Arc::new(Queue::default());
+        let threads = options.hydration_threads.max(MIN_THREADS);
+        let queue = Arc::new(HydrationQueue::new(threads, options.hydration_slice));
         let recall = Arc::new(Recall::new(replica.clone(), options.hydration_timeout));
-        for number in 0..options.hydration_threads.max(1) {
+        for number in 0..threads {
             let worker = Worker {
                 queue: Arc::clone(&queue),
                 replica: replica.clone(),
@@ -74,43 +67,23 @@ impl HydrationPool {
 
     /// Puts a plan at the end of the queue, to be hydrated.
     pub fn submit(&self, plan: Arc<Plan>) {
-        self.push(Job::Hydrate(plan));
+        self.queue.hydrate(plan);
     }
 
-    /// Puts a plan whose log is to begin earlier ahead of all that are to be hydrated: it takes
-    /// less, and its clients have waited for their queries already.
+    /// Has the log of a plan begin earlier.
     pub(super) fn recall(&self, job: RecallJob) {
-        self.push(Job::Recall(job));
-    }
-
-    fn push(&self, job: Job) {
-        let mut state = self
-            .queue
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match job {
-            Job::Hydrate(_) => state.jobs.push_back(job),
-            Job::Recall(_) => state.jobs.push_front(job),
-        }
-        self.queue.wake.notify_one();
+        self.queue.recall(job);
     }
 }
 
 impl Drop for HydrationPool {
     fn drop(&mut self) {
-        let mut state = self
-            .queue
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        state.closed = true;
-        self.queue.wake.notify_all();
+        self.queue.close();
     }
 }
 
 struct Worker {
-    queue: Arc<Queue>,
+    queue: Arc<HydrationQueue>,
     replica: Replica,
     snapshots: Arc<SnapshotCache>,
     builder: Arc<IndexBuilder>,
@@ -121,10 +94,17 @@ struct Worker {
 
 impl Worker {
     fn run(self) {
-        while let Some(job) = self.next() {
+        while let Some(job) = self.queue.next(|| self.recall.rest()) {
             let done = match job {
-                Job::Hydrate(plan) => self.hydrated(&plan),
                 Job::Recall(job) => self.recalled(job),
+                Job::Hydrate(plan, turn) => {
+                    let done = self.hydrated(&plan, &turn);
+                    self.queue.finish(&plan, &turn);
+                    if turn.has_given_up() {
+                        continue;
+                    }
+                    done
+                }
             };
             let Some(engine) = self.engine.upgrade() else {
                 return;
@@ -135,13 +115,11 @@ impl Worker {
         }
     }
 
-    fn hydrated(&self, plan: &Arc<Plan>) -> Command {
-        let work = AssertUnwindSafe(|| self.hydrate(plan));
+    fn hydrated(&self, plan: &Arc<Plan>, turn: &Arc<Turn>) -> Command {
+        let work = AssertUnwindSafe(|| self.hydrate(plan, turn));
         // A panic in one plan must not take the pool with it.
-        let result = catch_unwind(work).unwrap_or_else(|_| {
-            let message = "the query hit a defect of the server";
-            Err(HydrationError::Failed(message.to_owned()))
-        });
+        let result =
+            catch_unwind(work).unwrap_or_else(|_| Err(HydrationError::Failed(DEFECT.to_owned())));
         Command::Hydrated {
             plan: plan.id(),
             result,
@@ -160,41 +138,26 @@ impl Worker {
         Command::Recalled(catch_unwind(work).unwrap_or(unknown))
     }
 
-    fn next(&self) -> Option<Job> {
-        let mut state = self
-            .queue
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if state.closed {
-                return None;
-            }
-            if let Some(job) = state.jobs.pop_front() {
-                return Some(job);
-            }
-            self.recall.rest();
-            state = self
-                .queue
-                .wake
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn hydrate(&self, plan: &Arc<Plan>) -> Result<Hydrated, HydrationError> {
+    fn hydrate(&self, plan: &Arc<Plan>, turn: &Arc<Turn>) -> Result<Hydrated, HydrationError> {
         let view = self.replica.latest();
         let view = view.map_err(|error| HydrationError::Failed(error.to_string()))?;
         if !plan.is_current(view.catalog()) {
             return Err(HydrationError::Stale);
         }
-        self.hydrate_at(plan, &view).map_err(HydrationError::Failed)
+        let hydrated = self.hydrate_at(plan, &view, turn);
+        let mut hydrated = hydrated.map_err(HydrationError::Failed)?;
+        self.follow(plan, &mut hydrated)?;
+        Ok(hydrated)
     }
 
-    fn hydrate_at(&self, plan: &Arc<Plan>, view: &View) -> Result<Hydrated, String> {
+    fn hydrate_at(
+        &self,
+        plan: &Arc<Plan>,
+        view: &View,
+        turn: &Arc<Turn>,
+    ) -> Result<Hydrated, String> {
         super::access::ask_for_indexes(&self.replica, &self.builder, plan);
-        let started = Instant::now();
-        let budget = budget(&self.options, started);
+        let budget = self.budget(plan, turn);
         let mut rows = Vec::new();
         let mut overflow = false;
         let mut sink = |table: TableId, row: &Row| {
@@ -204,19 +167,72 @@ impl Worker {
             }
             ControlFlow::Continue(())
         };
-        let state = PlanState::hydrate(Arc::clone(plan), view, &budget, &mut sink)
-            .map_err(|error| error.to_string())?;
+        let hydrated = PlanState::hydrate(Arc::clone(plan), view, &budget, &mut sink);
+        let state = hydrated.map_err(|error| self.told(&error))?;
         if !overflow {
             self.snapshots.insert(plan, view, rows)?;
         }
-        let took = started.elapsed();
+        let took = turn.took();
         let (rows, ms) = (state.row_count(), took.as_millis());
         if took >= self.options.slow_hydration {
             tracing::warn!(plan = %plan.id(), rows, ms, "slow hydration");
         } else {
             tracing::debug!(plan = %plan.id(), rows, ms, "hydrated");
         }
-        Ok(Hydrated { state, took })
+        Ok(Hydrated {
+            examined: state.examined(),
+            last_changed: state.version(),
+            state,
+            took,
+        })
+    }
+
+    /// The budget of a plan's turn, which ends when it has to give up its thread, too.
+    fn budget(&self, plan: &Arc<Plan>, turn: &Arc<Turn>) -> Budget {
+        let (queue, turn) = (Arc::clone(&self.queue), Arc::clone(turn));
+        let timeout = self.options.hydration_timeout;
+        #[cfg(test)]
+        let (hook, plan) = (self.options.hooks.hydrate.clone(), Arc::clone(plan));
+        #[cfg(not(test))]
+        let _ = plan;
+        Budget::rows(self.options.hydration_max_rows).with_stop(move || {
+            let stop = turn.elapsed() > timeout || queue.must_give_up(&turn);
+            #[cfg(test)]
+            if let Some(hook) = hook.as_ref().filter(|_| !stop && turn.is_long()) {
+                hook.call(&plan);
+            }
+            stop
+        })
+    }
+
+    /// The reason for the application's developer.
+    fn told(&self, error: &kelvin_ivm::Error) -> String {
+        match error.kind() {
+            ErrorKind::Stopped => format!(
+                "the query took longer than {} ms to hydrate",
+                self.options.hydration_timeout.as_millis()
+            ),
+            _ => error.to_string(),
+        }
+    }
+
+    /// Brings a plan up to what was committed while it hydrated, and while it was brought up, so
+    /// that little of that is left to the engine thread, where all others would wait for it.
+    fn follow(&self, plan: &Plan, hydrated: &mut Hydrated) -> Result<(), HydrationError> {
+        for _ in 0..FOLLOW_ROUNDS {
+            let latest = self.replica.watermark();
+            if latest == hydrated.state.version() {
+                break;
+            }
+            let started = Instant::now();
+            if fast_forward(&self.replica, plan, &mut hydrated.state, latest)? {
+                hydrated.last_changed = latest;
+            }
+            if started.elapsed() < FOLLOWED {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

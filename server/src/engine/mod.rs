@@ -10,6 +10,9 @@
 //! hydration pool ─Hydrated►┘ plan states, bitmaps  └──► …
 //! ```
 //!
+//! Where a commit concerns many plans, other threads help to move them over it. The engine thread
+//! gives them away and has all of them back before it tells any group of the version.
+//!
 //! INVARIANT: when a group receives an event of version V, it has received everything that concerns
 //! it up to V before. That is what lets a group mint the cookie (V, config) for what it sends.
 //!
@@ -17,14 +20,22 @@
 //! attaches anew and brings its clients up by a diff. The engine never waits for a group.
 
 mod access;
+mod advance_pool;
 mod commit;
 mod delta_logs;
+mod fast_forward;
+#[cfg(test)]
+mod hooks;
 mod hydration;
+mod hydration_queue;
 mod pasts;
 mod patch;
 mod plan_report;
 mod recall;
 mod snapshot;
+mod step;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use std::collections::HashMap;
@@ -85,8 +96,16 @@ pub struct Reconciled {
 /// Limits of the engine.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// Threads that hydrate plans.
+    /// Threads that move plans over a commit that concerns many, the engine thread among them.
+    pub advance_threads: usize,
+    /// How long the engine thread works at a commit before the others help it. Waking them and
+    /// handing plans over costs some tens of microseconds, which a small commit is to be spared.
+    pub advance_alone: std::time::Duration,
+    /// Threads that hydrate plans; there are two at least.
     pub hydration_threads: usize,
+    /// A hydration that takes longer gives up its thread where others wait and it is not among the
+    /// few that may go on.
+    pub hydration_slice: std::time::Duration,
     /// Rows a plan may examine while it hydrates.
     pub hydration_max_rows: u64,
     /// How long a plan may take to hydrate.
@@ -99,18 +118,27 @@ pub struct EngineOptions {
     pub snapshot_cache_bytes: usize,
     /// Bytes of the plans' delta logs.
     pub delta_log_bytes: usize,
+    /// What tests do to plans.
+    #[cfg(test)]
+    pub(crate) hooks: hooks::Hooks,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
-            hydration_threads: std::thread::available_parallelism().map_or(2, usize::from),
+            advance_threads: cores,
+            advance_alone: std::time::Duration::from_micros(250),
+            hydration_threads: cores,
+            hydration_slice: std::time::Duration::from_millis(200),
             hydration_max_rows: 20_000_000,
             hydration_timeout: std::time::Duration::from_secs(60),
             slow_hydration: std::time::Duration::from_millis(100),
             plan_idle: std::time::Duration::from_secs(60),
             snapshot_cache_bytes: 64 << 20,
             delta_log_bytes: 64 << 20,
+            #[cfg(test)]
+            hooks: hooks::Hooks::default(),
         }
     }
 }
@@ -177,7 +205,11 @@ pub struct PastsQuestion {
 /// A plan's first state, and how long it took.
 struct Hydrated {
     state: kelvin_ivm::PlanState,
+    /// A version since which the view has not changed.
+    last_changed: Version,
     took: std::time::Duration,
+    /// Rows that the hydration examined.
+    examined: u64,
 }
 
 /// Why a plan could not be hydrated.
@@ -253,10 +285,11 @@ impl Engine {
             &commands.downgrade(),
             &options,
         )?;
+        let helpers = advance_pool::AdvancePool::start(options.advance_threads)?;
         let thread = thread::EngineThread::new(
             replica,
             Arc::clone(&snapshots),
-            pool,
+            (pool, helpers),
             thread::Signals {
                 permissions: permissions_out,
                 schema: schema_out,

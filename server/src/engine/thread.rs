@@ -4,13 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kelvin_ivm::{ChangeSet, Plan, PlanId, PlanState, Router};
+use kelvin_ivm::{Plan, PlanId, PlanState, Router};
 use kelvin_protocol::Version;
 use kelvin_storage::{Replica, TableId};
 use roaring::RoaringBitmap;
 use tokio::sync::{mpsc, watch};
 
+use super::advance_pool::AdvancePool;
 use super::delta_logs::DeltaLogs;
+use super::fast_forward::fast_forward;
 use super::hydration::HydrationPool;
 use super::pasts::Recalls;
 use super::snapshot::SnapshotCache;
@@ -65,7 +67,8 @@ pub(super) struct EngineThread {
     early: Vec<(PlanId, Hydrated)>,
     pub(super) signals: Signals,
     pub(super) metrics: EngineMetrics,
-    options: EngineOptions,
+    pub(super) helpers: AdvancePool,
+    pub(super) options: EngineOptions,
 }
 
 /// What the engine tells everybody.
@@ -115,7 +118,7 @@ impl EngineThread {
     pub(super) fn new(
         replica: Replica,
         snapshots: Arc<SnapshotCache>,
-        pool: HydrationPool,
+        (pool, helpers): (HydrationPool, AdvancePool),
         signals: Signals,
         options: EngineOptions,
     ) -> Self {
@@ -137,6 +140,7 @@ impl EngineThread {
                 version,
                 ..EngineMetrics::default()
             },
+            helpers,
             options,
         }
     }
@@ -222,11 +226,16 @@ impl EngineThread {
         let Some((_, waiting)) = self.hydrating.remove(&id) else {
             return;
         };
+        self.answer_without(id, message, waiting);
+    }
+
+    /// Tells groups that wait for a plan that it failed, once they have the others.
+    pub(super) fn answer_without(&mut self, id: PlanId, why: &str, waiting: HashSet<GroupId>) {
         for group in waiting {
             if let Some(wanted) = self.groups.get_mut(&group).and_then(|g| g.wanted.as_mut())
                 && wanted.plans.remove(&id)
             {
-                wanted.failed.push((id, message.to_owned()));
+                wanted.failed.push((id, why.to_owned()));
             }
             self.answer_if_complete(group);
         }
@@ -256,15 +265,17 @@ impl EngineThread {
 
     /// Brings a hydrated plan up to the engine's version and answers those who waited for it.
     fn activate(&mut self, id: PlanId, first: Hydrated) {
-        let Hydrated { mut state, took } = first;
-        let examined = state.examined();
-        let hydrated_at = state.version();
-        let mut last_changed = hydrated_at;
-        if hydrated_at < self.version {
+        let Hydrated {
+            mut state,
+            mut last_changed,
+            took,
+            examined,
+        } = first;
+        if state.version() < self.version {
             let Some((plan, _)) = self.hydrating.get(&id) else {
                 return;
             };
-            match self.fast_forward(&Arc::clone(plan), &mut state) {
+            match fast_forward(&self.replica, plan, &mut state, self.version) {
                 Ok(true) => last_changed = self.version,
                 Ok(false) => {}
                 Err(HydrationError::Stale) => return self.hydration_stale(id),
@@ -312,25 +323,6 @@ impl EngineThread {
         };
         let waiting = self.groups.iter().filter(|(_, attached)| waits(attached));
         waiting.map(|(group, _)| *group).collect()
-    }
-
-    /// Whether anything changed between the state's version and the engine's.
-    fn fast_forward(&self, plan: &Plan, state: &mut PlanState) -> Result<bool, HydrationError> {
-        let (from, to) = (state.version(), self.version);
-        let error = |error: kelvin_storage::Error| HydrationError::Failed(error.to_string());
-        let applied = self.replica.changes(from, to).map_err(error)?;
-        if reads_any(plan, &applied.altered) || reads_any(plan, &applied.swept) {
-            return Err(HydrationError::Stale);
-        }
-        let changes = ChangeSet::new(applied);
-        let (before, after) = (
-            self.replica.at(from).map_err(error)?,
-            self.replica.at(to).map_err(error)?,
-        );
-        let delta = state
-            .advance(&changes, &before, &after)
-            .map_err(|error| HydrationError::Failed(error.to_string()))?;
-        Ok(!delta.rows.is_empty())
     }
 
     fn answer_if_complete(&mut self, group: GroupId) {
@@ -444,12 +436,16 @@ impl EngineThread {
             live.idle_since
                 .is_some_and(|since| since.elapsed() >= limit)
         };
-        let dropped: Vec<PlanId> = self
-            .plans
-            .iter()
-            .filter(|(_, live)| idle(live))
-            .map(|(id, _)| *id)
-            .collect();
+        let idle = self.plans.iter().filter(|(_, live)| idle(live));
+        let mut dropped: HashSet<PlanId> = idle.map(|(id, _)| *id).collect();
+        // A group may wait for it and for others that take long.
+        for wanted in self
+            .groups
+            .values()
+            .filter_map(|group| group.wanted.as_ref())
+        {
+            dropped.retain(|id| !wanted.plans.contains(id));
+        }
         for id in dropped {
             self.forget(id);
         }

@@ -20,8 +20,11 @@ pub const OWN: &[Setting] = &[
     number("kelvin-backfill-bytes", "67108864").help(
         "Memory for changes of tables that are copied beside the stream; beyond it, it waits",
     ),
+    number("kelvin-advance-threads", "0").help(
+        "Threads that bring queries up to a commit that concerns many; 0 is as many as cores",
+    ),
     number("kelvin-hydration-threads", "0")
-        .help("Threads that hydrate queries; 0 follows ZERO_NUM_SYNC_WORKERS"),
+        .help("Threads that hydrate queries, 2 at least; 0 follows ZERO_NUM_SYNC_WORKERS"),
     number("kelvin-hydration-timeout-ms", "60000")
         .help("Longest a query may take to hydrate; beyond it the query fails, alone"),
     number("kelvin-hydration-max-rows", "2000000")
