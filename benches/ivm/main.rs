@@ -82,19 +82,18 @@ impl World {
         (before, changes, self.replica.latest().unwrap())
     }
 
-    /// Measures one step of a plan under such writes, beside computing the plan anew after the
-    /// last of an even number of them.
-    fn step(
+    /// Measures one step of a plan under such writes.
+    fn advance(
         &mut self,
         measure: &mut Measure,
-        group: &str,
+        (group, name): (&str, &str),
         query: &str,
-        mut rows: impl FnMut(&mut Self) -> (TableId, Vec<Vec<Value>>),
-    ) {
+        rows: &mut impl FnMut(&mut Self) -> (TableId, Vec<Vec<Value>>),
+    ) -> Arc<Plan> {
         let plan = self.plan(query);
         let mut state = hydrate(&plan, &self.replica.latest().unwrap());
         self.steps = 0;
-        measure.run_timed(group, "advance", 1, |iterations| {
+        measure.run_timed(group, name, 1, |iterations| {
             let mut elapsed = Duration::ZERO;
             for _ in 0..iterations {
                 let (table, rows) = rows(self);
@@ -106,6 +105,19 @@ impl World {
             }
             elapsed
         });
+        plan
+    }
+
+    /// Measures one step of a plan under such writes, beside computing the plan anew after the
+    /// last of an even number of them.
+    fn step(
+        &mut self,
+        measure: &mut Measure,
+        group: &str,
+        query: &str,
+        mut rows: impl FnMut(&mut Self) -> (TableId, Vec<Vec<Value>>),
+    ) {
+        let plan = self.advance(measure, (group, "advance"), query, &mut rows);
         if self.steps % 2 == 1 {
             let (table, rows) = rows(self);
             self.write(table, rows);
@@ -120,19 +132,21 @@ fn hydrate(plan: &Arc<Plan>, view: &View) -> PlanState {
     PlanState::hydrate(plan.clone(), view, &Budget::unlimited(), &mut sink).unwrap()
 }
 
-/// 50 issues, their comments and the comments' authors, beside the same rows read by key.
-fn nested(measure: &mut Measure, world: &World) {
-    let query = r#"{"table":"issue","orderBy":[["modified","desc"]],"limit":50,"related":[
+/// 50 issues, their comments and the comments' authors.
+const NESTED: &str = r#"{"table":"issue","orderBy":[["modified","desc"]],"limit":50,"related":[
             {"correlation":{"parentField":["id"],"childField":["issue_id"]},"subquery":
                 {"table":"comment","alias":"comments","related":[
                     {"correlation":{"parentField":["author"],"childField":["name"]},
                      "subquery":{"table":"member","alias":"author"}}]}}]}"#;
+
+/// 50 issues, their comments and the comments' authors, beside the same rows read by key.
+fn nested(measure: &mut Measure, world: &World) {
     let group = "compile a query of two related levels";
-    measure.run(group, "compile", 1, || world.plan(query));
+    measure.run(group, "compile", 1, || world.plan(NESTED));
     measure.run(group, "read its JSON only", 1, || {
-        serde_json::from_str::<Ast>(query).unwrap()
+        serde_json::from_str::<Ast>(NESTED).unwrap()
     });
-    let plan = world.plan(query);
+    let plan = world.plan(NESTED);
     let view = world.replica.latest().unwrap();
     let mut keys = Vec::new();
     evaluate(&plan, &view, &Budget::unlimited(), &mut |table, row| {
@@ -168,6 +182,41 @@ fn window(measure: &mut Measure, world: &mut World) {
     });
 }
 
+/// Issues in and around a window change, some so that they enter it, leave it or move in it, where
+/// ever more lie behind.
+fn window_edits(measure: &mut Measure, most: usize) {
+    let query = r#"{"table":"issue","orderBy":[["modified","desc"]],"limit":50}"#;
+    let group = "orderBy and limit 50, an issue of the first hundred changes";
+    let mut sizes = vec![most, 10_000, 1_000];
+    sizes.retain(|issues| *issues <= most);
+    sizes.dedup();
+    for issues in sizes {
+        let mut world = World::new(issues, 0);
+        let name = format!("{issues} issues");
+        world.advance(measure, (group, &name), query, &mut |world| {
+            let first = world.issues.saturating_sub(100);
+            let (id, modified) = (
+                fastrand::usize(first..world.issues),
+                fastrand::usize(first..world.issues),
+            );
+            (ISSUE, vec![world::issue(id, modified, "ann")])
+        });
+    }
+}
+
+/// A comment of a window of issues changes its author, two levels below.
+fn joins(measure: &mut Measure, world: &mut World) {
+    let group = "two related levels, a comment gets another author";
+    world.step(measure, group, NESTED, |world| {
+        let comment = (world.issues - 1 - fastrand::usize(..50)) * COMMENTS;
+        let author = format!("member {}", fastrand::usize(..1000));
+        (
+            COMMENT,
+            vec![world::comment(comment, comment / COMMENTS, &author)],
+        )
+    });
+}
+
 fn exists(measure: &mut Measure, world: &mut World, parents: usize) {
     let query = r#"{"table":"issue","where":{"type":"correlatedSubquery","op":"EXISTS","related":
         {"correlation":{"parentField":["owner"],"childField":["name"]},"subquery":
@@ -187,9 +236,12 @@ fn main() {
     let parents = size("PARENTS", 1000);
     let mut world = World::new(size("ROWS", 100_000), parents);
     nested(&mut measure, &world);
+    joins(&mut measure, &mut world);
     exists(&mut measure, &mut world, parents);
     window(&mut measure, &mut world);
     catch_up::catch_up(&mut measure, &world, parents);
     router::routing(&mut measure, &world);
+    drop(world);
+    window_edits(&mut measure, size("ROWS", 100_000));
     measure.finish();
 }

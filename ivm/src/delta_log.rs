@@ -269,3 +269,40 @@ impl NetTouches {
         later.copied().unwrap_or_else(now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(version: Version, text: &str) -> Arc<LoggedDelta> {
+        let rows: Box<[LoggedRow]> = Box::new([LoggedRow {
+            table: TableId(1),
+            key: Arc::from([Value::from(text)]),
+            was: true,
+            is: false,
+        }]);
+        let bytes = size_of::<LoggedDelta>() + rows.iter().map(bytes_of).sum::<usize>();
+        Arc::new(LoggedDelta {
+            from: version - 1,
+            version,
+            rows,
+            bytes,
+        })
+    }
+
+    #[test]
+    fn a_log_counts_what_it_holds_whichever_end_it_grows_and_shrinks_at() {
+        let (short, long) = (step(5, "a"), step(3, &"a".repeat(1001)));
+        assert_eq!(long.bytes() - short.bytes(), 1000);
+        let held = size_of::<LoggedDelta>() + size_of::<LoggedRow>();
+        assert!(short.bytes() > held);
+        let mut log = DeltaLog::new(4);
+        log.push(short.clone());
+        log.extend_back(2, vec![long.clone(), step(4, "b")]);
+        assert_eq!((log.since(), log.len(), log.rows()), (2, 3, 3));
+        assert_eq!(log.bytes(), long.bytes() + 2 * short.bytes());
+        assert_eq!(log.pop_oldest().map(|oldest| oldest.version), Some(3));
+        assert_eq!((log.since(), log.len(), log.rows()), (3, 2, 2));
+        assert_eq!(log.bytes(), 2 * short.bytes());
+    }
+}

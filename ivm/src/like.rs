@@ -193,5 +193,8 @@ mod tests {
         assert!(ilike("ΟΔΟΣ ΑΒ", "οδοσ%"));
         assert!(ilike("ΟΔΟΣ", "οδος"));
         assert!(!like("Ä", "ä"));
+        // The sign for kelvin, which is no ASCII letter, has one for its lower case.
+        assert!(ilike("\u{212A}elvin", "k%"));
+        assert!(ilike("kelvin", "\u{212A}%"));
     }
 }

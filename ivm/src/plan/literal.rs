@@ -185,3 +185,39 @@ fn unbound(anchor: &str, field: &serde_json::Value) -> Error {
     };
     Error::UnboundParameter(format!("{anchor}.{path}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_literal_takes_the_form_that_the_values_of_its_column_have() {
+        let bound = |upstream_type: &str, value: Value| {
+            let column = Column {
+                name: "n".into(),
+                attnum: 1,
+                upstream_type: upstream_type.into(),
+                type_oid: 0,
+                value_type: kelvin_protocol::ValueType::Number,
+                not_null: false,
+            };
+            bind_to_column(&column, value)
+        };
+        let large = 2_f64.powi(60);
+        let whole = Value::from_i64(1 << 60);
+        assert_eq!(bound("int8", Value::from(large)), whole);
+        assert_eq!(bound("float8", whole), Value::from(large));
+        for (of, number) in [
+            ("float8", large),
+            ("int8", 1.5),
+            ("int8", 7.0),
+            ("int8", 2_f64.powi(63)),
+        ] {
+            let value = Value::from(number);
+            assert!(
+                matches!(bound(of, value), Value::Number(n) if n == number),
+                "{of} {number}"
+            );
+        }
+    }
+}

@@ -244,4 +244,38 @@ mod tests {
         assert_eq!(after("\u{10FFFF}"), None);
         assert_eq!(after(""), None);
     }
+
+    fn cover(checks: &[Check]) -> Cover {
+        let tests = checks.iter().map(|check| Condition::Test {
+            column: 1,
+            check: Arc::new(check.clone()),
+        });
+        Cover::of(&Condition::All(tests.collect()))
+    }
+
+    #[test]
+    fn comparisons_and_prefixes_are_found_by_a_stretch() {
+        let five = Value::from(5.0);
+        for check in [
+            Check::Less(five.clone()),
+            Check::AtMost(five.clone()),
+            Check::Greater(five.clone()),
+            Check::AtLeast(five),
+        ] {
+            let cover = cover(&[check]);
+            assert!(matches!(cover.terms[..], [Term::Range(1, _)]), "{cover:?}");
+            assert!(cover.is_wide());
+        }
+    }
+
+    #[test]
+    fn a_stretch_closed_on_both_sides_is_narrow_and_one_that_ends_before_it_begins_finds_nothing() {
+        let (five, nine) = (Value::from(5.0), Value::from(9.0));
+        let closed = cover(&[Check::Greater(five.clone()), Check::AtMost(nine.clone())]);
+        assert!(!closed.is_wide() && matches!(closed.terms[..], [Term::Range(1, _)]));
+        let nothing = cover(&[Check::Less(five.clone()), Check::Greater(nine)]);
+        assert!(nothing.terms.is_empty());
+        let nothing = cover(&[Check::Less(five.clone()), Check::AtLeast(five)]);
+        assert!(nothing.terms.is_empty());
+    }
 }

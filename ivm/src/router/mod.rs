@@ -6,6 +6,7 @@ mod interval;
 mod interval_tree;
 mod listeners;
 mod rank;
+mod spans;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

@@ -84,6 +84,14 @@ fn related_rows_are_read_by_their_correlation() {
 }
 
 #[test]
+fn the_values_of_a_list_are_read_one_by_one() {
+    let mut among = equal("name", json!(["label 7", "label 9"]));
+    among["op"] = json!("IN");
+    let query = filtered("label", among);
+    assert!(fits(&case(&query), &query, 10));
+}
+
+#[test]
 fn a_query_is_read_from_its_selective_side() {
     let by_label = exists(
         "label",

@@ -110,6 +110,7 @@ fn the_side_of_an_exists_that_is_read_first_is_told() {
         &world,
         &filtered("issue", exists("id", "issue", of("comment"))),
     );
+    assert_eq!(broad.nodes[1].role, Role::Exists);
     assert_eq!(broad.nodes[1].driver, Some(Driver::ParentAfterTrial));
     assert!(
         broad.nodes[1]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kelvin_protocol::{Ast, ValueType};
-use kelvin_storage::{Catalog, UnsyncedTable};
+use kelvin_storage::{Catalog, Table, UnsyncedTable};
 use serde_json::{Value as Json, json};
 
 use super::world::table;
@@ -216,6 +216,46 @@ fn permission_rules_and_client_keys_are_part_of_the_identity() {
     };
     assert_ne!(with_key(&["id"]), with_key(&["owner", "id"]));
     assert_ne!(with_key(&["id", "owner"]), with_key(&["owner", "id"]));
+    assert_eq!(
+        with_key(&[]),
+        compile(&json!({ "table": "issue", "limit": 1 }))
+            .unwrap()
+            .id()
+    );
+}
+
+#[test]
+fn a_plan_tells_the_key_its_clients_know_rows_by() {
+    let ast: Ast = serde_json::from_value(json!({ "table": "issue" })).unwrap();
+    let key = vec!["owner".to_owned(), "id".to_owned()];
+    let keys = ClientKeys::from([("issue".to_owned(), key)]);
+    let (catalog, issue) = (catalog(), catalog().table("issue").unwrap().clone());
+    let declared = Plan::compile(&ast, &catalog, &keys).unwrap();
+    assert_eq!(declared.client_key(&issue), [1, 0]);
+    let undeclared = Plan::compile(&ast, &catalog, &ClientKeys::new()).unwrap();
+    assert_eq!(undeclared.client_key(&issue), [0]);
+}
+
+#[test]
+fn a_plan_is_out_of_date_with_any_part_of_its_tables_but_their_indexes() {
+    let plan = compile(&filtered(&exists(&json!({ "table": "comment" })))).unwrap();
+    let altered = |alter: &dyn Fn(&mut Table)| {
+        let catalog = catalog();
+        let tables = catalog.tables().iter().map(|table| {
+            let mut table = Table::clone(table);
+            if table.name == "comment" {
+                alter(&mut table);
+            }
+            table
+        });
+        plan.is_current(&Catalog::new(tables.collect(), Vec::new()))
+    };
+    assert!(altered(&|_| ()));
+    assert!(altered(&|table| table.indexes.clear()));
+    assert!(!altered(&|table| table.name.push('s')));
+    assert!(!altered(&|table| table.columns[1].upstream_type.push('s')));
+    assert!(!altered(&|table| table.key = vec![1]));
+    assert!(!altered(&|table| table.unique_keys.push(vec![1])));
 }
 
 #[test]

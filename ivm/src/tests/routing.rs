@@ -1,12 +1,13 @@
 //! Which plans hear of a change.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use kelvin_protocol::{Value, ValueType};
 use serde_json::{Value as Json, json};
 
 use super::world::{World, table};
-use crate::{ChangeSet, ClientKeys, Plan, PlanId, Router};
+use crate::{Budget, ChangeSet, ClientKeys, Plan, PlanId, PlanState, Router};
 
 use kelvin_storage::{Datum, RowOp, TableId};
 
@@ -110,4 +111,35 @@ fn a_query_for_nothing_hears_of_nothing() {
     let row = issue(1.0, 1.0);
     let changes = ChangeSet::new(world.apply(vec![RowOp::Insert { table: ISSUE, row }]));
     assert!(router.route(&changes).is_empty());
+}
+
+#[test]
+fn a_full_window_hears_of_nothing_behind_its_end() {
+    let (mut world, mut router) = (world(), Router::new());
+    let query = json!({ "table": "issue", "orderBy": [["owner", "asc"]], "limit": 2 });
+    let id = add(&mut router, &world, &query);
+    let mut put = |key: f64, owner: f64| {
+        let row = issue(key, owner);
+        ChangeSet::new(world.apply(vec![RowOp::Insert { table: ISSUE, row }]))
+    };
+    put(1.0, 1.0);
+    let changes = put(2.0, 5.0);
+    assert!(!changes.is_empty());
+    assert!(ChangeSet::new(world.apply(Vec::new())).is_empty());
+    let ast = serde_json::from_value(query).unwrap();
+    let plan = Plan::compile(&ast, &world.catalog(), &ClientKeys::new()).unwrap();
+    let mut ignore = |_, _: &_| ControlFlow::Continue(());
+    let state = PlanState::hydrate(
+        Arc::new(plan),
+        &world.view(),
+        &Budget::unlimited(),
+        &mut ignore,
+    );
+    router.narrow(&state.unwrap());
+    let mut put = |key: f64, owner: f64| {
+        let row = issue(key, owner);
+        ChangeSet::new(world.apply(vec![RowOp::Insert { table: ISSUE, row }]))
+    };
+    assert_eq!(router.route(&put(3.0, 9.0)), []);
+    assert_eq!(router.route(&put(4.0, 3.0)), [id]);
 }

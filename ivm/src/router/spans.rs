@@ -1,0 +1,90 @@
+//! Ranks of the members of a node, side by side.
+
+use super::interval::Interval;
+use super::rank::{rank_of_high, rank_of_low};
+
+/// Members a node has room for. Their ranks lie side by side, so looking through one wide node is
+/// quicker than going down the levels of a narrow tree.
+pub(super) const WIDTH: usize = 32;
+
+/// From which rank to which each member reaches. What lies behind the last member holds no rank.
+#[derive(Debug)]
+pub(super) struct Spans {
+    low: [u64; WIDTH],
+    high: [u64; WIDTH],
+}
+
+impl Default for Spans {
+    fn default() -> Self {
+        Self {
+            low: [u64::MAX; WIDTH],
+            high: [0; WIDTH],
+        }
+    }
+}
+
+impl Spans {
+    /// Positions of the members that this rank lies in or at an edge of, in order.
+    pub(super) fn around(&self, rank: u64) -> impl Iterator<Item = usize> + '_ {
+        let begun = self.low.partition_point(|low| *low <= rank);
+        let begun = self.high.iter().take(begun).enumerate();
+        begun
+            .filter(move |(_, high)| **high >= rank)
+            .map(|(at, _)| at)
+    }
+
+    /// Whether the rank is that of the low edge, and that of the high one.
+    pub(super) fn touch(&self, at: usize, rank: u64) -> (bool, bool) {
+        (self.low[at] == rank, self.high[at] == rank)
+    }
+
+    /// The rank of the first low edge and that of the last high one.
+    pub(super) fn extent(&self) -> (u64, u64) {
+        (
+            self.low[0],
+            self.high.iter().copied().max().unwrap_or_default(),
+        )
+    }
+
+    /// Positions among the first `len` whose high edge has the greatest rank.
+    pub(super) fn furthest(&self, len: usize) -> impl Iterator<Item = usize> + '_ {
+        let (_, greatest) = self.extent();
+        (0..len).filter(move |at| self.high[*at] == greatest)
+    }
+
+    pub(super) fn set(&mut self, at: usize, (low, high): (u64, u64)) {
+        self.low[at] = low;
+        self.high[at] = high;
+    }
+
+    /// Makes room before the position, where there is some left, for this one.
+    pub(super) fn insert(&mut self, at: usize, interval: &Interval) {
+        self.low.copy_within(at..WIDTH - 1, at + 1);
+        self.high.copy_within(at..WIDTH - 1, at + 1);
+        let low = rank_of_low(interval.low.as_ref());
+        self.set(at, (low, rank_of_high(interval.high.as_ref())));
+    }
+
+    pub(super) fn remove(&mut self, at: usize) {
+        self.low.copy_within(at + 1.., at);
+        self.high.copy_within(at + 1.., at);
+        self.set(WIDTH - 1, (u64::MAX, 0));
+    }
+
+    /// Takes away those from a position on.
+    pub(super) fn split_off(&mut self, from: usize) -> Self {
+        let mut off = Self::default();
+        for at in from..WIDTH {
+            off.set(at - from, (self.low[at], self.high[at]));
+            self.set(at, (u64::MAX, 0));
+        }
+        off
+    }
+
+    /// Adds what `more` has, of which as much as there is room for, behind the first `len`.
+    pub(super) fn append(&mut self, len: usize, more: &Self) {
+        for at in len..WIDTH {
+            self.set(at, (more.low[at - len], more.high[at - len]));
+        }
+    }
+}
