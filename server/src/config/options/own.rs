@@ -1,6 +1,6 @@
 //! Options of our own. Each bound of the server that an operator may want to move is here.
 
-use super::{Setting, number, text};
+use super::{Setting, flag, number, text};
 
 /// Options of our own.
 pub const OWN: &[Setting] = &[
@@ -19,6 +19,9 @@ pub const OWN: &[Setting] = &[
         .help("Bytes of one upstream transaction held in memory; a larger one is applied in parts"),
     number("kelvin-backfill-bytes", "67108864").help(
         "Memory for changes of tables that are copied beside the stream; beyond it, it waits",
+    ),
+    flag("kelvin-event-triggers", "true").help(
+        "Have event triggers in PostgreSQL tell of schema changes; false drops those of kelvin",
     ),
     number("kelvin-hydration-threads", "0")
         .help("Threads that hydrate queries; 0 follows ZERO_NUM_SYNC_WORKERS"),
