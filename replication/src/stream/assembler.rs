@@ -207,8 +207,11 @@ impl Assembler {
                 }
                 let announcements = marks.map(Marks::announcements);
                 if let Some(said) = announcements.and_then(|all| all.read(&prefix, &content)) {
+                    let concerns = self.concerns(&said);
                     self.heed(said)?;
-                    return Ok(Assembled::Described);
+                    if concerns {
+                        return Ok(Assembled::Described);
+                    }
                 }
             }
             message @ (Message::Insert { oid, .. }

@@ -1,5 +1,7 @@
 //! What is said in the stream of changes of the schema, where event triggers or hooks say so.
 
+use std::collections::HashSet;
+
 use serde::Deserialize;
 
 use crate::Options;
@@ -24,7 +26,7 @@ pub(crate) struct Announced {
     /// Tables that are not published, or not every change of theirs.
     pub(crate) unpublished: Vec<u32>,
     /// Every table that is published; none that is missing is.
-    pub(crate) published: Option<Vec<u32>>,
+    pub(crate) published: Option<HashSet<u32>>,
     /// A table that was made as a partition, and what it is part of.
     pub(crate) made: Option<Made>,
     /// A partitioned table that was altered.

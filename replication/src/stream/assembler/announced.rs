@@ -9,13 +9,29 @@ use crate::stream::ddl::{Announced, Partitioned};
 use crate::stream::relation::Target;
 use crate::stream::survey::Marks;
 
+/// Tables made as partitions by one transaction that are remembered; others are taken for such
+/// that may have come with rows.
+const MADE: usize = 1 << 16;
+
 impl Assembler {
+    /// Whether there is something to look at: not where tables were altered of which nothing is
+    /// held and nothing is published.
+    pub(super) fn concerns(&self, said: &Announced) -> bool {
+        let held = |oid: &u32| {
+            let mut tables = self.schema.catalog.tables().iter();
+            self.schema.outstanding.contains_key(oid) || tables.any(|table| table.oid == *oid)
+        };
+        said.unpublished.is_empty() || said.unpublished.iter().any(held)
+    }
+
     /// Lets the tables stand still whose rows may differ from here on from what the stream tells,
     /// until they are copied. Whatever else changed is for a survey to find.
     pub(super) fn heed(&mut self, said: Announced) -> Result<()> {
         if let Some(made) = said.made {
             let open = self.open.as_mut().ok_or_else(outside)?;
-            open.made.insert(made.table, made.parent);
+            if open.made.len() < MADE {
+                open.made.insert(made.table, made.parent);
+            }
         }
         for oid in said.rewritten {
             self.leave(oid, "the values")?;
