@@ -51,6 +51,9 @@ pub struct Options {
     pub sync_interval: Duration,
     /// Time between two looks at the upstream's schema.
     pub schema_interval: Duration,
+    /// Have PostgreSQL tell of changes of the schema in the stream, by event triggers, where the
+    /// role may create them. Where this is off, those that are there are dropped.
+    pub event_triggers: bool,
     /// Largest message accepted from PostgreSQL, in bytes. A row is one message.
     pub max_message_bytes: usize,
     /// Transactions that may wait between the stream and the replica.
@@ -86,6 +89,7 @@ impl Default for Options {
             auto_reset: true,
             sync_interval: Duration::from_millis(5),
             schema_interval: Duration::from_secs(10),
+            event_triggers: true,
             max_message_bytes: 1 << 30,
             queue_transactions: 1024,
             queue_bytes: 64 << 20,
@@ -181,6 +185,11 @@ impl Shard {
     /// one of its own, `replicas`, and takes what is not its own there for outdated.
     pub(crate) fn replicas_table(&self) -> String {
         qualified(&self.schema(), REPLICAS)
+    }
+
+    /// Prefix of the messages that kelvin's functions in the database put into the stream.
+    pub(crate) fn ddl_prefix(&self) -> String {
+        format!("kelvin/{}/ddl", self.schema())
     }
 
     pub(crate) fn metadata_publication(&self) -> String {

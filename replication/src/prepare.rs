@@ -136,8 +136,8 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
     })
 }
 
-/// Drops the replica's slot and wipes the replica, so that [`prepare`] copies anew. The lineage of
-/// versions is remembered. A thread that is just letting go of the replica is waited for, a few
+/// Drops the replica's slot and wipes the replica, so that [`prepare`] copies anew. Event triggers go
+/// with the last replica of the shard. The lineage of versions is remembered. A thread that is just letting go of the replica is waited for, a few
 /// seconds at most.
 ///
 /// # Errors
@@ -151,7 +151,7 @@ pub async fn discard(options: &Options) -> Result<()> {
     blocking(move || Ok(Replica::wipe(&directory)?)).await?;
     let lineage = Lineage::read(&options.replica_dir).unwrap_or_default();
     if let Err(error) = drop_remembered(options, lineage).await {
-        tracing::warn!(%error, "the old replication slot cannot be dropped now");
+        tracing::warn!(%error, "the old replication slot or the event triggers cannot be dropped now");
     }
     Ok(())
 }
@@ -162,8 +162,10 @@ async fn drop_remembered(options: &Options, mut lineage: Lineage) -> Result<()> 
     };
     let client = sql::connect(&Address::parse(&options.upstream)?, SNAPSHOT_NAME).await?;
     upstream::drop_slot(&client, &slot).await?;
-    upstream::forget(&client, &options.shard(), &slot).await?;
-    lineage.write(&options.replica_dir)
+    let shard = options.shard();
+    upstream::forget(&client, &shard, &slot).await?;
+    lineage.write(&options.replica_dir)?;
+    upstream::drop_unheard(&client, &shard).await
 }
 
 /// Opens the replica once nobody else has it open.

@@ -154,7 +154,25 @@ describe('beside zero-cache', {skip: PEER && 'starts both'}, () => {
   test('zero-cache sets up what it wants beyond what kelvin has made', async () => {
     const [config] = await world.sql`select "ddlDetection" as ddl from zero_0."shardConfig"`;
     assert.equal(config.ddl, true, 'its event triggers');
-    // They and their messages mean nothing to kelvin, which follows a change of the schema anyway.
+    const triggers =
+      await world.sql`select evtname as name from pg_event_trigger order by evtname collate "C"`;
+    assert.deepEqual(
+      triggers.map(trigger => trigger.name),
+      [
+        'kelvin_zero_0_ddl_end',
+        'kelvin_zero_0_dropped',
+        'kelvin_zero_0_rewrite',
+        'zero_ddl_end_0',
+        'zero_ddl_start_0',
+      ],
+      'those of both',
+    );
+    // The hook that migrations call is zero-cache's by now.
+    const [hook] = await world.sql`
+      select prosrc like '%schemaSnapshot%' as theirs from pg_proc
+      where proname = 'update_schemas' and pronargs = 0`;
+    assert.equal(hook.theirs, true);
+    await world.sql`select zero_0.update_schemas()`;
     const c = connect(kelvin.url);
     const view = c.watch(zql.label);
     await view.complete();

@@ -102,6 +102,14 @@ impl Copier {
 
     /// The table as of the snapshot, and nothing else.
     async fn discover(&self, transaction: &Transaction<'_>, run: &Run) -> Result<Discovery> {
+        // INVARIANT: what such a publication leaves out would be missing once it publishes all.
+        let partial = "SELECT 1 FROM pg_publication WHERE pubname = ANY ($1) AND NOT
+                       (pubinsert AND pubupdate AND pubdelete AND pubtruncate)";
+        let partial = transaction.query(partial, &[&self.publications]).await?;
+        if !partial.is_empty() {
+            let message = "a publication does not publish every kind of change";
+            return Err(Error::Timeout(message.into()));
+        }
         let mut discovery = discover(transaction, &self.publications).await?;
         if let Some(left_out) = discovery.left_out.iter().find(|it| it.oid == run.oid) {
             return Err(Error::Config(left_out.why.to_string()));

@@ -291,6 +291,19 @@ impl Backfills {
         }
     }
 
+    /// The rows of a table became others in the transaction at `version`, in a way of which the
+    /// stream does not tell: a copy of what was before is of no use.
+    pub(crate) fn outdated(&self, oid: u32, version: Version) {
+        if let Some(entry) = self.tables().get_mut(&oid) {
+            match entry.stage {
+                Stage::Copying(Some(from)) | Stage::Copied(from, _) if version < from => {}
+                Stage::Copying(_) | Stage::Copied(..) => entry.restart(),
+                Stage::Waiting | Stage::Settling => {}
+            }
+        }
+        self.0.changed.notify_waiters();
+    }
+
     /// Waits until the stream may go on: there is room for more changes, or a copy is there for
     /// which they waited.
     pub(crate) async fn room(&self) {

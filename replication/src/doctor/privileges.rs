@@ -214,39 +214,43 @@ const TRIGGERS: &str = "
                         WHERE rolname = $1 AND pg_has_role(session_user, oid, 'MEMBER')),
            ARRAY(SELECT evtname::text FROM pg_event_trigger WHERE evtname = ANY ($2) ORDER BY 1)";
 
-/// Whether event triggers could be created, which zero-cache wants and kelvin does without.
+/// Whether event triggers are there or could be created, by which kelvin learns of changes that
+/// nothing else tells of. Those of zero-cache are another matter.
 pub(super) async fn event_triggers(scope: Scope<'_>) -> Result<Vec<Finding>> {
     let (app, number) = (&scope.options.app_id, scope.options.shard_num);
-    let names = [
+    let peers = [
         format!("{app}_ddl_start_{number}"),
         format!("{app}_ddl_end_{number}"),
     ];
+    let own = upstream::trigger_names(&scope.options.shard());
+    let names = [peers.as_slice(), own.as_slice()].concat();
     let admin = scope.provider.admin_role().unwrap_or_default();
-    let row = scope
-        .sql
-        .query_one(TRIGGERS, &[&admin, &names.as_slice()])
-        .await?;
+    let row = scope.sql.query_one(TRIGGERS, &[&admin, &names]).await?;
     let allowed: bool = row.try_get(0)?;
     let there: Vec<String> = row.try_get(1)?;
     let subject = "event triggers";
-    if !there.is_empty() {
-        let drops = there
+    let complete = own.iter().all(|name| there.contains(name));
+    let found = match (complete, allowed) {
+        (true, _) => "kelvin's are there",
+        (false, true) => "can be created by the role",
+        (false, false) => {
+            "cannot be created by the role; kelvin compares catalogs, and does not notice what is \
+             changed back at once or computed anew in the same type"
+        }
+    };
+    let mut findings = vec![Finding::ok(EVENT_TRIGGERS, subject, found)];
+    let theirs: Vec<_> = there.iter().filter(|name| peers.contains(name)).collect();
+    if !theirs.is_empty() {
+        let drops = theirs
             .iter()
             .map(|name| format!("DROP EVENT TRIGGER {}", identifier(name)));
         let fix = format!(
             "none needed; when zero-cache will not come back: {}",
             drops.collect::<Vec<_>>().join("; ")
         );
-        let found = format!(
-            "those of zero-cache are there ({}); kelvin ignores them",
-            some(&there)
-        );
-        return Ok(vec![Finding::note(EVENT_TRIGGERS, subject, found, fix)]);
+        let names: Vec<_> = theirs.into_iter().cloned().collect();
+        let found = format!("those of zero-cache are there ({})", some(&names));
+        findings.push(Finding::note(EVENT_TRIGGERS, subject, found, fix));
     }
-    let found = if allowed {
-        "can be created by the role; kelvin does without"
-    } else {
-        "cannot be created by the role; kelvin does without, and compares catalogs"
-    };
-    Ok(vec![Finding::ok(EVENT_TRIGGERS, subject, found)])
+    Ok(findings)
 }

@@ -1,5 +1,6 @@
 //! Puts transactions together.
 
+mod announced;
 mod outstanding;
 
 use std::collections::{BTreeMap, HashMap};
@@ -28,7 +29,7 @@ const LATER_PARTS: usize = 8;
 pub(crate) enum Assembled {
     /// Nothing yet.
     Nothing,
-    /// A table was described; its schema may have changed.
+    /// A table was described, or PostgreSQL tells of a change; the schema may have changed.
     Described,
     /// A table was described that is held in another form: to be
     /// [interpreted](Assembler::interpret) with the help of a survey before the stream goes on.
@@ -103,6 +104,8 @@ struct Open {
     parted: bool,
     /// Whether it changes the schema.
     reforms: bool,
+    /// By `pg_class.oid`, the tables it made as partitions of others.
+    made: HashMap<u32, u32>,
 }
 
 impl Open {
@@ -186,6 +189,7 @@ impl Assembler {
                     weight: OP_OVERHEAD,
                     parted: false,
                     reforms: false,
+                    made: HashMap::new(),
                 });
             }
             Message::Commit {
@@ -200,6 +204,14 @@ impl Assembler {
                 let marks = self.marks.as_ref();
                 if let Some(number) = marks.and_then(|marks| marks.number(&prefix, &content)) {
                     return Ok(Assembled::Marked(number));
+                }
+                let announcements = marks.map(Marks::announcements);
+                if let Some(said) = announcements.and_then(|all| all.read(&prefix, &content)) {
+                    let concerns = self.concerns(&said);
+                    self.heed(said)?;
+                    if concerns {
+                        return Ok(Assembled::Described);
+                    }
                 }
             }
             message @ (Message::Insert { oid, .. }

@@ -3,6 +3,7 @@
 mod applier;
 mod assembler;
 mod backoff;
+mod ddl;
 mod durability;
 mod evolution;
 mod feedback;

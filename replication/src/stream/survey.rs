@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, IsolationLevel};
 
+use super::ddl::Announcements;
 use super::evolution::{KnownTables, Survey, known};
 use crate::discovery::discover;
 use crate::{Address, Error, Options, Result, sql};
@@ -46,6 +47,7 @@ pub(crate) struct Marks {
     nonce: u64,
     /// Surveys begun.
     begun: Arc<AtomicU64>,
+    announcements: Announcements,
 }
 
 impl Marks {
@@ -55,12 +57,18 @@ impl Marks {
             prefix: format!("kelvin/{}/schema", options.shard().schema()),
             nonce: RandomState::new().build_hasher().finish(),
             begun: Arc::default(),
+            announcements: Announcements::new(options),
         }
     }
 
     /// How many surveys were begun so far, which is the number of the last.
     pub(crate) fn begun(&self) -> u64 {
         self.begun.load(Ordering::SeqCst)
+    }
+
+    /// Tells what others say of the schema.
+    pub(crate) fn announcements(&self) -> &Announcements {
+        &self.announcements
     }
 
     fn content(&self, number: u64) -> String {

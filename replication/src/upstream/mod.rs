@@ -5,6 +5,7 @@ mod objects;
 mod publications;
 mod replicas;
 mod slots;
+mod triggers;
 
 pub(crate) use identity::{IdentityCandidate, ensure_replica_identities, identity_candidates};
 pub(crate) use objects::{ensure, tables};
@@ -12,3 +13,4 @@ pub(crate) use replicas::{RegisteredReplica, finish, forget, register, retire_ol
 pub(crate) use slots::{
     create, create_temporary, drop_slot, slot_state, tell_of_idle_peers, terminate_user,
 };
+pub(crate) use triggers::{drop_unheard, trigger_names};

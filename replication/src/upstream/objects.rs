@@ -4,14 +4,14 @@
 
 use tokio_postgres::{Client, Transaction};
 
-use super::publications;
+use super::{publications, triggers};
 use crate::options::{Options, REPLICAS, Shard};
 use crate::quote::{identifier, literal, qualified};
 use crate::{Error, Result, advice};
 
-/// Version of the shard schema, in the count of zero-cache. The next one is that with event
-/// triggers, which kelvin does without: a zero-cache that comes to the database adds them by its
-/// migration.
+/// Version of the shard schema, in the count of zero-cache. The next one is that with its event
+/// triggers, and kelvin has others: a zero-cache that comes to the database adds its own by its
+/// migration, and says so in `ddlDetection`, which is about them alone.
 const SCHEMA_VERSION: i32 = 22;
 
 /// Creates what is missing and gives the publications to follow, sorted. Safe to run at the same
@@ -19,7 +19,7 @@ const SCHEMA_VERSION: i32 = 22;
 pub(crate) async fn ensure(client: &mut Client, options: &Options) -> Result<Vec<String>> {
     let work = async {
         let shard = options.shard();
-        let transaction = client.transaction().await?;
+        let mut transaction = client.transaction().await?;
         let lock = format!("migrate-schema:{}", shard.schema());
         transaction
             .execute("SELECT pg_advisory_xact_lock(hashtext($1))", &[&lock])
@@ -32,6 +32,7 @@ pub(crate) async fn ensure(client: &mut Client, options: &Options) -> Result<Vec
         }
         let names = publications::ensure(&transaction, options).await?;
         ensure_rows(&transaction, &shard, &names).await?;
+        triggers::ensure(&mut transaction, options, &names).await?;
         transaction.commit().await?;
         Ok(names)
     };

@@ -137,6 +137,7 @@ pub(crate) async fn of_a_new_copy(
     let fresh = Options {
         app_id: "fresh".into(),
         publications: like.publications.clone(),
+        event_triggers: false,
         ..options
     };
     let found = look(&prepared(&fresh).await.replica);

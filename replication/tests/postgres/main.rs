@@ -10,6 +10,7 @@
 mod backfill;
 mod cluster;
 mod following;
+mod triggers;
 
 mod copying;
 mod doctor;

@@ -310,6 +310,7 @@ fn case_options(options: Options, rng: &mut Rng, publishing: Publishing) -> (Opt
     let small = rng.u8(..3) == 0;
     let mut options = Options {
         schema_interval: Duration::from_millis(100),
+        event_triggers: rng.bool(),
         ..options
     };
     if publishing != Publishing::Default {

@@ -1,6 +1,6 @@
 //! Options of our own. Each bound of the server that an operator may want to move is here.
 
-use super::{Setting, number, text};
+use super::{Setting, flag, number, text};
 
 /// Options of our own.
 pub const OWN: &[Setting] = &[
@@ -22,6 +22,9 @@ pub const OWN: &[Setting] = &[
     ),
     number("kelvin-advance-threads", "0").help(
         "Threads that bring queries up to a commit that concerns many; 0 is as many as cores",
+    ),
+    flag("kelvin-event-triggers", "true").help(
+        "Have event triggers in PostgreSQL tell of schema changes; false drops those of kelvin",
     ),
     number("kelvin-hydration-threads", "0")
         .help("Threads that hydrate queries, 2 at least; 0 follows ZERO_NUM_SYNC_WORKERS"),
