@@ -262,6 +262,9 @@ fn replica(reader: &Reader<'_>) -> Result<Replica, ConfigError> {
     })
 }
 
+/// More threads than any machine has cores for would only take memory.
+const MAX_ADVANCE_THREADS: usize = 256;
+
 fn engine(reader: &Reader<'_>) -> Result<Engine, ConfigError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = match reader.number("num-sync-workers") {
@@ -274,7 +277,7 @@ fn engine(reader: &Reader<'_>) -> Result<Engine, ConfigError> {
     };
     let advance_threads = match reader.size("kelvin-advance-threads", 0)? {
         0 => cores,
-        advance_threads => advance_threads,
+        advance_threads => advance_threads.min(MAX_ADVANCE_THREADS),
     };
     Ok(Engine {
         advance_threads,

@@ -127,7 +127,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
-            advance_threads: cores,
+            advance_threads: 1,
             advance_alone: std::time::Duration::from_micros(250),
             hydration_threads: cores,
             hydration_slice: std::time::Duration::from_millis(200),

@@ -20,7 +20,7 @@ pub const OWN: &[Setting] = &[
     number("kelvin-backfill-bytes", "67108864").help(
         "Memory for changes of tables that are copied beside the stream; beyond it, it waits",
     ),
-    number("kelvin-advance-threads", "0").help(
+    number("kelvin-advance-threads", "1").help(
         "Threads that bring queries up to a commit that concerns many; 0 is as many as cores",
     ),
     flag("kelvin-event-triggers", "true").help(
