@@ -70,6 +70,8 @@ pub(crate) struct Assembler {
     /// Estimated bytes beyond which a transaction is given away in parts.
     limit: usize,
     shift: Shift,
+    /// Whether the stream has to be begun anew behind the open transaction.
+    renews: bool,
 }
 
 /// The schema at a place of the stream. The replica may still be behind it.
@@ -149,6 +151,7 @@ impl Assembler {
             open: None,
             limit,
             shift: Shift::default(),
+            renews: false,
         }
     }
 
@@ -165,6 +168,11 @@ impl Assembler {
     /// The tables that are copied beside the stream.
     pub(crate) fn backfills(&self) -> &Backfills {
         &self.backfills
+    }
+
+    /// Whether the stream has to be begun anew after the transaction that came last.
+    pub(crate) fn renews(&self) -> bool {
+        self.renews
     }
 
     /// Whether a transaction has begun and not ended.

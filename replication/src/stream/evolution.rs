@@ -99,6 +99,8 @@ pub(crate) struct Verdict {
     pub(crate) copies: Vec<(u32, Outstanding)>,
     /// Those that need not be copied any more.
     pub(crate) spared: Vec<u32>,
+    /// Whether the connection has to be made anew, see [`Survey::passes_on`].
+    pub(crate) renews: bool,
 }
 
 /// The upstream's schema at one moment.
@@ -186,7 +188,34 @@ impl Survey {
         let alterations = alterations.into_iter().map(SchemaChange::AlterTable);
         verdict.changes.extend(alterations);
         self.judge_new(held, outstanding, &mut verdict);
+        verdict.renews = self.passes_on(held, &verdict);
         Ok(verdict)
+    }
+
+    /// Whether rows that came as those of a partitioned table come as those of its partitions from
+    /// now on, or the other way round.
+    ///
+    /// PostgreSQL remembers for each connection as whose rows it sends those of a partition, and
+    /// does not notice when that changes because a publication by schema has the partitioned table
+    /// no longer, or has it now (seen in 15 to 18). What it sends then is of a table that is not
+    /// published, and a TRUNCATE it does not send at all. A new connection knows better.
+    fn passes_on(&self, held: &Catalog, verdict: &Verdict) -> bool {
+        let is_new = |oid: &u32| verdict.copies.iter().any(|(new, _)| new == oid);
+        let mut gone = held.tables().iter().map(|table| table.oid);
+        gone.any(|gone| {
+            if self.table(gone).is_some() {
+                return false;
+            }
+            let known = self
+                .known
+                .get(&gone)
+                .and_then(|known| known.origins.as_ref());
+            let mut parts = known.into_iter().flatten();
+            let heaps = &self.discovery.heaps;
+            let mut whole = heaps.iter().filter(|(oid, _)| is_new(oid));
+            parts.any(|[oid, ..]| *oid != gone && is_new(oid))
+                || whole.any(|(_, heap)| heap.origins.iter().any(|origin| origin.oid == gone))
+        })
     }
 
     /// Finds the tables that are new, and those that are outstanding in vain.

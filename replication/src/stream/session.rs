@@ -206,6 +206,13 @@ impl Session<'_> {
                 let push = async move { queue.push(transaction, weight).await };
                 if self.patiently(push, clocks).await?.is_some() {
                     self.enqueued(version);
+                    if self.assembler.renews() {
+                        return Err(Error::Timeout(
+                            "rows of partitions come as those of other tables from now on, which \
+                             PostgreSQL tells to new connections only"
+                                .into(),
+                        ));
+                    }
                 }
             }
             Assembled::Part {

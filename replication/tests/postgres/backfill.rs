@@ -497,6 +497,37 @@ async fn partitions_that_come_with_rows_or_go_with_them_are_noticed() {
 }
 
 #[tokio::test]
+async fn partitions_are_followed_when_their_root_leaves_a_published_schema_or_enters_it() {
+    let cluster = Cluster::start();
+    cluster
+        .sql(
+            "CREATE TABLE p (id int PRIMARY KEY, title text) PARTITION BY RANGE (id);
+             CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10);
+             CREATE SCHEMA apart",
+        )
+        .await;
+    let (options, _directory) = options(&cluster);
+    let mut following = Following::start(&options).await;
+    // PostgreSQL remembers as whose rows it sends those of a partition.
+    cluster.sql("INSERT INTO p VALUES (1, 'a')").await;
+    following.until_rows("p", &[row(&["1", "a"])]).await;
+    cluster.sql("ALTER TABLE p SET SCHEMA apart").await;
+    following.until_rows("p1", &[row(&["1", "a"])]).await;
+    cluster.sql("INSERT INTO apart.p VALUES (2, 'b')").await;
+    following
+        .until_rows("p1", &[row(&["1", "a"]), row(&["2", "b"])])
+        .await;
+    cluster.sql("TRUNCATE p1").await;
+    following.until_rows("p1", &[]).await;
+    cluster.sql("ALTER TABLE apart.p SET SCHEMA public").await;
+    settles(&following, &cluster, &options, "back").await;
+    cluster.sql("INSERT INTO p VALUES (3, 'c')").await;
+    following.until_rows("p", &[row(&["3", "c"])]).await;
+    assert!(following.replica.catalog().table("p1").is_none());
+    following.stop().await;
+}
+
+#[tokio::test]
 async fn rows_that_came_or_went_while_something_was_not_published_are_noticed() {
     let cluster = Cluster::start();
     cluster

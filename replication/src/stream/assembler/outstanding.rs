@@ -61,6 +61,7 @@ impl Assembler {
         for (oid, known) in verdict.copies {
             self.add(oid, known);
         }
+        self.renews |= verdict.renews;
         let mut changes = verdict.changes;
         let now = self.backfills.unsynced(survey.discovery.catalog.unsynced());
         let held = self.schema.catalog.unsynced();
