@@ -134,6 +134,10 @@ async fn a_slot_that_is_gone_costs_what_differs_while_the_replica_is_served() {
         versions(&following.replica, "t"),
         versions(&following.replica, "two"),
     );
+    // Rows are seen before the listener hears of them.
+    let watermark = following.replica.watermark();
+    let heard_of = |(_, version, _): &(u64, u64, usize)| *version >= watermark;
+    wait(|| following.commits.0.lock().unwrap().iter().any(heard_of)).await;
     following.commits.0.lock().unwrap().clear();
     // What happens to the rows and to the slot cannot be told apart by the stream: it is away.
     cluster.sql(&format!("{DROP_SLOT}; {CHANGES}")).await;
