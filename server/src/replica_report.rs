@@ -257,6 +257,7 @@ pub(crate) fn backfills_json(backfills: &[Backfill]) -> Value {
             "rows": backfill.rows,
             "estimatedRows": backfill.estimated_rows,
             "bytes": backfill.bytes,
+            "secondsLeft": backfill.time_left.map(|left| left.as_secs()),
             "keptBytes": backfill.kept_bytes,
             "failures": backfill.failures,
             "failure": backfill.failure,

@@ -180,7 +180,7 @@ fn line(text: &mut String, name: &str, kind: &str, help: &str, value: f64) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
-fn copy_figures(copy: CopyProgress) -> [Figure; 3] {
+fn copy_figures(copy: CopyProgress) -> [Figure; 4] {
     [
         (
             "zero_replication_initial_sync_rows",
@@ -199,6 +199,12 @@ fn copy_figures(copy: CopyProgress) -> [Figure; 3] {
             "counter",
             "Tables copied",
             copy.tables_done as f64,
+        ),
+        (
+            "kelvin_copy_seconds_left",
+            "gauge",
+            "Estimate of how long the copy takes yet; 0 where it cannot be told",
+            copy.time_left.unwrap_or_default().as_secs_f64(),
         ),
     ]
 }
@@ -348,7 +354,10 @@ impl Statz for Reports {
             let Some(registry) = self.current.get() else {
                 let fault = self.faults.message.lock();
                 let fault = fault.unwrap_or_else(PoisonError::into_inner).clone();
-                return Err(fault.unwrap_or_else(|| "the database is being copied".into()));
+                return Err(fault.unwrap_or_else(|| {
+                    let copy = *self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+                    format!("the database is being copied: {copy}")
+                }));
             };
             let services = registry.services();
             let storage = services.replica.metrics();

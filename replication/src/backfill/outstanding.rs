@@ -46,6 +46,8 @@ pub struct Backfill {
     pub estimated_rows: u64,
     /// Bytes received.
     pub bytes: u64,
+    /// See [`CopyProgress::time_left`].
+    pub time_left: Option<Duration>,
     /// Bytes of changes that wait for the copy.
     pub kept_bytes: u64,
     /// Attempts that failed.
@@ -168,6 +170,7 @@ impl Backfills {
             rows: entry.copied.rows,
             estimated_rows: entry.copied.estimated_rows,
             bytes: entry.copied.bytes,
+            time_left: entry.copied.time_left,
             kept_bytes: entry.kept.bytes() as u64,
             failures: entry.failures,
             failure: entry.failure.as_ref().map(|(failure, _)| failure.clone()),
