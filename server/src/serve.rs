@@ -92,28 +92,33 @@ pub async fn run(
     // The port is claimed first: a port that is taken should not cost a copy of the database.
     let listener = Listener::bind(&config.listen).await?;
     let current = Arc::new(Current::default());
+    let port = listener.port();
     let mut ready = Some(ready);
-    let mut listener = Some(listener);
-    let mut http = None;
     let reports = Arc::new(Reports::new(Arc::clone(&current)));
+    let site = site(&config, &current, &reports);
+    let readiness = site.readiness.clone();
+    if let Some(timeout) = config.listen.keepalive_timeout {
+        drain_when_abandoned(site.heartbeat.clone(), timeout, shutdown.clone());
+    }
+    // From the start, so that an operator can ask how far the first copy is. Clients wait.
+    let http = tokio::spawn(listener.serve(site, shutdown.clone()));
     let mut reopening = RETRY_FIRST;
     let result = loop {
         let prepared = tokio::select! {
             () = shutdown.cancelled() => break Ok(()),
-            prepared = prepare(&options, &reports, listener.is_none()) => prepared?,
+            prepared = prepare(&options, &reports, ready.is_none()) => prepared,
+        };
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => break Err(error),
         };
         let (registry, engine) = start_generation(&config, &prepared)?;
         current.set(Some(Arc::clone(&registry)));
         reports.replica_opened(prepared.backfills());
-        if let Some(listener) = listener.take() {
-            let port = listener.port();
-            let site = site(&config, &current, &reports);
-            if let Some(timeout) = config.listen.keepalive_timeout {
-                drain_when_abandoned(site.heartbeat.clone(), timeout, shutdown.clone());
-            }
-            http = Some(tokio::spawn(listener.serve(site, shutdown.clone())));
+        if let Some(ready) = ready.take() {
+            readiness.set(true);
             tracing::info!("kelvin ready ({} ms)", started.elapsed().as_millis());
-            if let (Some(ready), Some(port)) = (ready.take(), port) {
+            if let Some(port) = port {
                 ready(port);
             }
         }
@@ -155,9 +160,7 @@ pub async fn run(
         }
     };
     shutdown.cancel();
-    if let Some(http) = http {
-        let _ = tokio::time::timeout(DRAIN, http).await;
-    }
+    let _ = tokio::time::timeout(DRAIN, http).await;
     tracing::info!("stopped");
     result
 }
@@ -287,7 +290,7 @@ fn site(config: &Config, current: &Arc<Current>, reports: &Arc<Reports>) -> Site
     let metrics = Arc::clone(reports);
     Site {
         handler: Arc::clone(current),
-        readiness: Readiness::new(true),
+        readiness: Readiness::new(false),
         heartbeat: Heartbeat::default(),
         admin: AdminGate::new(config.admin_password.clone(), config.development),
         statz: Arc::clone(reports) as Arc<dyn Statz>,

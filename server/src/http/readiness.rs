@@ -25,6 +25,11 @@ impl Readiness {
         self.ready.send_replace(ready);
     }
 
+    /// Whether the server is ready.
+    pub(super) fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
     /// Waits until the server is ready.
     pub async fn ready(&self) {
         // Fails when the sender is gone; it is right here.

@@ -44,7 +44,7 @@ pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
 pub struct Site<H> {
     /// Takes over the connections of clients.
     pub handler: Arc<H>,
-    /// Whether `/` is answered.
+    /// Whether clients are served, and `/` and `/keepalive` are answered.
     pub readiness: Readiness,
     /// Fed by `/keepalive`.
     pub heartbeat: Heartbeat,
@@ -74,6 +74,8 @@ impl<H: ConnectionHandler> Site<H> {
         peer: Peer,
     ) -> Response<Body> {
         if handshake::is_upgrade(request.method(), request.headers()) {
+            // A client that is turned away would come back later than one that waits.
+            self.readiness.ready().await;
             return self.upgrade(&mut request, peer);
         }
         let readable = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -88,14 +90,12 @@ impl<H: ConnectionHandler> Site<H> {
                 ok("text/plain", "OK")
             }
             "/statz" if readable => match self.refuse(&request, "Statz Protected Area") {
-                Some(refusal) => refusal,
-                None => {
-                    let asked = StatzQuery::parse(request.uri().query().unwrap_or_default());
-                    ok(
-                        asked.content_type(),
-                        asked.answer(self.statz.as_ref()).await,
-                    )
+                Some(refusal) => {
+                    // Tools take a refusal for a server that is ready.
+                    self.readiness.ready().await;
+                    refusal
                 }
+                None => self.statz(request.uri().query()).await,
             },
             "/metrics" if readable => match self.refuse(&request, "Metrics Protected Area") {
                 Some(refusal) => refusal,
@@ -120,6 +120,20 @@ impl<H: ConnectionHandler> Site<H> {
             },
             _ => status(StatusCode::NOT_FOUND, "Not Found"),
         }
+    }
+
+    /// The numbers; before the server is ready, with a status that says so.
+    async fn statz(&self, query: Option<&str>) -> Response<Body> {
+        let asked = StatzQuery::parse(query.unwrap_or_default());
+        let ready = self.readiness.is_ready();
+        let mut response = ok(
+            asked.content_type(),
+            asked.answer(self.statz.as_ref()).await,
+        );
+        if !ready {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        response
     }
 
     async fn analyze(&self, request: Request<RequestBody>) -> Result<serde_json::Value, Refusal> {

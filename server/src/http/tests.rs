@@ -304,6 +304,28 @@ async fn the_root_is_not_answered_before_the_server_is_ready() {
 }
 
 #[tokio::test]
+async fn an_operator_is_answered_before_the_server_is_ready_and_clients_wait() {
+    let server = start(listen(0)).await;
+    server.readiness.set(false);
+    let login = "Authorization: Basic eDpwdw==\r\n";
+    let numbers = http(server.port, &get("/statz", login)).await;
+    assert!(numbers.starts_with("HTTP/1.1 503"), "{numbers}");
+    let metrics = http(server.port, &get("/metrics", login)).await;
+    assert!(metrics.ends_with("up 1\n"), "{metrics}");
+    // What tools would take for a server that is ready.
+    let refused = tokio::spawn(async move { http(server.port, &get("/statz", "")).await });
+    let client = tokio::spawn(async move {
+        let mut socket = connect(server.port, PATH, HEADER).await;
+        socket.read_frame().await.unwrap().payload.to_vec()
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!refused.is_finished() && !client.is_finished());
+    server.readiness.set(true);
+    assert_eq!(client.await.unwrap(), b"c@51");
+    assert!(refused.await.unwrap().starts_with("HTTP/1.1 401"));
+}
+
+#[tokio::test]
 async fn a_taken_port_says_what_to_do() {
     let server = start(listen(0)).await;
     let error = Listener::bind(&listen(server.port)).await.err().unwrap();
