@@ -393,6 +393,15 @@ impl Survey {
         for column in now.columns.iter().filter(is_new) {
             let fill = self.fill(now.oid, column, seen);
             let value = fill.ok_or_else(|| reason(&format!("column {:?}", column.name)))?;
+            // Rows may have come since with its values, which were taken for those of a column that
+            // is not synced.
+            if held
+                .unsynced_columns
+                .iter()
+                .any(|(name, _)| *name == column.name)
+            {
+                return Err(reason(&format!("column {:?}", column.name)));
+            }
             fills.push((column.attnum, value));
         }
         Ok(fills)

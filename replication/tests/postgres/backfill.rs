@@ -497,6 +497,21 @@ async fn partitions_that_come_with_rows_or_go_with_them_are_noticed() {
 }
 
 #[tokio::test]
+async fn a_column_in_place_of_one_that_is_not_synced_has_its_values() {
+    let cluster = Cluster::start();
+    let setup = "CREATE TABLE t (id int PRIMARY KEY, c point); INSERT INTO t VALUES (1, '(1,1)')";
+    cluster.sql(setup).await;
+    let (options, _directory) = options(&cluster);
+    let mut following = Following::start(&options).await;
+    following.until_rows("t", &[row(&["1"])]).await;
+    let change = "ALTER TABLE t DROP c, ADD c float8; INSERT INTO t VALUES (2, 7)";
+    cluster.sql(change).await;
+    let expected = [row(&["1", "null"]), row(&["2", "7"])];
+    following.until_rows("t", &expected).await;
+    following.stop().await;
+}
+
+#[tokio::test]
 async fn partitions_are_followed_when_their_root_leaves_a_published_schema_or_enters_it() {
     let cluster = Cluster::start();
     cluster
