@@ -465,6 +465,45 @@ fn commits_go_on_while_a_hydration_is_under_way_and_are_in_its_result() {
 }
 
 #[test]
+fn a_group_that_waits_hears_of_a_plan_that_fails_meanwhile() {
+    let (_dir, replica) = replica();
+    fill(&replica);
+    let key = json!({"type": "simple", "op": "=", "left": {"type": "column", "name": "id"},
+        "right": {"type": "literal", "value": 1}});
+    let broken = plan(&replica, json!({"table": "issue", "where": key}));
+    let slow = plan(&replica, json!({"table": "issue"}));
+    let gate = Arc::new(Gate::default());
+    let (hook, id) = (Arc::clone(&gate), broken.id());
+    let options = EngineOptions {
+        hooks: Hooks {
+            advance: Some(PlanHook::new(move |plan| {
+                assert_ne!(plan.id(), id, "as the test wants it");
+            })),
+            hydrate: Some(PlanHook::new(move |_| hook.hold())),
+        },
+        hydration_slice: Duration::ZERO,
+        ..options(1)
+    };
+    let engine = Engine::start(replica.clone(), "app", 0, options).unwrap();
+    let runtime = runtime();
+    let mut first = join(&runtime, &engine, 1, &[Arc::clone(&broken)]);
+    let mut waiting = ask(&runtime, &engine, 2, &[broken, Arc::clone(&slow)]);
+    gate.wait_for(1);
+    engine.committed(apply(&replica, vec![insert(1, 1, 1)]));
+    let failed = next(&runtime, &mut first);
+    assert!(matches!(failed, GroupEvent::PlanFailed { plan, .. } if plan == id));
+    gate.open();
+    match next(&runtime, &mut waiting) {
+        GroupEvent::Reconciled(reconciled) => {
+            let failed: Vec<_> = reconciled.failed.iter().map(|(plan, _)| *plan).collect();
+            let added: Vec<_> = reconciled.added.iter().map(|(plan, _)| *plan).collect();
+            assert_eq!((failed, added), (vec![id], vec![slow.id()]));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_query_over_its_budget_fails_alone() {
     let (_dir, replica) = replica();
     fill(&replica);
