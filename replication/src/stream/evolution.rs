@@ -331,7 +331,7 @@ impl Survey {
             // another one now.
             match now.columns.iter().chain(&held.columns).find(is) {
                 Some(column) => columns.push(column.clone()),
-                None if is_unsynced(now, there) || is_unsynced(held, there) => {}
+                None if is_unsynced(now, &there.name) || is_unsynced(held, &there.name) => {}
                 None => return Err(reason(&format!("column {:?}", there.name))),
             }
         }
@@ -395,11 +395,7 @@ impl Survey {
             let value = fill.ok_or_else(|| reason(&format!("column {:?}", column.name)))?;
             // Rows may have come since with its values, which were taken for those of a column that
             // is not synced.
-            if held
-                .unsynced_columns
-                .iter()
-                .any(|(name, _)| *name == column.name)
-            {
+            if is_unsynced(held, &column.name) {
                 return Err(reason(&format!("column {:?}", column.name)));
             }
             fills.push((column.attnum, value));
@@ -473,9 +469,9 @@ fn is_described(column: &Column, there: &RelationColumn) -> bool {
     column.name == there.name && column.type_oid == there.type_oid
 }
 
-fn is_unsynced(table: &Table, there: &RelationColumn) -> bool {
+fn is_unsynced(table: &Table, column: &str) -> bool {
     let mut names = table.unsynced_columns.iter();
-    names.any(|(name, _)| *name == there.name)
+    names.any(|(name, _)| name == column)
 }
 
 /// Whether two forms of a table differ in nothing but indexes and the wording of reasons.
