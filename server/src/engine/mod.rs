@@ -125,11 +125,10 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
             advance_threads: 1,
             advance_alone: std::time::Duration::from_micros(250),
-            hydration_threads: cores,
+            hydration_threads: std::thread::available_parallelism().map_or(2, usize::from),
             hydration_slice: std::time::Duration::from_millis(200),
             hydration_max_rows: 20_000_000,
             hydration_timeout: std::time::Duration::from_secs(60),
