@@ -21,7 +21,7 @@ pub const OWN: &[Setting] = &[
         "Memory for changes of tables that are copied beside the stream; beyond it, it waits",
     ),
     number("kelvin-advance-threads", "1").help(
-        "Threads that bring queries up to a commit that concerns many; 0 is as many as cores",
+        "Threads, up to 256, that bring queries up to a commit of many; 0 is as many as cores",
     ),
     flag("kelvin-event-triggers", "true").help(
         "Have event triggers in PostgreSQL tell of schema changes; false drops those of kelvin",
