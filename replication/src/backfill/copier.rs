@@ -14,7 +14,7 @@ use crate::quote::qualified;
 use crate::shift::Shift;
 use crate::stream::{KnownTables, Surveyor, known};
 use crate::wire::ReplicationConnection;
-use crate::{Address, Error, Options, Result, sql, upstream};
+use crate::{Address, Error, Options, Result, advice, sql, upstream};
 
 /// Application name of the connections.
 const APPLICATION: &str = "kelvin-backfill";
@@ -103,12 +103,13 @@ impl Copier {
     /// The table as of the snapshot, and nothing else.
     async fn discover(&self, transaction: &Transaction<'_>, run: &Run) -> Result<Discovery> {
         // INVARIANT: what such a publication leaves out would be missing once it publishes all.
-        let partial = "SELECT 1 FROM pg_publication WHERE pubname = ANY ($1) AND NOT
+        let partial = "SELECT pubname::text FROM pg_publication WHERE pubname = ANY ($1) AND NOT
                        (pubinsert AND pubupdate AND pubdelete AND pubtruncate)";
         let partial = transaction.query(partial, &[&self.publications]).await?;
-        if !partial.is_empty() {
-            let message = "a publication does not publish every kind of change";
-            return Err(Error::Timeout(message.into()));
+        if let Some(row) = partial.first() {
+            // No error of the kind that gives the table up: the publication may be as before soon.
+            let advice = advice::publication_leaves_out(row.try_get(0)?);
+            return Err(Error::Timeout(advice.to_string()));
         }
         let mut discovery = discover(transaction, &self.publications).await?;
         if let Some(left_out) = discovery.left_out.iter().find(|it| it.oid == run.oid) {
