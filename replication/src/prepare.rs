@@ -136,9 +136,9 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
     })
 }
 
-/// Drops the replica's slot and wipes the replica, so that [`prepare`] copies anew. Event triggers go
-/// with the last replica of the shard. The lineage of versions is remembered. A thread that is just letting go of the replica is waited for, a few
-/// seconds at most.
+/// Drops the replica's slot and wipes the replica, so that [`prepare`] copies anew. Event triggers
+/// go with the last replica of the shard. The lineage of versions is remembered. A thread that is
+/// just letting go of the replica is waited for, a few seconds at most.
 ///
 /// # Errors
 /// [`Error::Storage`] while the replica is open or cannot be removed. A slot that cannot be dropped
@@ -151,7 +151,7 @@ pub async fn discard(options: &Options) -> Result<()> {
     blocking(move || Ok(Replica::wipe(&directory)?)).await?;
     let lineage = Lineage::read(&options.replica_dir).unwrap_or_default();
     if let Err(error) = drop_remembered(options, lineage).await {
-        tracing::warn!(%error, "the old replication slot or the event triggers cannot be dropped now");
+        tracing::warn!(%error, "the old slot or the event triggers cannot be dropped now");
     }
     Ok(())
 }
