@@ -20,7 +20,7 @@ export function artifact(name) {
 /** The `kelvin` binary: `KELVIN_BIN`, or what `cargo build` left in the target folder. */
 export function kelvinBinary() {
   const target = process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target');
-  const binary = process.env.KELVIN_BIN ?? join(target, 'debug', 'kelvin');
+  const binary = resolve(process.env.KELVIN_BIN ?? join(target, 'debug', 'kelvin'));
   if (!existsSync(binary)) {
     throw new Error(`no kelvin binary at ${binary}: run scripts/test, or set KELVIN_BIN`);
   }

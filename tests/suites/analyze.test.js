@@ -103,6 +103,32 @@ describe('analyze', () => {
     assert.equal(brief.syncedRowCount, whole.syncedRowCount);
   });
 
+  test('the inspector shows the rows of a query and how long the server took for it', async () => {
+    const c = client();
+    const view = c.watch(zql.issue.where('open', true).related('comments').orderBy('id', 'asc'));
+    await view.complete();
+    const {inspector} = c.zero;
+    await within('the password', inspector.authenticate(ADMIN_PASSWORD));
+    const shown = async () => {
+      const queries = await within('the queries', inspector.client.queries());
+      return queries.find(query => /issue/.test(query.clientZQL));
+    };
+    const rows = new Set(view.data.flatMap(issue => [issue, ...issue.comments])).size;
+    const fresh = await shown();
+    assert(fresh.hydrateServer > 0);
+    assert.equal(fresh.rowCount, rows);
+    if (!PEER) assert.equal(fresh.updateServerP50, null, 'nothing has changed yet');
+
+    const {id} = view.data[0];
+    await world.sql`update issue set votes = votes + 1 where id = ${id}`;
+    const votes = view.data[0].votes + 1;
+    await eventually('the update', () => view.data[0].votes === votes);
+    await eventually('its time', async () => (await shown()).updateServerP50 > 0);
+    const metrics = await within('the metrics', inspector.metrics());
+    assert(metrics['query-materialization-server'].quantile(0.5) > 0);
+    assert(metrics['query-update-server'].quantile(0.5) > 0);
+  });
+
   test('a named query is analyzed the way the application defines it', async () => {
     const inspector = await inspected();
     const result = await inspector.analyzeNamedQuery('firstIssues', [3]);

@@ -577,24 +577,35 @@ describe('protocol', () => {
     b.clean();
   });
 
-  test('the inspector answers those who know the password', async () => {
-    const c = client();
-    await c.gets('labels');
-    const ask = async (op, more = {}) => {
-      const id = randomUUID();
-      c.send('inspect', {id, op, ...more});
-      return c.until(`the answer to ${op}`, () => c.of('inspect').find(answer => answer.id === id));
-    };
-    assert.deepEqual((await ask('version')).value, false, 'nothing before the password');
-    assert.equal((await ask('authenticate', {value: 'wrong'})).value, false);
-    assert.equal((await ask('authenticate', {value: ADMIN_PASSWORD})).value, true);
-    assert.equal(typeof (await ask('version')).value, 'string');
-    const [query] = (await ask('queries')).value;
-    assert.equal(query.queryID, 'labels');
-    assert.equal(query.clientID, c.clientID);
-    assert.equal(query.got, true);
-    if (PEER) assert.equal(query.rowCount, 5);
-  });
+  for (const version of versions) {
+    test(`the inspector answers those who know the password, version ${version}`, async () => {
+      const c = client({version});
+      await c.gets('labels');
+      const ask = async (op, more = {}) => {
+        const id = randomUUID();
+        c.send('inspect', {id, op, ...more});
+        const answer = () => c.of('inspect').find(answer => answer.id === id);
+        return c.until(`the answer to ${op}`, answer);
+      };
+      assert.deepEqual((await ask('version')).value, false, 'nothing before the password');
+      assert.equal((await ask('authenticate', {value: 'wrong'})).value, false);
+      assert.equal((await ask('authenticate', {value: ADMIN_PASSWORD})).value, true);
+      assert.equal(typeof (await ask('version')).value, 'string');
+      const [query] = (await ask('queries')).value;
+      assert.equal(query.queryID, 'labels');
+      assert.equal(query.clientID, c.clientID);
+      assert.equal(query.got, true);
+      assert.equal(query.rowCount, 5);
+      const [hydration, update] = [
+        version < 51 ? 'query-materialization-server' : 'query-hydration-server-ms',
+        'query-update-server',
+      ];
+      assert.deepEqual(Object.keys(query.metrics).sort(), [hydration, update].sort());
+      const took = query.metrics[hydration];
+      assert(version < 51 ? took.length === 3 && took[1] > 0 && took[2] === 1 : took > 0);
+      assert.equal(query.metrics[update].length % 2, 1);
+    });
+  }
 
   test('HTTP: the root and keepalive answer, other paths do not break anything', async () => {
     for (const path of ['/', '/keepalive']) {

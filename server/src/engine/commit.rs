@@ -189,6 +189,7 @@ impl EngineThread {
         let (took, examined) = (advanced.took, advanced.examined);
         let costs = &mut self.metrics.costs;
         costs.advanced(took, examined, advanced.delta_rows);
+        self.metrics.advance_times.record(took);
         let rows = self.metrics.plan_rows + live.rows;
         self.metrics.plan_rows = rows.saturating_sub(advanced.rows_before);
         // INVARIANT: before anything else is routed, see `Router::narrow`.

@@ -23,6 +23,7 @@ mod access;
 mod advance_pool;
 mod commit;
 mod delta_logs;
+mod durations;
 mod fast_forward;
 #[cfg(test)]
 mod hooks;
@@ -48,6 +49,7 @@ use kelvin_storage::{Applied, IndexBuilder, Replica, TableId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use delta_logs::{PastCounts, PlanPast};
+pub use durations::Durations;
 pub use hydration::budget;
 pub use patch::{EncodedRows, InternalTables, PlanPatch, RowEncoder, encode_row, fallen};
 pub use plan_report::{PlanCosts, PlanReport, PlanReports};
@@ -177,6 +179,11 @@ enum Command {
         most: usize,
         answer: oneshot::Sender<PlanReports>,
     },
+    /// See [`Engine::reports_of`].
+    ReportOf {
+        plans: Vec<PlanId>,
+        answer: oneshot::Sender<HashMap<PlanId, PlanReport>>,
+    },
     /// See [`Engine::plan`].
     Find {
         id: String,
@@ -246,6 +253,10 @@ pub struct EngineMetrics {
     pub plan_rows: u64,
     /// What hydrations and advances cost since the start, of plans that are gone, too.
     pub costs: PlanCosts,
+    /// How long each hydration took.
+    pub hydration_times: Durations,
+    /// How long it took to bring a plan from one version to the next.
+    pub advance_times: Durations,
 }
 
 /// Handle of the engine thread.
@@ -396,6 +407,19 @@ impl Engine {
     pub async fn plan_reports(&self, most: usize) -> Result<PlanReports, EngineStopped> {
         let (answer, reports) = oneshot::channel();
         self.send(Command::Report { most, answer }).await?;
+        reports.await.map_err(|_| EngineStopped)
+    }
+
+    /// What those of these plans cost that are live.
+    ///
+    /// # Errors
+    /// [`EngineStopped`].
+    pub async fn reports_of(
+        &self,
+        plans: Vec<PlanId>,
+    ) -> Result<HashMap<PlanId, PlanReport>, EngineStopped> {
+        let (answer, reports) = oneshot::channel();
+        self.send(Command::ReportOf { plans, answer }).await?;
         reports.await.map_err(|_| EngineStopped)
     }
 

@@ -1,13 +1,14 @@
 //! What live plans cost, for operators.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kelvin_ivm::{DeltaLog, Plan, PlanId};
 use kelvin_protocol::Version;
 
+use super::Durations;
 use super::thread::{EngineThread, LivePlan};
 
 /// What was spent on a plan, or on all of them.
@@ -67,6 +68,8 @@ pub struct PlanReport {
     pub log_bytes: usize,
     /// What it cost since it was hydrated.
     pub costs: PlanCosts,
+    /// How long its advances took.
+    pub advance_times: Durations,
 }
 
 /// The plans an operator may want to look at.
@@ -98,17 +101,30 @@ impl EngineThread {
                 best.pop_last();
             }
         }
-        let log = |live: &LivePlan| self.logs.get(live.plan.id());
-        let report = |live: &LivePlan| PlanReport {
-            log_since: log(live).map_or(self.version, DeltaLog::since),
-            log_bytes: log(live).map_or(0, DeltaLog::bytes),
+        best.into_values()
+            .map(|live| self.report_on(live))
+            .collect()
+    }
+
+    pub(super) fn reports_of(&self, plans: &[PlanId]) -> HashMap<PlanId, PlanReport> {
+        let live = plans
+            .iter()
+            .filter_map(|id| Some((*id, self.plans.get(id)?)));
+        live.map(|(id, live)| (id, self.report_on(live))).collect()
+    }
+
+    fn report_on(&self, live: &LivePlan) -> PlanReport {
+        let log = self.logs.get(live.plan.id());
+        PlanReport {
+            log_since: log.map_or(self.version, DeltaLog::since),
+            log_bytes: log.map_or(0, DeltaLog::bytes),
             plan: Arc::clone(&live.plan),
             subscribers: live.groups.len(),
             rows: live.state.row_count(),
             last_changed: live.last_changed,
             costs: live.costs,
-        };
-        best.into_values().map(report).collect()
+            advance_times: live.advance_times.as_deref().copied().unwrap_or_default(),
+        }
     }
 
     /// At most two plans whose ids begin like this: more than one is too many.

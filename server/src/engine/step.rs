@@ -100,6 +100,7 @@ impl Step {
         let rows = state.row_count();
         let rows_before = std::mem::replace(&mut live.rows, rows);
         live.costs.advanced(took, examined, delta_rows);
+        live.advance_times.get_or_insert_default().record(took);
         let mut advanced = Advanced {
             took,
             examined,

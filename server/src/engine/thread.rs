@@ -17,8 +17,8 @@ use super::hydration::HydrationPool;
 use super::pasts::Recalls;
 use super::snapshot::SnapshotCache;
 use super::{
-    Command, EngineMetrics, EngineOptions, GroupEvent, GroupId, Hydrated, HydrationError,
-    PlanCosts, Reconciled,
+    Command, Durations, EngineMetrics, EngineOptions, GroupEvent, GroupId, Hydrated,
+    HydrationError, PlanCosts, Reconciled,
 };
 
 /// How often idle plans are looked for.
@@ -32,6 +32,8 @@ pub(super) struct LivePlan {
     pub(super) groups: HashSet<GroupId>,
     pub(super) last_changed: Version,
     pub(super) costs: PlanCosts,
+    /// How long its advances took, once there was one.
+    pub(super) advance_times: Option<Box<Durations>>,
     /// Rows of the view, as they are in the sum over all plans.
     pub(super) rows: u64,
     idle_since: Option<Instant>,
@@ -172,6 +174,9 @@ impl EngineThread {
             Command::Report { most, answer } => {
                 let _ = answer.send(self.report(most));
             }
+            Command::ReportOf { plans, answer } => {
+                let _ = answer.send(self.reports_of(&plans));
+            }
             Command::Find { id, answer } => {
                 let _ = answer.send(self.find(&id));
             }
@@ -289,6 +294,7 @@ impl EngineThread {
         };
         self.metrics.hydrations += 1;
         self.metrics.costs.hydrated(took, examined);
+        self.metrics.hydration_times.record(took);
         let rows = state.row_count();
         self.metrics.plan_rows += rows;
         let mut costs = PlanCosts::default();
@@ -306,6 +312,7 @@ impl EngineThread {
                 groups,
                 last_changed,
                 costs,
+                advance_times: None,
                 rows,
                 idle_since,
             },

@@ -2,24 +2,28 @@
 
 use std::sync::Arc;
 
-use kelvin_ivm::{ClientKeys, Plan};
+use kelvin_ivm::{ClientKeys, Plan, PlanId};
 use kelvin_protocol::{Ast, Down, Inspect};
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 
 use super::group::Group;
-use super::record::{Definition, QueryRecord};
+use super::record::{Definition, Desire, GroupRecord, QueryRecord};
 use super::registry::Services;
 use super::session::SessionId;
 use super::transform::deployed_permissions;
 use crate::analysis::{SyncedRows, analyze, inspector_result};
 use crate::app_api::{Caller, QueryCall};
 use crate::auth::Auth;
+use crate::engine::{EngineMetrics, PlanReport};
 use crate::http::{OutFrame, SocketWriter};
 use crate::permissions::{apply_read, bind_static};
 
-/// An empty digest, as the inspector reads it.
-const EMPTY_DIGEST: [u32; 1] = [1000];
+/// What the inspector's digests are compressed to; it reads ours whatever their number of entries.
+const DIGEST_COMPRESSION: f64 = 1000.0;
+
+/// The first protocol version in which a query's metrics have its hydration as a number.
+const HYDRATION_AS_NUMBER: u32 = 51;
 
 impl Group {
     /// Answers a question of the inspector.
@@ -40,11 +44,8 @@ impl Group {
             }
             _ if !open => ("authenticated", json!(false)),
             "version" => ("version", json!(self.services.server_version)),
-            "metrics" => ("metrics", metrics()),
-            "queries" => (
-                "queries",
-                self.inspected_queries(question.client_id.as_deref()),
-            ),
+            "metrics" => ("metrics", metrics(&self.services.engine.metrics())),
+            "queries" => return self.list_queries(id, question),
             "analyze-query" => return self.analyze(id, question),
             other => (
                 "error",
@@ -58,36 +59,41 @@ impl Group {
         self.services.admin.allows(given)
     }
 
-    fn inspected_queries(&self, client: Option<&str>) -> Json {
-        let Some(record) = &self.record else {
-            return json!([]);
+    /// Lists the group's queries, with what the engine knows of their plans.
+    fn list_queries(&self, id: SessionId, question: &Inspect) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
         };
+        let rows = self.inspected_queries(question.client_id.as_deref());
+        let plans = rows.iter().filter_map(|(_, plan)| *plan).collect();
+        let (id, writer) = (question.id.clone(), session.writer.clone());
+        let (engine, protocol) = (self.services.engine.clone(), session.protocol);
+        tokio::spawn(async move {
+            let reports = engine.reports_of(plans).await.unwrap_or_default();
+            let measured = rows.into_iter().map(|(mut row, plan)| {
+                if let Some(report) = plan.and_then(|plan| reports.get(&plan)) {
+                    row["rowCount"] = json!(report.rows);
+                    row["metrics"] = query_metrics(report, protocol);
+                }
+                row
+            });
+            respond(&writer, &id, ("queries", measured.collect()));
+        });
+    }
+
+    /// A row for each wish for a query, with the plan the query stands for.
+    fn inspected_queries(&self, client: Option<&str>) -> Vec<(Json, Option<PlanId>)> {
+        let queries = self.record.iter().flat_map(GroupRecord::live_queries);
         let mut rows = Vec::new();
-        for (hash, query) in record.live_queries() {
+        for (hash, query) in queries {
+            let plan = query.current().and_then(|ast| self.compiled.get(ast));
+            let plan = plan.map(|plan| plan.id());
             let wanted = |(id, _): &(&String, _)| client.is_none_or(|client| client == id.as_str());
             for (id, desire) in query.desires.iter().filter(wanted) {
-                rows.push(json!({
-                    "clientID": id,
-                    "queryID": hash,
-                    "ast": inspected_ast(query),
-                    "name": match &query.definition {
-                        Definition::Custom { name, .. } => json!(name),
-                        _ => Json::Null,
-                    },
-                    "args": match &query.definition {
-                        Definition::Custom { args, .. } => json!(args),
-                        _ => Json::Null,
-                    },
-                    "got": query.got.is_some(),
-                    "deleted": desire.cleared,
-                    "ttl": desire.ttl_ms,
-                    "inactivatedAt": desire.inactivated_at_ms,
-                    "rowCount": 0,
-                    "metrics": Json::Null,
-                }));
+                rows.push((inspected_query(id, hash, query, desire), plan));
             }
         }
-        Json::Array(rows)
+        rows
     }
 
     /// Evaluates a query beside the group and says what it read.
@@ -231,10 +237,51 @@ fn respond(writer: &SocketWriter, id: &str, (op, value): (&str, Json)) {
     let _ = writer.send_all(vec![OutFrame::Text(text.into())]);
 }
 
-fn metrics() -> Json {
+/// What all queries of the server cost.
+fn metrics(engine: &EngineMetrics) -> Json {
     json!({
-        "query-materialization-server": EMPTY_DIGEST,
-        "query-update-server": EMPTY_DIGEST,
+        "query-materialization-server": digest(engine.hydration_times.lengths()),
+        "query-update-server": digest(engine.advance_times.lengths()),
+    })
+}
+
+/// What one query costs, which others may share.
+fn query_metrics(report: &PlanReport, protocol: u32) -> Json {
+    let hydration_ms = report.costs.hydration.as_secs_f64() * 1000.0;
+    let updates = digest(report.advance_times.lengths());
+    if protocol >= HYDRATION_AS_NUMBER {
+        json!({"query-hydration-server-ms": hydration_ms, "query-update-server": updates})
+    } else {
+        let hydration = digest([(hydration_ms, 1)].into_iter());
+        json!({"query-materialization-server": hydration, "query-update-server": updates})
+    }
+}
+
+/// A t-digest as the inspector reads it: its compression, then means and weights in turn.
+fn digest(lengths: impl Iterator<Item = (f64, u32)>) -> Vec<f64> {
+    let centroids = lengths.flat_map(|(mean, weight)| [mean, f64::from(weight)]);
+    std::iter::once(DIGEST_COMPRESSION)
+        .chain(centroids)
+        .collect()
+}
+
+fn inspected_query(client: &str, hash: &str, query: &QueryRecord, desire: &Desire) -> Json {
+    let (name, args) = match &query.definition {
+        Definition::Custom { name, args } => (json!(name), json!(args)),
+        _ => (Json::Null, Json::Null),
+    };
+    json!({
+        "clientID": client,
+        "queryID": hash,
+        "ast": inspected_ast(query),
+        "name": name,
+        "args": args,
+        "got": query.got.is_some(),
+        "deleted": desire.cleared,
+        "ttl": desire.ttl_ms,
+        "inactivatedAt": desire.inactivated_at_ms,
+        "rowCount": 0,
+        "metrics": Json::Null,
     })
 }
 

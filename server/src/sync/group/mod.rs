@@ -102,7 +102,7 @@ pub struct Group {
     /// Plans the engine keeps for the group, with the version since which each is unchanged.
     subscribed: HashMap<PlanId, (Arc<Plan>, Version)>,
     /// Compiled plans of the ASTs in use.
-    compiled: HashMap<Arc<str>, Arc<Plan>>,
+    pub(super) compiled: HashMap<Arc<str>, Arc<Plan>>,
     /// What each query should stand for.
     targets: BTreeMap<String, Arc<str>>,
     reconciliation: Option<reconciling::InFlight>,
