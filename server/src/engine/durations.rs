@@ -11,7 +11,7 @@ const BUCKETS: usize = 64;
 /// The longest length that is told from longer ones, in units.
 const LONGEST: u64 = 1 << 31;
 
-/// Counts of lengths, each known to within a fifth of it.
+/// Counts of lengths. What is longer than two microseconds is known to within a fifth of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Durations([u32; BUCKETS]);
 
@@ -56,11 +56,7 @@ mod tests {
             times.record(took);
             let (ms, count) = times.lengths().next().unwrap();
             let ratio = ms / (took.as_secs_f64() * 1000.0);
-            assert!(count == 1 && (0.8..1.6).contains(&ratio), "{took:?}: {ms}");
-            assert!(
-                nanos < 2_000 || (0.8..1.2).contains(&ratio),
-                "{took:?}: {ms}"
-            );
+            assert!(count == 1 && (0.8..1.2).contains(&ratio), "{took:?}: {ms}");
         }
     }
 
