@@ -1,7 +1,15 @@
 // A throwaway PostgreSQL cluster: its own folder, its own port, gone at the end.
 
 import {execFileSync} from 'node:child_process';
-import {chownSync, existsSync, mkdtempSync, readdirSync, renameSync, rmSync} from 'node:fs';
+import {
+  chownSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import {tmpdir, userInfo} from 'node:os';
 import {join} from 'node:path';
 import postgres from 'postgres';
@@ -33,6 +41,12 @@ export function account() {
   return {uid: id('-u'), gid: id('-g')};
 }
 
+/** The major version of PostgreSQL that the tests run on. */
+export function majorVersion() {
+  const said = execFileSync(program('postgres'), ['--version'], {encoding: 'utf8'});
+  return Number(/\d+/.exec(said)[0]);
+}
+
 /** A running cluster. Text sorts by code point (`--locale=C`), as ZQL does. */
 export class Cluster {
   #folder;
@@ -42,12 +56,7 @@ export class Cluster {
 
   /** @param {Record<string, string>} settings of postgresql.conf, over the defaults here */
   static async start(settings = {}) {
-    const cluster = new Cluster();
-    const who = account();
-    cluster.#folder = mkdtempSync(join(tmpdir(), 'kelvin-pg-'));
-    if (who.uid !== undefined) chownSync(cluster.#folder, who.uid, who.gid);
-    cluster.port = await freePort();
-    cluster.#settings = {
+    const cluster = await Cluster.#fresh({
       wal_level: 'logical',
       max_wal_senders: '20',
       max_replication_slots: '20',
@@ -55,8 +64,8 @@ export class Cluster {
       fsync: 'off',
       shared_buffers: '64MB',
       ...settings,
-    };
-    const options = {...who, cwd: cluster.#folder};
+    });
+    const options = {...account(), cwd: cluster.#folder};
     const init = ['-D', join(cluster.#folder, 'data'), '-U', 'postgres', '--locale=C'];
     execFileSync(join(programs(), 'initdb'), [...init, '--encoding=UTF8', '--auth=trust', '-N'], {
       ...options,
@@ -64,6 +73,46 @@ export class Cluster {
     });
     await cluster.resume();
     return cluster;
+  }
+
+  /** A cluster that has a folder and a port, and nothing in it. */
+  static async #fresh(settings) {
+    const cluster = new Cluster();
+    const who = account();
+    cluster.#folder = mkdtempSync(join(tmpdir(), 'kelvin-pg-'));
+    if (who.uid !== undefined) chownSync(cluster.#folder, who.uid, who.gid);
+    cluster.port = await freePort();
+    cluster.#settings = settings;
+    return cluster;
+  }
+
+  /**
+   * A standby of this cluster, made of a copy of its files, for which the server is stopped.
+   * @param {Record<string, string>} settings of the standby, over those of this cluster
+   */
+  async standby(settings) {
+    const primary = `host=127.0.0.1 port=${this.port} user=postgres dbname=postgres`;
+    const standby = await Cluster.#fresh({
+      ...this.#settings,
+      primary_conninfo: primary,
+      ...settings,
+    });
+    await this.halt();
+    execFileSync('cp', ['-a', this.data, standby.data]);
+    await this.resume();
+    writeFileSync(join(standby.data, 'standby.signal'), '');
+    await standby.resume();
+    return standby;
+  }
+
+  /** Makes this standby a primary of its own, at the port of one that is gone. */
+  async takeOver(port) {
+    await this.sql('postgres')`select pg_promote()`;
+    await Promise.all([...this.#pools.values()].map(pool => pool.end({timeout: 1})));
+    this.#pools.clear();
+    await this.halt();
+    this.port = port;
+    await this.resume();
   }
 
   /**
@@ -94,6 +143,11 @@ export class Cluster {
   /** Stops the server at once (clients are cut) and keeps the folder, for `resume`. */
   async halt() {
     await this.#server.stop('SIGINT');
+  }
+
+  /** Ends the server as a crash of its machine would. */
+  async crash() {
+    await this.#server.kill();
   }
 
   /** Keeps a copy of the cluster's files, for which its server is stopped. */

@@ -26,7 +26,7 @@ export async function deployPermissions(sql, permissions, app = 'zero') {
 }
 
 /** Publication of all tables of the model, of which one is outside `public`. */
-const PUBLICATION = 'everything';
+export const PUBLICATION = 'everything';
 
 /** Creates a database with the tables, rows, publication and permissions of the model. */
 export async function modelDatabase(cluster, name, permissions = undefined) {
