@@ -93,7 +93,6 @@ pub async fn run(
     let listener = Listener::bind(&config.listen).await?;
     let current = Arc::new(Current::default());
     let port = listener.port();
-    let mut ready = Some(ready);
     let reports = Arc::new(Reports::new(Arc::clone(&current)));
     let site = site(&config, &current, &reports);
     let readiness = site.readiness.clone();
@@ -102,67 +101,105 @@ pub async fn run(
     }
     // From the start, so that an operator can ask how far the first copy is. Clients wait.
     let http = tokio::spawn(listener.serve(site, shutdown.clone()));
-    let mut reopening = RETRY_FIRST;
-    let result = loop {
-        let prepared = tokio::select! {
-            () = shutdown.cancelled() => break Ok(()),
-            prepared = prepare(&options, &reports, ready.is_none()) => prepared,
-        };
-        let prepared = match prepared {
-            Ok(prepared) => prepared,
-            Err(error) => break Err(error),
-        };
-        let (registry, engine) = start_generation(&config, &prepared)?;
-        current.set(Some(Arc::clone(&registry)));
-        reports.replica_opened(prepared.backfills());
-        if let Some(ready) = ready.take() {
-            readiness.set(true);
-            tracing::info!("kelvin ready ({} ms)", started.elapsed().as_millis());
-            if let Some(port) = port {
-                ready(port);
-            }
-        }
-        let generation = Instant::now();
-        let purge = tokio::spawn(purge_groups(Arc::clone(&registry), config.groups.clone()));
-        let ended = tokio::select! {
-            ended = prepared.run(Arc::new(engine.clone()), shutdown.clone()) => ended,
-            () = engine.ended() => {
-                break Err(ServeError::SetUp("the engine thread ended by a defect; restart".into()));
-            }
-        };
-        purge.abort();
-        current.set(None);
-        registry.shut_down(DRAIN).await;
-        engine.stop().await;
-        drop((registry, engine));
-        match ended {
-            Ok(()) => break Ok(()),
-            Err(error) if error.kind() == ReplicationErrorKind::Resync && config.auto_reset => {
-                tracing::warn!(%error, "the replica cannot be brought up to the database, which is copied anew");
-                if generation.elapsed() < RESYNC_PAUSE {
-                    tokio::time::sleep(RESYNC_PAUSE).await;
-                }
-                discard(&options).await?;
-            }
-            Err(error) if error.reopens() => {
-                if generation.elapsed() >= LASTING {
-                    reopening = RETRY_FIRST;
-                }
-                tracing::error!(%error, "the replica failed; it is opened again in {reopening:?}");
-                reports.replica_failed(&error);
-                tokio::select! {
-                    () = shutdown.cancelled() => break Ok(()),
-                    () = tokio::time::sleep(reopening) => {}
-                }
-                reopening = (reopening * 2).min(RETRY_LONGEST);
-            }
-            Err(error) => break Err(error.into()),
+    let opening = move || {
+        readiness.set(true);
+        tracing::info!("kelvin ready ({} ms)", started.elapsed().as_millis());
+        if let Some(port) = port {
+            ready(port);
         }
     };
+    let mut replicas = Replicas {
+        config: &config,
+        options,
+        current,
+        reports,
+        shutdown: shutdown.clone(),
+        opening: Some(opening),
+    };
+    let result = replicas.serve_each().await;
     shutdown.cancel();
     let _ = tokio::time::timeout(DRAIN, http).await;
     tracing::info!("stopped");
     result
+}
+
+/// The replicas that are served one after the other, each until it cannot go on.
+struct Replicas<'a, R> {
+    config: &'a Config,
+    options: kelvin_replication::Options,
+    current: Arc<Current>,
+    reports: Arc<Reports>,
+    shutdown: CancellationToken,
+    /// Called when clients can connect for the first time.
+    opening: Option<R>,
+}
+
+impl<R: FnOnce()> Replicas<'_, R> {
+    /// Serves until the shutdown, or until the operator is needed.
+    async fn serve_each(&mut self) -> Result<(), ServeError> {
+        let mut reopening = RETRY_FIRST;
+        loop {
+            let served = self.opening.is_none();
+            let prepared = tokio::select! {
+                () = self.shutdown.cancelled() => return Ok(()),
+                prepared = prepare(&self.options, &self.reports, served) => prepared?,
+            };
+            let opened = Instant::now();
+            let Err(error) = self.serve(prepared).await? else {
+                return Ok(());
+            };
+            if error.kind() == ReplicationErrorKind::Resync && self.config.auto_reset {
+                tracing::warn!(
+                    %error,
+                    "the replica cannot be brought up to the database, which is copied anew"
+                );
+                if opened.elapsed() < RESYNC_PAUSE {
+                    tokio::time::sleep(RESYNC_PAUSE).await;
+                }
+                discard(&self.options).await?;
+            } else if error.reopens() {
+                if opened.elapsed() >= LASTING {
+                    reopening = RETRY_FIRST;
+                }
+                tracing::error!(%error, "the replica failed; it is opened again in {reopening:?}");
+                self.reports.replica_failed(&error);
+                tokio::select! {
+                    () = self.shutdown.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(reopening) => {}
+                }
+                reopening = (reopening * 2).min(RETRY_LONGEST);
+            } else {
+                return Err(error.into());
+            }
+        }
+    }
+
+    /// Serves one replica. Inside is how following the database ended.
+    async fn serve(
+        &mut self,
+        prepared: Prepared,
+    ) -> Result<Result<(), kelvin_replication::Error>, ServeError> {
+        let (registry, engine) = start_generation(self.config, &prepared)?;
+        self.current.set(Some(Arc::clone(&registry)));
+        self.reports.replica_opened(prepared.backfills());
+        if let Some(opening) = self.opening.take() {
+            opening();
+        }
+        let groups = self.config.groups.clone();
+        let purge = tokio::spawn(purge_groups(Arc::clone(&registry), groups));
+        let ended = tokio::select! {
+            ended = prepared.run(Arc::new(engine.clone()), self.shutdown.clone()) => ended,
+            () = engine.ended() => {
+                let defect = "the engine thread ended by a defect; restart";
+                return Err(ServeError::SetUp(defect.into()));
+            }
+        };
+        purge.abort();
+        self.current.set(None);
+        registry.shut_down(DRAIN).await;
+        engine.stop().await;
+        Ok(ended)
+    }
 }
 
 /// Prepares replication. At the first start a database that cannot be reached, or a disk that

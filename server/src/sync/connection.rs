@@ -29,42 +29,48 @@ const PONG_INTERVAL: Duration = Duration::from_secs(3);
 /// Serves one connection until it ends.
 pub async fn serve(registry: Arc<Registry>, connect: Connect, socket: Socket) {
     let Socket { reader, writer } = socket;
+    let (session, connection, init) = match accept(&registry, connect, &writer).await {
+        Ok(accepted) => accepted,
+        Err((body, code)) => return refuse(&writer, body, code),
+    };
+    session.send(&Down::connected(connection.ws_id.clone(), now_ms()));
+    let group = connection.group.clone();
+    let id = session.id;
+    let joining = GroupMessage::Connect(Box::new(session));
+    if group.send(joining).await.is_err() {
+        return writer.close(Close::default());
+    }
+    let (inbox, messages) = mpsc::channel(INBOX);
+    let processing = tokio::spawn(connection.process(init, messages));
+    read(reader, &writer, inbox).await;
+    let _ = processing.await;
+    let _ = group.send(GroupMessage::Disconnect(id)).await;
+}
+
+type Accepted = (Session, Connection, Option<InitConnection>);
+
+/// A connection whose handshake makes sense, as its group will see it and as its task does, with
+/// the first message if the handshake had it. Otherwise what the client is told, and how it is
+/// closed.
+async fn accept(
+    registry: &Arc<Registry>,
+    connect: Connect,
+    writer: &SocketWriter,
+) -> Result<Accepted, (ErrorBody, CloseCode)> {
     let services = registry.services();
     let params = &connect.params;
     let token = connect.auth_token.as_deref();
-    let auth = match services
+    let auth = services
         .auth
-        .resolve(None, params.user_id.as_deref(), token)
-        .await
-    {
-        Ok(auth) => auth,
-        Err(body) => return refuse(&writer, body, CloseCode::AUTH),
-    };
-    if !(MIN_PROTOCOL_VERSION..=PROTOCOL_VERSION).contains(&connect.protocol_version) {
-        let message = format!(
-            "server speaks protocol versions {MIN_PROTOCOL_VERSION} to {PROTOCOL_VERSION}, the \
-             client {}",
-            connect.protocol_version
-        );
-        return refuse(
-            &writer,
-            ErrorBody::new(ErrorKind::VersionNotSupported, message),
-            CloseCode::NORMAL,
-        );
-    }
-    let cookie = match params
-        .base_cookie
-        .as_deref()
-        .map(str::parse::<Cookie>)
-        .transpose()
-    {
-        Ok(cookie) => cookie,
-        // Another server's cookie: the client starts afresh.
-        Err(error) => {
-            let body = ErrorBody::new(ErrorKind::ClientNotFound, error.to_string());
-            return refuse(&writer, body, CloseCode::NORMAL);
-        }
-    };
+        .resolve(None, params.user_id.as_deref(), token);
+    let auth = auth.await.map_err(|body| (body, CloseCode::AUTH))?;
+    check_version(connect.protocol_version)?;
+    let cookie = params.base_cookie.as_deref().map(str::parse::<Cookie>);
+    // Another server's cookie: the client starts afresh.
+    let cookie = cookie.transpose().map_err(|error| {
+        let body = ErrorBody::new(ErrorKind::ClientNotFound, error.to_string());
+        (body, CloseCode::NORMAL)
+    })?;
     let (admit, admitted) = oneshot::channel();
     let caller = Arc::new(caller::of_connection(&connect, auth.as_ref()));
     let session = Session {
@@ -89,37 +95,30 @@ pub async fn serve(registry: Arc<Registry>, connect: Connect, socket: Socket) {
         client_id: params.client_id.clone(),
         ws_id: params.wsid.clone(),
         group: registry.group(&params.client_group_id),
-        writer,
-        registry: Arc::clone(&registry),
+        writer: writer.clone(),
+        registry: Arc::clone(registry),
         caller,
         auth,
         revision: 0,
         admitted: Some(admitted),
     };
-    let init = match connect.init {
-        None => None,
-        Some(Ok(init)) => Some(init),
-        Some(Err(problem)) => {
-            let body = ErrorBody::new(ErrorKind::InvalidMessage, problem);
-            return refuse(&connection.writer, body, CloseCode::NORMAL);
-        }
-    };
-    session.send(&Down::connected(connection.ws_id.clone(), now_ms()));
-    let group = connection.group.clone();
-    let id = session.id;
-    if group
-        .send(GroupMessage::Connect(Box::new(session)))
-        .await
-        .is_err()
-    {
-        return connection.writer.close(Close::default());
+    let init = connect.init.transpose().map_err(|problem| {
+        let body = ErrorBody::new(ErrorKind::InvalidMessage, problem);
+        (body, CloseCode::NORMAL)
+    })?;
+    Ok((session, connection, init))
+}
+
+fn check_version(spoken: u32) -> Result<(), (ErrorBody, CloseCode)> {
+    if (MIN_PROTOCOL_VERSION..=PROTOCOL_VERSION).contains(&spoken) {
+        return Ok(());
     }
-    let writer = connection.writer.clone();
-    let (inbox, messages) = mpsc::channel(INBOX);
-    let processing = tokio::spawn(connection.process(init, messages));
-    read(reader, &writer, inbox).await;
-    let _ = processing.await;
-    let _ = group.send(GroupMessage::Disconnect(id)).await;
+    let message = format!(
+        "server speaks protocol versions {MIN_PROTOCOL_VERSION} to {PROTOCOL_VERSION}, the client \
+         {spoken}"
+    );
+    let body = ErrorBody::new(ErrorKind::VersionNotSupported, message);
+    Err((body, CloseCode::NORMAL))
 }
 
 fn refuse(writer: &SocketWriter, body: ErrorBody, code: CloseCode) {
