@@ -39,12 +39,15 @@ const query = project =>
     .limit(WINDOW)
     .related('comments', comments => comments.related('author'));
 
-/** A client that asks for one query after the other, and what that took. */
+/** A client that asks for one query after the other. */
 class Asker {
+  /** What hydrations took on the server, ms. */
+  hydrations = [];
+  /** From asking until the client had the rows, ms. */
+  roundTrips = [];
+
   constructor(url) {
     this.client = connect(url);
-    this.hydrations = [];
-    this.roundTrips = [];
   }
 
   async authenticate() {
@@ -58,12 +61,15 @@ class Asker {
     const view = this.client.watch(query(project));
     await view.complete();
     const took = performance.now() - started;
-    if (view.data.length !== WINDOW || view.data.some(issue => issue.comments.length !== COMMENTS)) {
+    if (
+      view.data.length !== WINDOW ||
+      view.data.some(issue => issue.comments.length !== COMMENTS)
+    ) {
       throw new Error(`project ${project}: ${view.data.length} issues`);
     }
-    const [asked] = await this.client.zero.inspector.client
-      .queries()
-      .then(all => all.filter(one => one.clientZQL?.includes(String(FIRST_PROJECT + project))));
+    const queries = await within('the queries', this.client.zero.inspector.client.queries());
+    const asked = queries.find(one => one.clientZQL?.includes(`${FIRST_PROJECT + project}`));
+    if (!(asked?.hydrateServer > 0)) throw new Error(`project ${project} was not hydrated`);
     if (counted) {
       this.hydrations.push(asked.hydrateServer);
       this.roundTrips.push(took);
@@ -77,6 +83,7 @@ const median = values => values.toSorted((a, b) => a - b)[Math.floor(values.leng
 async function run() {
   const world = await startWorld({tables: TABLES});
   const peer = new SyncServer(world.server.upstream, world.server.env, true);
+  /** @type {Asker[]} */
   let askers = [];
   try {
     await peer.start(300_000);
