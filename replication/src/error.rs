@@ -46,6 +46,10 @@ pub enum Error {
     /// The server said something that is not in the protocol.
     #[error("PostgreSQL protocol: {0}")]
     Protocol(String),
+    /// The stream brings something in binary form that is only understood as text; it is begun anew
+    /// in text by itself.
+    #[error("the stream goes on in text: {0}")]
+    NotInBinary(String),
     /// Something took too long.
     #[error("{0}")]
     Timeout(String),
@@ -65,7 +69,9 @@ impl Error {
             Self::Sql(error) => error
                 .code()
                 .map_or(ErrorKind::Retry, |code| kind_of_sqlstate(code.code())),
-            Self::Io(_) | Self::Protocol(_) | Self::Timeout(_) => ErrorKind::Retry,
+            Self::Io(_) | Self::Protocol(_) | Self::NotInBinary(_) | Self::Timeout(_) => {
+                ErrorKind::Retry
+            }
             Self::Storage(_) => ErrorKind::Storage,
         }
     }

@@ -11,7 +11,7 @@ use crate::backfill::Backfills;
 use crate::copy::{Format, Rows};
 use crate::decode::{Decoded, Decoder};
 use crate::stream::{Assembled, Assembler, StreamSchema};
-use crate::wire::{Channel, Inbound, ReplicationConnection, authenticate};
+use crate::wire::{Channel, Inbound, ReplicationConnection, StreamOptions, authenticate};
 use crate::{Address, Error, Result};
 
 /// Largest message the server of a [`conversation`] may send, bytes.
@@ -90,7 +90,9 @@ pub async fn conversation(address: &Address, script: Vec<u8>) -> (Vec<Bytes>, Er
         authenticate(address, &mut channel, None).await?;
         let mut connection = ReplicationConnection::over(channel);
         connection.identify().await?;
-        let mut stream = connection.start("slot", 0, &["publication".into()]).await?;
+        let options = StreamOptions { binary: true };
+        let publications = ["publication".into()];
+        let mut stream = connection.start("slot", 0, &publications, options).await?;
         loop {
             match stream.next().await? {
                 Inbound::Data(message) => messages.push(message),

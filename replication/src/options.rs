@@ -32,6 +32,9 @@ pub struct Options {
     pub copy_workers: usize,
     /// Copy in text instead of binary form.
     pub text_copy: bool,
+    /// Stream in text instead of binary form. Where a column's type has no binary form here, the
+    /// stream is in text anyway.
+    pub text_stream: bool,
     /// Keep the slot on standbys too (PostgreSQL 17 and newer).
     pub failover_slot: bool,
     /// Silence of the server after which the stream is reconnected; twice its `wal_sender_timeout`
@@ -81,6 +84,7 @@ impl Default for Options {
             publications: Vec::new(),
             copy_workers: 5,
             text_copy: false,
+            text_stream: false,
             failover_slot: false,
             inbound_timeout: None,
             task_id: String::new(),

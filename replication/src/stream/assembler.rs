@@ -11,6 +11,7 @@ use kelvin_protocol::Version;
 use kelvin_storage::{Catalog, RowOp, SchemaChange, Table, TableId, Transaction};
 
 use super::evolution::{Survey, Told};
+use super::modes::not_in_binary;
 use super::pgoutput::{Message, Relation};
 use super::relation::{Target, held};
 use super::survey::Marks;
@@ -70,8 +71,18 @@ pub(crate) struct Assembler {
     /// Estimated bytes beyond which a transaction is given away in parts.
     limit: usize,
     shift: Shift,
-    /// Whether the stream has to be begun anew behind the open transaction.
-    renews: bool,
+    /// Whether values come in binary form, where they have one.
+    binary: bool,
+    renews: Option<Renewal>,
+}
+
+/// Why the stream has to be begun anew behind the open transaction.
+#[derive(Clone, Debug)]
+enum Renewal {
+    /// See [`Survey::passes_on`].
+    Partitions,
+    /// Something does not come in binary form.
+    Text(String),
 }
 
 /// The schema at a place of the stream. The replica may still be behind it.
@@ -151,13 +162,19 @@ impl Assembler {
             open: None,
             limit,
             shift: Shift::default(),
-            renews: false,
+            binary: false,
+            renews: None,
         }
     }
 
     /// With versions that are so much ahead of LSNs.
     pub(crate) fn shifted(self, shift: Shift) -> Self {
         Self { shift, ..self }
+    }
+
+    /// Of a stream whose values come in binary form, where they have one.
+    pub(crate) fn in_binary(self, binary: bool) -> Self {
+        Self { binary, ..self }
     }
 
     /// The schema after the last message.
@@ -170,9 +187,16 @@ impl Assembler {
         &self.backfills
     }
 
-    /// Whether the stream has to be begun anew after the transaction that came last.
-    pub(crate) fn renews(&self) -> bool {
-        self.renews
+    /// Why the stream has to be begun anew after the transaction that came last, if it has to.
+    pub(crate) fn renewal(&self) -> Option<Error> {
+        Some(match self.renews.clone()? {
+            Renewal::Partitions => Error::Timeout(
+                "rows of partitions come as those of other tables from now on, which PostgreSQL \
+                 tells to new connections only"
+                    .into(),
+            ),
+            Renewal::Text(why) => Error::NotInBinary(why),
+        })
     }
 
     /// Whether a transaction has begun and not ended.
@@ -322,6 +346,11 @@ impl Assembler {
             )
             .map_err(Error::Resync)?;
         self.judged(verdict, survey)?;
+        if self.binary
+            && let Some(why) = not_in_binary(&survey.discovery.catalog)
+        {
+            self.renews = Some(Renewal::Text(why));
+        }
         self.schema.survey = survey.number;
         let heaps = survey.discovery.heaps.iter();
         self.schema

@@ -70,7 +70,10 @@ pub(crate) enum Field {
     Null,
     /// A TOASTed value that did not change and is not sent.
     Unchanged,
+    /// As the output function of its type prints it.
     Text(Bytes),
+    /// As the send function of its type writes it.
+    Binary(Bytes),
 }
 
 /// The row before a change.
@@ -198,6 +201,10 @@ fn tuple(fields: &mut Fields) -> Result<Tuple> {
                     let length = fields.i32()?;
                     Field::Text(fields.bytes(length)?)
                 }
+                b'b' => {
+                    let length = fields.i32()?;
+                    Field::Binary(fields.bytes(length)?)
+                }
                 _ => return Err(malformed("a value of an unknown kind")),
             })
         })
@@ -221,6 +228,17 @@ mod tests {
             new,
             [Field::Text(Bytes::from_static(b"b")), Field::Unchanged]
         );
+    }
+
+    #[test]
+    fn a_tuple_may_have_values_of_either_form() {
+        let bytes = Bytes::from_static(b"I\0\0\0\x07N\0\x03b\0\0\0\x02\0\x09nt\0\0\0\x01x");
+        let Message::Insert { oid, new } = Message::parse(bytes).unwrap() else {
+            panic!("not an insert");
+        };
+        assert_eq!(oid, 7);
+        let [binary, text] = [b"\0\x09" as &[u8], b"x"].map(Bytes::from_static);
+        assert_eq!(new, [Field::Binary(binary), Field::Null, Field::Text(text)]);
     }
 
     proptest! {

@@ -197,7 +197,10 @@ impl Session<'_> {
                     self.assembler.adopt(&survey)?;
                 }
             }
-            Assembled::Empty { end } => self.feedback.received(end),
+            Assembled::Empty { end } => {
+                self.feedback.received(end);
+                self.assembler.renewal().map_or(Ok(()), Err)?;
+            }
             Assembled::Transaction {
                 transaction,
                 weight,
@@ -206,13 +209,7 @@ impl Session<'_> {
                 let push = async move { queue.push(transaction, weight).await };
                 if self.patiently(push, clocks).await?.is_some() {
                     self.enqueued(version);
-                    if self.assembler.renews() {
-                        return Err(Error::Timeout(
-                            "rows of partitions come as those of other tables from now on, which \
-                             PostgreSQL tells to new connections only"
-                                .into(),
-                        ));
-                    }
+                    self.assembler.renewal().map_or(Ok(()), Err)?;
                 }
             }
             Assembled::Part {

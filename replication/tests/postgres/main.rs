@@ -16,6 +16,7 @@ mod copying;
 mod doctor;
 mod large;
 mod login;
+mod modes;
 mod objects;
 mod random_schema;
 mod resync;

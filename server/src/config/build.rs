@@ -223,6 +223,7 @@ fn upstream(reader: &Reader<'_>) -> Result<Upstream, ConfigError> {
         inbound_timeout: reader.duration("upstream-pg-stream-inbound-timeout-ms", 0.001)?,
         copy_workers: reader.size("initial-sync-table-copy-workers", 1)?,
         text_copy: reader.flag("initial-sync-text-copy"),
+        text_stream: reader.flag("kelvin-text-stream"),
         event_triggers: reader.flag("kelvin-event-triggers"),
     })
 }

@@ -53,6 +53,7 @@ impl ReplicationConfig {
             publications: self.app.publications.clone(),
             copy_workers: self.upstream.copy_workers,
             text_copy: self.upstream.text_copy,
+            text_stream: self.upstream.text_stream,
             event_triggers: self.upstream.event_triggers,
             failover_slot: self.upstream.failover_slot,
             inbound_timeout: self.upstream.inbound_timeout,

@@ -77,6 +77,8 @@ pub struct Upstream {
     pub copy_workers: usize,
     /// Copy in text form.
     pub text_copy: bool,
+    /// Stream in text form.
+    pub text_stream: bool,
     /// Have event triggers tell of changes of the schema.
     pub event_triggers: bool,
 }
@@ -90,6 +92,7 @@ impl std::fmt::Debug for Upstream {
             .field("inbound_timeout", &self.inbound_timeout)
             .field("copy_workers", &self.copy_workers)
             .field("text_copy", &self.text_copy)
+            .field("text_stream", &self.text_stream)
             .field("event_triggers", &self.event_triggers)
             .finish_non_exhaustive()
     }

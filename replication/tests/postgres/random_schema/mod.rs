@@ -315,6 +315,7 @@ fn case_options(options: Options, rng: &mut Rng, publishing: Publishing) -> (Opt
     let mut options = Options {
         schema_interval: Duration::from_millis(100),
         event_triggers: rng.bool(),
+        text_stream: rng.u8(..3) == 0,
         ..options
     };
     if publishing != Publishing::Default {

@@ -26,6 +26,9 @@ pub const OWN: &[Setting] = &[
     flag("kelvin-event-triggers", "true").help(
         "Have event triggers in PostgreSQL tell of schema changes; false drops those of kelvin",
     ),
+    flag("kelvin-text-stream", "false").help(
+        "Stream changes in text instead of binary form, as happens anyway where a type has none here",
+    ),
     number("kelvin-hydration-threads", "0")
         .help("Threads that hydrate queries, 2 at least; 0 follows ZERO_NUM_SYNC_WORKERS"),
     number("kelvin-hydration-timeout-ms", "60000")
