@@ -50,6 +50,10 @@ pub enum Error {
     /// in text by itself.
     #[error("the stream goes on in text: {0}")]
     NotInBinary(String),
+    /// A transaction in progress cannot be kept until it commits; the stream is begun anew by
+    /// itself, and PostgreSQL keeps it.
+    #[error("the stream goes on without transactions in progress: {0}")]
+    Unspooled(String),
     /// Something took too long.
     #[error("{0}")]
     Timeout(String),
@@ -69,9 +73,11 @@ impl Error {
             Self::Sql(error) => error
                 .code()
                 .map_or(ErrorKind::Retry, |code| kind_of_sqlstate(code.code())),
-            Self::Io(_) | Self::Protocol(_) | Self::NotInBinary(_) | Self::Timeout(_) => {
-                ErrorKind::Retry
-            }
+            Self::Io(_)
+            | Self::Protocol(_)
+            | Self::NotInBinary(_)
+            | Self::Unspooled(_)
+            | Self::Timeout(_) => ErrorKind::Retry,
             Self::Storage(_) => ErrorKind::Storage,
         }
     }

@@ -67,6 +67,10 @@ pub struct Options {
     /// Estimated bytes of one transaction that are held in memory. A larger one is applied in
     /// parts, as it comes.
     pub transaction_bytes: usize,
+    /// Bytes of transactions in progress that are kept in files next to the replica, so that they
+    /// are there when they commit. What is more, or does not fit on the disk, PostgreSQL keeps until
+    /// then, as it does with everything where this is 0.
+    pub spool_bytes: u64,
     /// Estimated bytes of changes of tables that are being copied beside the stream; when there are
     /// more, the stream waits for the copy. Where one transaction alone changes twice as much, the
     /// copy is begun anew, to be made with what that transaction left.
@@ -98,6 +102,7 @@ impl Default for Options {
             queue_transactions: 1024,
             queue_bytes: 64 << 20,
             transaction_bytes: 64 << 20,
+            spool_bytes: 8 << 30,
             backfill_bytes: 64 << 20,
             slot_timeout: Duration::from_secs(30),
         }

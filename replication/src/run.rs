@@ -16,7 +16,7 @@ use crate::prepare::{Course, Prepared, blocking};
 use crate::resync::Resync;
 use crate::stream::{
     Applier, Assembler, Backoff, Durability, Feedback, Modes, QueueSender, SchemaWatch, Session,
-    Severity, StreamSchema, Surveyor, closed,
+    Severity, Spool, StreamSchema, Surveyor, closed,
 };
 use crate::timeline::{self, TIMELINE};
 use crate::wire::{CopyBoth, ReplicationConnection, StreamOptions, SystemIdentity};
@@ -254,6 +254,10 @@ impl Follower {
             )
             .shifted(self.course.shift)
             .in_binary(mode.binary),
+            spool: Spool::new(
+                prepared.options.replica_dir.clone(),
+                prepared.options.spool_bytes,
+            ),
             shift: self.course.shift,
             schema,
             surveyor: Arc::clone(&self.surveyor),
@@ -338,7 +342,7 @@ impl Follower {
         let start = shift.lsn(feedback.start());
         let (slot, publications) = (&self.course.slot, &self.course.publications);
         let stream = connection.start(slot, start, publications, mode).await?;
-        tracing::info!(slot, start = %crate::Lsn(start), binary = mode.binary, "streaming from PostgreSQL");
+        tracing::info!(slot, start = %crate::Lsn(start), ?mode, "streaming from PostgreSQL");
         Ok(stream)
     }
 

@@ -204,10 +204,34 @@ impl Assembler {
         self.open.is_some()
     }
 
+    /// How the table with this `pg_class.oid` was described last, if it was.
+    pub(crate) fn relation(&self, oid: u32) -> Option<&Relation> {
+        self.targets.get(&oid).map(|(relation, _)| relation)
+    }
+
+    /// Goes back to how a table was described before.
+    pub(crate) fn recall(&mut self, relation: Relation) {
+        let target = if self.schema.outstanding.contains_key(&relation.oid) {
+            Ok(Target::Outstanding)
+        } else {
+            Target::resolve(&relation, &self.schema.catalog)
+        };
+        match target {
+            Ok(target) => drop(self.targets.insert(relation.oid, (relation, target))),
+            // PostgreSQL describes it anew, for its form is another one.
+            Err(_) => drop(self.targets.remove(&relation.oid)),
+        }
+    }
+
     /// Takes in one pgoutput message.
     pub(crate) fn push(&mut self, bytes: Bytes) -> Result<Assembled> {
         let length = bytes.len();
-        match Message::parse(bytes)? {
+        self.take(Message::parse(bytes)?, length)
+    }
+
+    /// Takes in a message of so many bytes.
+    pub(crate) fn take(&mut self, message: Message, length: usize) -> Result<Assembled> {
+        match message {
             Message::Begin { .. } if self.open.is_some() => {
                 // Going on would drop what has come of the one that is open.
                 return Err(Error::Protocol(

@@ -12,6 +12,7 @@ mod pgoutput;
 mod queue;
 mod relation;
 mod session;
+mod spool;
 mod survey;
 mod watch;
 
@@ -25,5 +26,6 @@ pub(crate) use modes::Modes;
 pub(crate) use pgoutput::{Message, Relation};
 pub(crate) use queue::{Closed, Part, QueueSender, closed};
 pub(crate) use session::Session;
+pub(crate) use spool::{Spool, Step};
 pub(crate) use survey::Surveyor;
 pub(crate) use watch::SchemaWatch;

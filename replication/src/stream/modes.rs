@@ -16,6 +16,8 @@ const NO_SEND_FUNCTION: &str = "42883";
 pub(crate) struct Modes {
     /// Where the stream stood when something came that cannot come in binary form.
     text_at: Option<Version>,
+    /// Where it stood when a transaction in progress could not be kept.
+    whole_at: Option<Version>,
 }
 
 impl Modes {
@@ -35,7 +37,12 @@ impl Modes {
         let binary = !options.text_stream
             && self.text_at.is_none()
             && not_in_binary(&schema.catalog).is_none();
-        StreamOptions { binary }
+        self.whole_at = self.whole_at.filter(|at| start <= *at);
+        let in_progress = options.spool_bytes > 0 && self.whole_at.is_none();
+        StreamOptions {
+            binary,
+            in_progress,
+        }
     }
 
     /// Takes notice of why a stream in this mode ended, when the next one is to begin at `start`.
@@ -45,6 +52,10 @@ impl Modes {
             || matches!(error, Error::Server(error) if error.code == NO_SEND_FUNCTION);
         if mode.binary && in_text {
             self.text_at = Some(start);
+            return true;
+        }
+        if mode.in_progress && matches!(error, Error::Unspooled(_)) {
+            self.whole_at = Some(start);
             return true;
         }
         false
@@ -92,6 +103,17 @@ mod tests {
         // It did not come from the binary form.
         assert!(!modes.learn(mode, &missing, 7));
         assert!(chosen(&mut modes, 8).binary);
+    }
+
+    #[test]
+    fn transactions_that_could_not_be_kept_are_sent_whole_until_the_stream_is_further_on() {
+        let mut modes = Modes::default();
+        let mode = chosen(&mut modes, 7);
+        assert!(mode.in_progress);
+        assert!(modes.learn(mode, &Error::Unspooled("the disk is full".into()), 7));
+        let mode = chosen(&mut modes, 7);
+        assert!(!mode.in_progress && mode.binary);
+        assert!(chosen(&mut modes, 8).in_progress);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Messages of the `pgoutput` plugin, protocol version 1.
+//! Messages of the `pgoutput` plugin, protocol versions 1 and 2.
 
 use bytes::Bytes;
 use kelvin_protocol::Version;
@@ -83,6 +83,50 @@ pub(crate) enum OldTuple {
     Key(Tuple),
     /// All of it.
     Full(Tuple),
+}
+
+/// What is said of a transaction that is sent while it is in progress, in chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Streamed {
+    /// A chunk begins.
+    Start { xid: u32 },
+    /// It ends.
+    Stop,
+    /// The transaction commits.
+    Commit {
+        xid: u32,
+        commit_lsn: u64,
+        end_lsn: u64,
+    },
+    /// The transaction, or a part of it, is taken back.
+    Abort { xid: u32, part: u32 },
+}
+
+impl Streamed {
+    /// Reads a message that is about such transactions; `None` for another one.
+    pub(crate) fn control(bytes: &Bytes) -> Result<Option<Self>> {
+        if !matches!(bytes.first(), Some(b'S' | b'E' | b'c' | b'A')) {
+            return Ok(None);
+        }
+        let mut fields = Fields(bytes.clone());
+        Ok(Some(match fields.u8()? {
+            b'S' => Self::Start { xid: fields.u32()? },
+            b'E' => Self::Stop,
+            b'c' => {
+                let xid = fields.u32()?;
+                let _flags = fields.u8()?;
+                Self::Commit {
+                    xid,
+                    commit_lsn: fields.u64()?,
+                    end_lsn: fields.u64()?,
+                }
+            }
+            _ => Self::Abort {
+                xid: fields.u32()?,
+                part: fields.u32()?,
+            },
+        }))
+    }
 }
 
 impl Message {

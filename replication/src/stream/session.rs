@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::assembler::{Assembled, Assembler, StreamSchema};
 use super::backoff::Backoff;
 use super::feedback::Feedback;
+use super::pgoutput::Message;
 use super::queue::{Closed, Part, QueueSender, closed};
+use super::spool::{Replay, Spool, Step};
 use super::survey::Surveyor;
 use crate::shift::Shift;
 use crate::wire::{CopyBoth, Inbound};
@@ -30,6 +32,8 @@ const NEVER: Duration = Duration::from_secs(86_400);
 pub(crate) struct Session<'a> {
     pub(crate) stream: CopyBoth,
     pub(crate) assembler: Assembler,
+    /// Transactions in progress.
+    pub(crate) spool: Spool,
     /// The schema behind the last transaction that went into the queue.
     pub(crate) schema: &'a mut StreamSchema,
     pub(crate) surveyor: Arc<Mutex<Surveyor>>,
@@ -150,8 +154,9 @@ impl Session<'_> {
         }
         match message {
             Inbound::Keepalive { wal_end, reply } => {
-                // In the middle of a transaction the position may lie beyond its commit.
-                if !self.assembler.in_transaction() {
+                // In the middle of a transaction the position may lie beyond its commit. What is only
+                // spooled commits behind it.
+                if !self.assembler.in_transaction() && !self.spool.in_chunk() {
                     self.feedback.received(self.shift.version(wal_end));
                 }
                 if reply {
@@ -159,12 +164,78 @@ impl Session<'_> {
                 }
             }
             Inbound::Data(bytes) => {
-                let assembled = self.assembler.push(bytes)?;
-                self.assembled(assembled, clocks).await?;
+                let in_transaction = self.assembler.in_transaction();
+                match self.spool.push(bytes, in_transaction)? {
+                    Step::Pass(bytes) => {
+                        let assembled = self.assembler.push(bytes)?;
+                        self.assembled(assembled, clocks).await?;
+                        self.make_room(clocks).await?;
+                    }
+                    Step::Taken => {
+                        if let Some(write) = self.spool.due()? {
+                            let written = async move { write.run().await.map(Some) };
+                            self.meanwhile(written, clocks).await?;
+                        }
+                    }
+                    Step::Commit {
+                        replay,
+                        commit_lsn,
+                        end_lsn,
+                    } => {
+                        let begin = Message::Begin {
+                            final_lsn: commit_lsn,
+                        };
+                        let commit = Message::Commit {
+                            commit_lsn,
+                            end_lsn,
+                        };
+                        self.replay(begin, replay, commit, clocks).await?;
+                    }
+                }
             }
         }
-        // INVARIANT: in the middle of a transaction that is applied in parts nothing waits for a
-        // copy, for the copy may wait for the replica, which waits for the rest of the transaction.
+        Ok(())
+    }
+
+    /// Takes a transaction that was in progress as if it came now.
+    async fn replay(
+        &mut self,
+        begin: Message,
+        mut replay: Replay,
+        commit: Message,
+        clocks: &mut Clocks,
+    ) -> Result<()> {
+        self.assembler.take(begin, 0)?;
+        loop {
+            while let Some(bytes) = replay.next(&self.assembler)? {
+                let assembled = self.assembler.push(bytes)?;
+                self.assembled(assembled, clocks).await?;
+                self.make_room(clocks).await?;
+                // INVARIANT: as in `take`, for a part may have been kept out of the queue.
+                if self.shutdown.is_cancelled() {
+                    return Ok(());
+                }
+            }
+            let Some(read) = replay.read() else { break };
+            let bytes = async move { read.run().await.map(Some) };
+            match self.meanwhile(bytes, clocks).await? {
+                Some(bytes) => replay.give(&bytes),
+                None => return Ok(()),
+            }
+        }
+        for relation in replay.recalled(&mut self.spool) {
+            self.assembler.recall(relation);
+        }
+        let assembled = self.assembler.take(commit, 0)?;
+        self.assembled(assembled, clocks).await?;
+        self.make_room(clocks).await
+    }
+
+    /// Waits until more changes may be kept for tables that are copied.
+    ///
+    /// INVARIANT: in the middle of a transaction that is applied in parts nothing waits for a copy,
+    /// for the copy may wait for the replica, which waits for the rest of the transaction.
+    async fn make_room(&mut self, clocks: &mut Clocks) -> Result<()> {
         let may_wait = self.parts.is_none() && !self.assembler.schema().outstanding.is_empty();
         if may_wait && !self.assembler.backfills().has_room() {
             let backfills = self.assembler.backfills().clone();

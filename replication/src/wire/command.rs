@@ -40,6 +40,8 @@ pub(crate) struct CreatedSlot {
 pub(crate) struct StreamOptions {
     /// With values in binary form, where their types have one.
     pub(crate) binary: bool,
+    /// With large transactions while they are in progress.
+    pub(crate) in_progress: bool,
 }
 
 /// What becomes of a slot.
@@ -178,9 +180,14 @@ impl ReplicationConnection {
         options: StreamOptions,
     ) -> Result<CopyBoth> {
         let binary = options.binary;
+        let in_progress = if options.in_progress {
+            "proto_version '2', streaming 'on'"
+        } else {
+            "proto_version '1'"
+        };
         let names: Vec<_> = publications.iter().map(|name| identifier(name)).collect();
         let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', messages 'true', \
+            "START_REPLICATION SLOT {} LOGICAL {} ({in_progress}, messages 'true', \
              binary '{binary}', publication_names {})",
             identifier(slot),
             Lsn(start),

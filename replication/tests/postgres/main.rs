@@ -14,6 +14,7 @@ mod triggers;
 
 mod copying;
 mod doctor;
+mod in_progress;
 mod large;
 mod login;
 mod modes;

@@ -29,7 +29,7 @@ const BINARY: &str = "binary 'true'";
 const TEXT: &str = "binary 'false'";
 
 /// Each commit goes on where the one before it ended.
-fn assert_each_once(following: &Following) {
+pub(crate) fn assert_each_once(following: &Following) {
     let commits = following.commits.0.lock().unwrap();
     let gaps: Vec<_> = commits.windows(2).filter(|it| it[0].1 != it[1].0).collect();
     assert!(gaps.is_empty(), "{gaps:?}");

@@ -257,6 +257,7 @@ fn replica(reader: &Reader<'_>) -> Result<Replica, ConfigError> {
         write_buffer_bytes: reader.bytes("kelvin-write-buffer-bytes", 1 << 20)?,
         journal_bytes: reader.bytes("kelvin-journal-bytes", 1 << 26)?,
         transaction_bytes: reader.size("kelvin-transaction-bytes", 1 << 20)?,
+        spool_bytes: reader.bytes("kelvin-spool-bytes", 0)?,
         backfill_bytes: reader.size("kelvin-backfill-bytes", 1 << 20)?,
         history_age: reader.seconds("kelvin-history-age-seconds")?,
         history_bytes: reader.bytes("kelvin-history-bytes", 0)?,

@@ -61,6 +61,7 @@ impl ReplicationConfig {
             replica_dir: self.replica.dir.clone(),
             auto_reset: self.auto_reset,
             transaction_bytes: self.replica.transaction_bytes,
+            spool_bytes: self.replica.spool_bytes,
             backfill_bytes: self.replica.backfill_bytes,
             storage: ReplicaOptions {
                 cache_bytes: self.replica.cache_bytes,

@@ -132,6 +132,8 @@ pub struct Replica {
     pub journal_bytes: u64,
     /// Bytes of one transaction held in memory; a larger one is applied in parts.
     pub transaction_bytes: usize,
+    /// Bytes of transactions in progress that are kept in files; 0 keeps none.
+    pub spool_bytes: u64,
     /// Bytes of changes of tables that are copied beside the stream, beyond which it waits.
     pub backfill_bytes: usize,
     /// Age of the oldest state a client is brought up from.
