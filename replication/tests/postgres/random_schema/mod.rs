@@ -30,11 +30,15 @@ const STEPS: usize = 8;
 /// The replica is compared after as many steps, and after the last one.
 const COMPARED: usize = 2;
 
-const START: &str = "DROP SCHEMA IF EXISTS apart CASCADE; DROP SCHEMA public CASCADE;
-    CREATE SCHEMA public; CREATE SCHEMA apart;
+const START: &str = "DROP SCHEMA IF EXISTS apart, beside CASCADE; DROP SCHEMA public CASCADE;
+    CREATE SCHEMA public; CREATE SCHEMA apart; CREATE SCHEMA beside;
+    CREATE TABLE beside.bulk (filler text);
     DROP PUBLICATION IF EXISTS mine, _zero_public_0, _fresh_public_0;
     CREATE TYPE mood AS ENUM ('sad', 'ok', 'glad');
     CREATE DOMAIN positive AS integer CHECK (value >= 0)";
+
+/// Changes of what is not published, so many that all of their transaction is sent so far.
+const BULK: &str = "INSERT INTO beside.bulk SELECT repeat('x', 900) FROM generate_series(1, 120)";
 
 /// How many statements there were, and how many of them PostgreSQL took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,7 +109,11 @@ impl Writer {
     async fn transaction(&mut self, most: usize) {
         self.client.batch_execute("BEGIN").await.unwrap();
         self.log += "BEGIN\n";
+        let in_progress = self.generator.rng.bool();
         for _ in 0..self.generator.rng.usize(1..=most) {
+            if in_progress && self.generator.rng.bool() {
+                self.run(BULK, true).await;
+            }
             let tables = tables(&self.client).await;
             let statement = self.generator.statement(&tables);
             self.run(&statement, true).await;
