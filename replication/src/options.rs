@@ -54,6 +54,9 @@ pub struct Options {
     pub sync_interval: Duration,
     /// Time between two looks at the upstream's schema.
     pub schema_interval: Duration,
+    /// Time between two messages that are written upstream to measure the lag; `None` measures
+    /// none.
+    pub lag_report_interval: Option<Duration>,
     /// Have PostgreSQL tell of changes of the schema in the stream, by event triggers, where the
     /// role may create them. Where this is off, those that are there are dropped.
     pub event_triggers: bool,
@@ -97,6 +100,7 @@ impl Default for Options {
             auto_reset: true,
             sync_interval: Duration::from_millis(5),
             schema_interval: Duration::from_secs(10),
+            lag_report_interval: Some(Duration::from_secs(30)),
             event_triggers: true,
             max_message_bytes: 1 << 30,
             queue_transactions: 1024,

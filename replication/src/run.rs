@@ -15,8 +15,8 @@ use crate::preflight::{REPLICATOR_NAME, explain};
 use crate::prepare::{Course, Prepared, blocking};
 use crate::resync::Resync;
 use crate::stream::{
-    Applier, Assembler, Backoff, Durability, Feedback, Modes, QueueSender, SchemaWatch, Session,
-    Severity, Spool, StreamSchema, Surveyor, closed,
+    Applier, Assembler, Backoff, Durability, Feedback, LagProbe, Modes, QueueSender, SchemaWatch,
+    Session, Severity, Spool, StreamSchema, Surveyor, closed,
 };
 use crate::timeline::{self, TIMELINE};
 use crate::wire::{CopyBoth, ReplicationConnection, StreamOptions, SystemIdentity};
@@ -164,6 +164,11 @@ impl Runner {
             surveyor: Arc::clone(&surveyor),
             described: Arc::clone(&described),
         };
+        let probe = LagProbe {
+            interval: prepared.options.lag_report_interval,
+            surveyor: Arc::clone(&surveyor),
+            lag: prepared.lag.clone(),
+        };
         // What changed while nobody followed is looked for at once.
         described.notify_one();
         let follower = Follower {
@@ -180,6 +185,7 @@ impl Runner {
             outcome = follower.follow() => outcome,
             never = watch.run() => match never {},
             never = copier.run() => match never {},
+            never = probe.run() => match never {},
         };
         // What was copied for this stream is of no use to the next.
         prepared.backfills.restart(&BTreeMap::new());
@@ -254,6 +260,7 @@ impl Follower {
             )
             .shifted(self.course.shift)
             .in_binary(mode.binary),
+            lag: prepared.lag.clone(),
             spool: Spool::new(
                 prepared.options.replica_dir.clone(),
                 prepared.options.spool_bytes,

@@ -114,7 +114,7 @@ pub async fn run(
         };
         let (registry, engine) = start_generation(&config, &prepared)?;
         current.set(Some(Arc::clone(&registry)));
-        reports.replica_opened(prepared.backfills());
+        reports.replica_opened(prepared.backfills(), prepared.lag());
         if let Some(ready) = ready.take() {
             readiness.set(true);
             tracing::info!("kelvin ready ({} ms)", started.elapsed().as_millis());

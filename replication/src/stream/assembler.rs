@@ -37,6 +37,8 @@ pub(crate) enum Assembled {
     Unclear(Relation),
     /// The schema was surveyed; to be [adopted](Assembler::adopt) before the stream goes on.
     Marked(u64),
+    /// A message came that is only timed.
+    Timed(u64),
     /// A transaction is complete.
     Transaction {
         transaction: Transaction,
@@ -260,6 +262,9 @@ impl Assembler {
                 let marks = self.marks.as_ref();
                 if let Some(number) = marks.and_then(|marks| marks.number(&prefix, &content)) {
                     return Ok(Assembled::Marked(number));
+                }
+                if let Some(number) = marks.and_then(|marks| marks.timed(&prefix, &content)) {
+                    return Ok(Assembled::Timed(number));
                 }
                 let announcements = marks.map(Marks::announcements);
                 if let Some(said) = announcements.and_then(|all| all.read(&prefix, &content)) {

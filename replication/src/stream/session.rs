@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::assembler::{Assembled, Assembler, StreamSchema};
 use super::backoff::Backoff;
 use super::feedback::Feedback;
+use super::lag::Lag;
 use super::pgoutput::Message;
 use super::queue::{Closed, Part, QueueSender, closed};
 use super::spool::{Replay, Spool, Step};
@@ -44,6 +45,7 @@ pub(crate) struct Session<'a> {
     /// Where the next part of a transaction goes, if one comes in parts.
     pub(crate) parts: Option<mpsc::Sender<Part>>,
     pub(crate) durable: watch::Receiver<Version>,
+    pub(crate) lag: Lag,
     pub(crate) shift: Shift,
     /// Told when a table is described, for its schema may have changed.
     pub(crate) described: Arc<Notify>,
@@ -268,6 +270,7 @@ impl Session<'_> {
                     self.assembler.adopt(&survey)?;
                 }
             }
+            Assembled::Timed(number) => self.follow_lag(number),
             Assembled::Empty { end } => {
                 self.feedback.received(end);
                 self.assembler.renewal().map_or(Ok(()), Err)?;
@@ -303,6 +306,20 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Times a message until what came before it is applied. One at a time is followed.
+    fn follow_lag(&self, number: u64) {
+        if !self.lag.received(number) {
+            return;
+        }
+        let (queue, lag) = (self.queue.clone(), self.lag.clone());
+        tokio::spawn(async move {
+            match queue.settled().await {
+                Ok(()) => lag.applied(number),
+                Err(_) => lag.lost(number),
+            }
+        });
     }
 
     /// Waits for something. Meanwhile nothing is read, but the server still hears that we are

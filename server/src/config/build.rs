@@ -212,6 +212,8 @@ fn refuse_unsupported(reader: &Reader<'_>) -> Result<(), ConfigError> {
     Ok(())
 }
 
+const LAG_REPORT_INTERVAL: &str = "replication-lag-report-interval-ms";
+
 fn upstream(reader: &Reader<'_>) -> Result<Upstream, ConfigError> {
     let url = reader
         .text("upstream-db")
@@ -224,6 +226,10 @@ fn upstream(reader: &Reader<'_>) -> Result<Upstream, ConfigError> {
         copy_workers: reader.size("initial-sync-table-copy-workers", 1)?,
         text_copy: reader.flag("initial-sync-text-copy"),
         text_stream: reader.flag("kelvin-text-stream"),
+        lag_report_interval: match reader.number(LAG_REPORT_INTERVAL) {
+            Some(none) if none <= 0.0 => None,
+            _ => reader.duration(LAG_REPORT_INTERVAL, 0.001)?,
+        },
         event_triggers: reader.flag("kelvin-event-triggers"),
     })
 }

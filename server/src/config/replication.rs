@@ -61,6 +61,7 @@ impl ReplicationConfig {
             replica_dir: self.replica.dir.clone(),
             auto_reset: self.auto_reset,
             transaction_bytes: self.replica.transaction_bytes,
+            lag_report_interval: self.upstream.lag_report_interval,
             spool_bytes: self.replica.spool_bytes,
             backfill_bytes: self.replica.backfill_bytes,
             storage: ReplicaOptions {

@@ -77,6 +77,8 @@ pub struct Upstream {
     pub copy_workers: usize,
     /// Copy in text form.
     pub text_copy: bool,
+    /// How often the replication lag is measured; None never does.
+    pub lag_report_interval: Option<Duration>,
     /// Stream in text form.
     pub text_stream: bool,
     /// Have event triggers tell of changes of the schema.
@@ -92,6 +94,7 @@ impl std::fmt::Debug for Upstream {
             .field("inbound_timeout", &self.inbound_timeout)
             .field("copy_workers", &self.copy_workers)
             .field("text_copy", &self.text_copy)
+            .field("lag_report_interval", &self.lag_report_interval)
             .field("text_stream", &self.text_stream)
             .field("event_triggers", &self.event_triggers)
             .finish_non_exhaustive()
