@@ -62,18 +62,74 @@ pub(crate) struct RelationColumn {
 }
 
 /// One value for each column of the relation.
-pub(crate) type Tuple = Vec<Field>;
+///
+/// The values stay in the message, for most are only looked at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Tuple {
+    bytes: Bytes,
+    places: Vec<Place>,
+}
+
+/// Where a value is in the bytes of its tuple.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    kind: u8,
+    start: u32,
+    end: u32,
+}
 
 /// One value on the wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Field {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field<'a> {
     Null,
     /// A TOASTed value that did not change and is not sent.
     Unchanged,
     /// As the output function of its type prints it.
-    Text(Bytes),
+    Text(&'a [u8]),
     /// As the send function of its type writes it.
-    Binary(Bytes),
+    Binary(&'a [u8]),
+}
+
+impl Tuple {
+    /// Reads one that begins the rest of a message.
+    fn read(fields: &mut Fields) -> Result<Self> {
+        let count = usize::try_from(fields.i16()?).unwrap_or(0);
+        // What is announced may not be there.
+        let mut places = Vec::with_capacity(count.min(fields.0.len()));
+        let (bytes, mut end) = (fields.0.clone(), 0);
+        for _ in 0..count {
+            let kind = fields.u8()?;
+            let mut start = end + 1;
+            end = match kind {
+                b'n' | b'u' => start,
+                b't' | b'b' => {
+                    let length = fields.i32()?;
+                    start += 4;
+                    start + fields.skip(length)?
+                }
+                _ => return Err(malformed("a value of an unknown kind")),
+            };
+            let place = |at: usize| u32::try_from(at).map_err(|_| malformed("a row is too long"));
+            places.push(Place {
+                kind,
+                start: place(start)?,
+                end: place(end)?,
+            });
+        }
+        Ok(Self { bytes, places })
+    }
+
+    /// The value of a column; `None` where there are fewer.
+    pub(crate) fn get(&self, at: usize) -> Option<Field<'_>> {
+        let Place { kind, start, end } = *self.places.get(at)?;
+        let bytes = self.bytes.get(start as usize..end as usize)?;
+        Some(match kind {
+            b'n' => Field::Null,
+            b'u' => Field::Unchanged,
+            b'b' => Field::Binary(bytes),
+            _ => Field::Text(bytes),
+        })
+    }
 }
 
 /// The row before a change.
@@ -153,8 +209,8 @@ impl Message {
             b'D' => Self::Delete {
                 oid: fields.u32()?,
                 old: match fields.u8()? {
-                    b'K' => OldTuple::Key(tuple(&mut fields)?),
-                    b'O' => OldTuple::Full(tuple(&mut fields)?),
+                    b'K' => OldTuple::Key(Tuple::read(&mut fields)?),
+                    b'O' => OldTuple::Full(Tuple::read(&mut fields)?),
                     _ => return Err(malformed("a delete has no old row")),
                 },
             },
@@ -219,9 +275,15 @@ fn relation(fields: &mut Fields) -> Result<Relation> {
 fn update(fields: &mut Fields) -> Result<Message> {
     let oid = fields.u32()?;
     let (old, new) = match fields.u8()? {
-        b'K' => (Some(OldTuple::Key(tuple(fields)?)), new_tuple(fields)?),
-        b'O' => (Some(OldTuple::Full(tuple(fields)?)), new_tuple(fields)?),
-        b'N' => (None, tuple(fields)?),
+        b'K' => (
+            Some(OldTuple::Key(Tuple::read(fields)?)),
+            new_tuple(fields)?,
+        ),
+        b'O' => (
+            Some(OldTuple::Full(Tuple::read(fields)?)),
+            new_tuple(fields)?,
+        ),
+        b'N' => (None, Tuple::read(fields)?),
         _ => return Err(malformed("an update has no new row")),
     };
     Ok(Message::Update { oid, old, new })
@@ -229,30 +291,9 @@ fn update(fields: &mut Fields) -> Result<Message> {
 
 fn new_tuple(fields: &mut Fields) -> Result<Tuple> {
     match fields.u8()? {
-        b'N' => tuple(fields),
+        b'N' => Tuple::read(fields),
         _ => Err(malformed("a change has no new row")),
     }
-}
-
-fn tuple(fields: &mut Fields) -> Result<Tuple> {
-    let count = fields.i16()?;
-    (0..count)
-        .map(|_| {
-            Ok(match fields.u8()? {
-                b'n' => Field::Null,
-                b'u' => Field::Unchanged,
-                b't' => {
-                    let length = fields.i32()?;
-                    Field::Text(fields.bytes(length)?)
-                }
-                b'b' => {
-                    let length = fields.i32()?;
-                    Field::Binary(fields.bytes(length)?)
-                }
-                _ => return Err(malformed("a value of an unknown kind")),
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -267,11 +308,12 @@ mod tests {
             panic!("not an update");
         };
         assert_eq!(oid, 7);
-        assert!(matches!(old, Some(OldTuple::Key(key)) if key.len() == 1));
-        assert_eq!(
-            new,
-            [Field::Text(Bytes::from_static(b"b")), Field::Unchanged]
-        );
+        let Some(OldTuple::Key(old)) = old else {
+            panic!("no old key");
+        };
+        assert_eq!((old.get(0), old.get(1)), (Some(Field::Text(b"a")), None));
+        assert_eq!(new.get(0), Some(Field::Text(b"b")));
+        assert_eq!((new.get(1), new.get(2)), (Some(Field::Unchanged), None));
     }
 
     #[test]
@@ -281,8 +323,8 @@ mod tests {
             panic!("not an insert");
         };
         assert_eq!(oid, 7);
-        let [binary, text] = [b"\0\x09" as &[u8], b"x"].map(Bytes::from_static);
-        assert_eq!(new, [Field::Binary(binary), Field::Null, Field::Text(text)]);
+        let fields = [Field::Binary(b"\0\x09"), Field::Null, Field::Text(b"x")];
+        assert_eq!([0, 1, 2].map(|at| new.get(at)), fields.map(Some));
     }
 
     proptest! {

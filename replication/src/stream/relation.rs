@@ -125,10 +125,13 @@ impl Held {
     }
 
     fn insert(&self, new: &Tuple) -> Result<RowOp> {
-        let row = (0..self.columns.len()).map(|at| self.value(new, at));
+        let mut row = Vec::with_capacity(self.columns.len());
+        for at in 0..self.columns.len() {
+            row.push(self.value(new, at)?);
+        }
         Ok(RowOp::Insert {
             table: self.table.id,
-            row: row.collect::<Result<_>>()?,
+            row,
         })
     }
 
