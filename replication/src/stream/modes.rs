@@ -10,6 +10,9 @@ use crate::{Error, Options};
 
 /// SQLSTATE of a value without a send function, as in an array of a type that has none.
 const NO_SEND_FUNCTION: &str = "42883";
+/// Classes of SQLSTATEs with which send functions may refuse a value: features that are not
+/// supported, and data exceptions.
+const REFUSALS: [&str; 2] = ["0A", "22"];
 
 /// Chooses for each connection, and remembers what did not work.
 #[derive(Debug, Default)]
@@ -49,7 +52,7 @@ impl Modes {
     /// Whether the next one is begun otherwise, and so need not wait.
     pub(crate) fn learn(&mut self, mode: StreamOptions, error: &Error, start: Version) -> bool {
         let in_text = matches!(error, Error::NotInBinary(_))
-            || matches!(error, Error::Server(error) if error.code == NO_SEND_FUNCTION);
+            || matches!(error, Error::Server(error) if is_of_sending(&error.code));
         if mode.binary && in_text {
             self.text_at = Some(start);
             return true;
@@ -60,6 +63,11 @@ impl Modes {
         }
         false
     }
+}
+
+/// Whether an error may be that of a send function.
+fn is_of_sending(code: &str) -> bool {
+    code == NO_SEND_FUNCTION || REFUSALS.iter().any(|class| code.starts_with(class))
 }
 
 /// Why the tables cannot be streamed in binary form, if they cannot.

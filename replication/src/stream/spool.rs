@@ -21,6 +21,8 @@ use crate::{Error, Result};
 const BUFFER: usize = 256 << 10;
 /// Transactions that may be spooled at the same time; each has a file open.
 const TRANSACTIONS: usize = 256;
+/// Subtransactions with changes that all of them together may have. It is noted where each begins.
+const PARTS: usize = 1 << 18;
 
 /// What is in progress on one stream. Its files have no names, so that they go with the stream, or
 /// with the process.
@@ -34,6 +36,8 @@ pub(crate) struct Spool {
     ended: Option<u32>,
     /// Bytes of all transactions together.
     used: u64,
+    /// Their subtransactions.
+    parts: usize,
     transactions: HashMap<u32, Spooled>,
     arrivals: Arrivals,
 }
@@ -71,6 +75,7 @@ impl Spool {
             chunk: None,
             ended: None,
             used: 0,
+            parts: 0,
             transactions: HashMap::new(),
             arrivals: Arrivals::default(),
         }
@@ -102,6 +107,7 @@ impl Spool {
         let step = self.control(control)?;
         // Whatever it was, it is seldom.
         self.used = self.transactions.values().map(Spooled::length).sum();
+        self.parts = self.transactions.values().map(Spooled::parts).sum();
         Ok(step)
     }
 
@@ -166,7 +172,12 @@ impl Spool {
             )));
         }
         if let Some(spooled) = self.transactions.get_mut(&xid) {
-            spooled.push(xid, &piece, described)?;
+            self.parts += spooled.push(xid, &piece, described)?;
+        }
+        if self.parts > PARTS {
+            return Err(Error::Unspooled(format!(
+                "transactions in progress have more than {PARTS} subtransactions"
+            )));
         }
         Ok(Step::Taken)
     }
@@ -385,6 +396,26 @@ mod tests {
         ));
         let more = spool.push(said(1, &[0; 80]), false);
         assert!(matches!(more, Err(Error::Unspooled(_))));
+    }
+
+    #[test]
+    fn more_subtransactions_than_can_be_noted_are_not_kept() {
+        let mut spool = spool();
+        assert!(spool.push(start(1), false).is_ok());
+        for part in 0..u32::try_from(PARTS).unwrap() {
+            assert!(spool.push(said(part + 2, b""), false).is_ok());
+        }
+        let more = spool.push(said(0, b""), false);
+        assert!(matches!(more, Err(Error::Unspooled(_))));
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_written_is_told() {
+        let mut spool = Spool::new("/nowhere/at/all".into(), LIMIT);
+        for message in [start(1), said(1, b"a"), message(b'E', &[])] {
+            assert!(spool.push(message, false).is_ok());
+        }
+        assert!(matches!(spool.due(), Err(Error::Unspooled(_))));
     }
 
     #[test]

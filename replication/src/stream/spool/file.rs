@@ -14,9 +14,6 @@ use crate::{Error, Result};
 
 /// Bytes before each message: its length.
 pub(super) const HEADER: usize = 4;
-/// Subtransactions with changes that one transaction may have. It is noted where each begins.
-const PARTS: usize = 1 << 20;
-
 /// A message of a chunk, which is as that of an ordinary transaction but for the transaction's
 /// number.
 pub(super) struct Piece {
@@ -78,20 +75,22 @@ impl Spooled {
         self.buffer.len()
     }
 
-    /// Adds a message; `described` says which table it describes, and when that was.
+    /// Subtransactions that may be taken back alone. Where each begins is held in memory.
+    pub(super) fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Adds a message; `described` says which table it describes, and when that was. Gives how many
+    /// parts begin with it.
     pub(super) fn push(
         &mut self,
         xid: u32,
         piece: &Piece,
         described: Option<(u32, u64)>,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let place = self.length();
-        if piece.part != xid && !self.places.contains_key(&piece.part) {
-            if self.parts.len() >= PARTS {
-                return Err(Error::Unspooled(format!(
-                    "a transaction in progress has more than {PARTS} subtransactions"
-                )));
-            }
+        let begins = piece.part != xid && !self.places.contains_key(&piece.part);
+        if begins {
             self.parts.push((piece.part, place));
             self.places.insert(piece.part, place);
         }
@@ -101,7 +100,7 @@ impl Spooled {
         self.buffer.put_u8(piece.tag);
         self.buffer.put_slice(&piece.rest);
         self.relations.extend(described);
-        Ok(())
+        Ok(usize::from(begins))
     }
 
     /// Takes back a part, and with it whatever came since it began: while a part is open, only its
