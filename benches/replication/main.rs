@@ -39,7 +39,22 @@ fn texts(id: usize) -> [String; 6] {
     ]
 }
 
-fn stream(table: &Table, rows: usize) -> Vec<Bytes> {
+/// The values of an issue as send functions write them.
+fn binaries(id: usize) -> [Vec<u8>; 6] {
+    let [_, title, body, _, _, owner] = texts(id);
+    let number = i32::try_from(id).unwrap().to_be_bytes();
+    let modified = (id as i64 * 1_000_003).to_be_bytes();
+    [
+        number.to_vec(),
+        title.into(),
+        body.into(),
+        vec![1],
+        modified.to_vec(),
+        owner.into(),
+    ]
+}
+
+fn stream(table: &Table, rows: usize, binary: bool) -> Vec<Bytes> {
     let mut messages = Vec::with_capacity(rows + 3);
     let mut message = BytesMut::new();
     message.put_u8(b'B');
@@ -63,10 +78,15 @@ fn stream(table: &Table, rows: usize) -> Vec<Bytes> {
         message.put_u32(table.oid);
         message.put_u8(b'N');
         message.put_u16(6);
-        for text in texts(id) {
-            message.put_u8(b't');
-            message.put_u32(u32::try_from(text.len()).unwrap());
-            message.put_slice(text.as_bytes());
+        let (form, fields) = if binary {
+            (b'b', binaries(id))
+        } else {
+            (b't', texts(id).map(String::into_bytes))
+        };
+        for field in fields {
+            message.put_u8(form);
+            message.put_u32(u32::try_from(field.len()).unwrap());
+            message.put_slice(&field);
         }
         messages.push(message.split().freeze());
     }
@@ -86,21 +106,10 @@ fn text_copy(rows: usize) -> Vec<u8> {
 fn binary_copy(rows: usize) -> Vec<u8> {
     let mut copy = COPY_HEADER.to_vec();
     for id in 0..rows {
-        let [_, title, body, _, _, owner] = texts(id);
-        let number = i32::try_from(id).unwrap().to_be_bytes();
-        let modified = (id as i64 * 1_000_003).to_be_bytes();
-        let fields: [&[u8]; 6] = [
-            &number,
-            title.as_bytes(),
-            body.as_bytes(),
-            &[1],
-            &modified,
-            owner.as_bytes(),
-        ];
         copy.put_u16(6);
-        for field in fields {
+        for field in binaries(id) {
             copy.put_u32(u32::try_from(field.len()).unwrap());
-            copy.put_slice(field);
+            copy.put_slice(&field);
         }
     }
     copy.put_i16(-1);
@@ -130,17 +139,23 @@ fn main() {
     let table = catalog.table_by_id(ISSUE).unwrap();
     let rows = size("DECODE_ROWS", 10_000);
     let group = format!("decode {rows} rows");
-    let messages = stream(table, rows);
-    measure.run(&group, "stream", rows, || {
-        let mut stream = Stream::new(catalog.clone());
-        let last = messages
-            .iter()
-            .cloned()
-            .map(|message| stream.push(message).unwrap());
-        let transaction = last.last().flatten().unwrap();
-        assert_eq!(transaction.ops.len(), rows);
-        transaction
-    });
+    let messages = stream(table, rows, false);
+    let in_binary = stream(table, rows, true);
+    for (name, messages) in [
+        ("stream in text", &messages),
+        ("stream in binary", &in_binary),
+    ] {
+        measure.run(&group, name, rows, || {
+            let mut stream = Stream::new(catalog.clone());
+            let last = messages
+                .iter()
+                .cloned()
+                .map(|message| stream.push(message).unwrap());
+            let transaction = last.last().flatten().unwrap();
+            assert_eq!(transaction.ops.len(), rows);
+            transaction
+        });
+    }
     for (name, binary, bytes) in [
         ("copy in binary", true, binary_copy(rows)),
         ("copy in text", false, text_copy(rows)),

@@ -55,6 +55,7 @@ pub fn errand() -> Option<Errand> {
     args.next().filter(|role| role == ROLE)?;
     let mut options = options(args.next()?, Path::new(&args.next()?));
     options.transaction_bytes = args.next()?.parse().ok()?;
+    options.spool_bytes = args.next()?.parse().ok()?;
     let until = args.next()?.parse().ok()?;
     Some(Errand { options, until })
 }
@@ -66,6 +67,7 @@ pub fn send(errand: &Errand) -> Report {
         .args([ROLE, &options.upstream])
         .arg(&options.replica_dir)
         .arg(options.transaction_bytes.to_string())
+        .arg(options.spool_bytes.to_string())
         .arg(errand.until.to_string())
         .output()
         .unwrap();

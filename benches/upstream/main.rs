@@ -8,6 +8,7 @@
     reason = "a bench fails by panicking and uses its share of what is shared"
 )]
 
+mod ahead;
 #[path = "../../replication/tests/postgres/cluster.rs"]
 mod cluster;
 mod copying;
@@ -46,6 +47,10 @@ async fn bench() {
     let group = format!("transaction of {rows} rows");
     if wanted(&group) {
         transaction::measure(&mut measure, &group, &mut server, rows).await;
+    }
+    let group = format!("awaited transaction of {rows} rows");
+    if wanted(&group) {
+        ahead::measure(&mut measure, &group, &mut server, rows).await;
     }
     let group = "single-row commits of 8 writers";
     if wanted(group) {

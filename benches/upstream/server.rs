@@ -55,22 +55,49 @@ impl Server {
     /// Adds issues in one transaction. Gives a position before its commit and after all other
     /// commits, so that who has come further has this one.
     pub async fn add(&mut self, count: usize) -> Lsn {
+        let insert = self.insert(count);
+        self.commit(&insert).await
+    }
+
+    fn insert(&mut self, count: usize) -> String {
         let (first, last) = (self.rows + 1, self.rows + count);
         self.rows = last;
-        self.commit(&format!(
+        format!(
             "INSERT INTO issue SELECT n, 'Issue ' || n || ' cannot be reproduced here', \
              substr(repeat(md5(n::text), 7), 1, 210), n % 3 <> 0, \
              timestamptz '2026-01-01' + n * interval '1 second', 'member ' || n % 97 \
              FROM generate_series({first}, {last}) n"
-        ))
-        .await
+        )
+    }
+
+    /// Adds issues in a transaction that stays open; the position is as for [`Server::add`].
+    pub async fn begin_to_add(&mut self, count: usize) -> Lsn {
+        let insert = self.insert(count);
+        self.begin(&insert).await
+    }
+
+    async fn begin(&self, statement: &str) -> Lsn {
+        let begin = format!("BEGIN; {statement}");
+        self.client.batch_execute(&begin).await.unwrap();
+        self.position("pg_current_wal_insert_lsn()").await
+    }
+
+    /// Waits until all WAL was decoded for the one who streams.
+    pub async fn until_sent(&self) {
+        let query =
+            "SELECT bool_and(sent_lsn >= pg_current_wal_flush_lsn()) FROM pg_stat_replication";
+        let sent = async || {
+            let row = self.client.query_one(query, &[]).await.unwrap();
+            row.get::<_, Option<bool>>(0) == Some(true)
+        };
+        while !sent().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Commits a statement; the position is as for [`Server::add`].
     pub async fn commit(&self, statement: &str) -> Lsn {
-        let begin = format!("BEGIN; {statement}");
-        self.client.batch_execute(&begin).await.unwrap();
-        let before = self.position("pg_current_wal_insert_lsn()").await;
+        let before = self.begin(statement).await;
         self.client.batch_execute("COMMIT").await.unwrap();
         before
     }

@@ -18,7 +18,7 @@ const UNBOUNDED: usize = 1 << 40;
 pub async fn measure(measure: &mut Measure, group: &str, server: &mut Server, rows: usize) {
     let directory = tempfile::tempdir().unwrap();
     let options = options(server.cluster.url(), &directory.path().join("replica"));
-    let bounded = options.transaction_bytes;
+    let (bounded, kept) = (options.transaction_bytes, options.spool_bytes);
     let mut errand = Errand {
         options,
         until: Lsn(0),
@@ -26,8 +26,13 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &mut Server, ro
     follower::send(&errand);
     server.create_slot().await;
     let mut peaks = Vec::new();
-    for (how, bound) in [("within the default bounds", bounded), ("whole", UNBOUNDED)] {
+    for (how, bound, spool) in [
+        ("within the default bounds", bounded, kept),
+        ("sent when it commits", bounded, 0),
+        ("whole", UNBOUNDED, 0),
+    ] {
         errand.options.transaction_bytes = bound;
+        errand.options.spool_bytes = spool;
         let (mut kelvin, mut plain) = (Vec::new(), Vec::new());
         for round in 1..=ROUNDS {
             errand.until = server.add(rows).await;
@@ -53,18 +58,18 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &mut Server, ro
             );
             kelvin.push(rows as f64 / followed_in);
             plain.push(rows as f64 / thrown_away);
-            peaks.push((bound, followed.peak));
+            peaks.push((how, followed.peak));
         }
         let group = format!("rows/s of a {group} {how}");
         let beside = "pg_recvlogical";
         measure.note(&group, "kelvin", median(kelvin), beside, median(plain));
     }
     server.drop_slot(None).await;
-    let of = |wanted: usize| {
-        let peaks = peaks.iter().filter(|(bound, _)| *bound == wanted);
+    let of = |wanted: &str| {
+        let peaks = peaks.iter().filter(|(how, _)| *how == wanted);
         median(peaks.map(|(_, peak)| *peak).collect())
     };
-    let (bounded, whole) = (of(bounded), of(UNBOUNDED));
+    let (bounded, whole) = (of("within the default bounds"), of("whole"));
     let group = format!("memory for a {group}");
     println!("{group}: {bounded:.0} MiB within the default bounds, {whole:.0} MiB whole");
     measure.note(&group, "within the default bounds", bounded, "whole", whole);

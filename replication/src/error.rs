@@ -46,6 +46,14 @@ pub enum Error {
     /// The server said something that is not in the protocol.
     #[error("PostgreSQL protocol: {0}")]
     Protocol(String),
+    /// The stream brings something in binary form that is only understood as text; it is begun anew
+    /// in text by itself.
+    #[error("the stream goes on in text: {0}")]
+    NotInBinary(String),
+    /// A transaction in progress cannot be kept until it commits; the stream is begun anew by
+    /// itself, and PostgreSQL keeps it.
+    #[error("the stream goes on without transactions in progress: {0}")]
+    Unspooled(String),
     /// Something took too long.
     #[error("{0}")]
     Timeout(String),
@@ -65,7 +73,11 @@ impl Error {
             Self::Sql(error) => error
                 .code()
                 .map_or(ErrorKind::Retry, |code| kind_of_sqlstate(code.code())),
-            Self::Io(_) | Self::Protocol(_) | Self::Timeout(_) => ErrorKind::Retry,
+            Self::Io(_)
+            | Self::Protocol(_)
+            | Self::NotInBinary(_)
+            | Self::Unspooled(_)
+            | Self::Timeout(_) => ErrorKind::Retry,
             Self::Storage(_) => ErrorKind::Storage,
         }
     }

@@ -1,6 +1,7 @@
 //! What fuzz targets and benches need to see of the inside. No part of the interface.
 
 use std::io::Cursor;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,26 +11,31 @@ use kelvin_storage::{Catalog, Column, Table, Transaction};
 use crate::backfill::Backfills;
 use crate::copy::{Format, Rows};
 use crate::decode::{Decoded, Decoder};
-use crate::stream::{Assembled, Assembler, StreamSchema};
-use crate::wire::{Channel, Inbound, ReplicationConnection, authenticate};
+use crate::stream::{Assembled, Assembler, Message, Spool, Step, StreamSchema};
+use crate::wire::{Channel, Inbound, ReplicationConnection, StreamOptions, authenticate};
 use crate::{Address, Error, Result};
 
 /// Largest message the server of a [`conversation`] may send, bytes.
 const MAX_MESSAGE: usize = 1 << 16;
 
+/// Bytes of transactions in progress that a [`Stream`] keeps.
+const SPOOL: u64 = 1 << 20;
+
 /// Puts transactions together from pgoutput messages.
-pub struct Stream(Assembler);
+pub struct Stream {
+    assembler: Assembler,
+    spool: Spool,
+}
 
 impl Stream {
     /// A stream of changes of these tables.
     #[must_use]
     pub fn new(catalog: Arc<Catalog>) -> Self {
-        Self(Assembler::new(
-            StreamSchema::new(catalog),
-            None,
-            Backfills::new(0),
-            usize::MAX,
-        ))
+        let schema = StreamSchema::new(catalog);
+        Self {
+            assembler: Assembler::new(schema, None, Backfills::new(0), usize::MAX),
+            spool: Spool::new(PathBuf::new(), SPOOL),
+        }
     }
 
     /// Takes in one message; gives the transaction it completes.
@@ -37,7 +43,32 @@ impl Stream {
     /// # Errors
     /// As of the stream.
     pub fn push(&mut self, message: Bytes) -> Result<Option<Transaction>> {
-        Ok(match self.0.push(message)? {
+        let in_transaction = self.assembler.in_transaction();
+        let assembled = match self.spool.push(message, in_transaction)? {
+            Step::Pass(message) => self.assembler.push(message)?,
+            Step::Taken => return Ok(None),
+            Step::Commit {
+                mut replay,
+                commit_lsn,
+                end_lsn,
+            } => {
+                let final_lsn = commit_lsn;
+                self.assembler.take(Message::Begin { final_lsn }, 0)?;
+                // All of it is in memory.
+                while let Some(message) = replay.next(&self.assembler)? {
+                    self.assembler.push(message)?;
+                }
+                for relation in replay.recalled(&mut self.spool) {
+                    self.assembler.recall(relation);
+                }
+                let commit = Message::Commit {
+                    commit_lsn,
+                    end_lsn,
+                };
+                self.assembler.take(commit, 0)?
+            }
+        };
+        Ok(match assembled {
             Assembled::Transaction { transaction, .. } => Some(transaction),
             _ => None,
         })
@@ -90,7 +121,12 @@ pub async fn conversation(address: &Address, script: Vec<u8>) -> (Vec<Bytes>, Er
         authenticate(address, &mut channel, None).await?;
         let mut connection = ReplicationConnection::over(channel);
         connection.identify().await?;
-        let mut stream = connection.start("slot", 0, &["publication".into()]).await?;
+        let options = StreamOptions {
+            binary: true,
+            in_progress: true,
+        };
+        let publications = ["publication".into()];
+        let mut stream = connection.start("slot", 0, &publications, options).await?;
         loop {
             match stream.next().await? {
                 Inbound::Data(message) => messages.push(message),

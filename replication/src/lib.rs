@@ -93,3 +93,4 @@ pub use progress::{CopyProgress, Progress};
 pub use resync::Resynced;
 pub use shift::upstream_lsn;
 pub use sql::connect_sql;
+pub use stream::{Lag, LagReport};

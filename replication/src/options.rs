@@ -32,6 +32,9 @@ pub struct Options {
     pub copy_workers: usize,
     /// Copy in text instead of binary form.
     pub text_copy: bool,
+    /// Stream in text instead of binary form. Where a column's type has no binary form here, the
+    /// stream is in text anyway.
+    pub text_stream: bool,
     /// Keep the slot on standbys too (PostgreSQL 17 and newer).
     pub failover_slot: bool,
     /// Silence of the server after which the stream is reconnected; twice its `wal_sender_timeout`
@@ -51,6 +54,9 @@ pub struct Options {
     pub sync_interval: Duration,
     /// Time between two looks at the upstream's schema.
     pub schema_interval: Duration,
+    /// Time between two messages that are written upstream to measure the lag; `None` measures
+    /// none.
+    pub lag_report_interval: Option<Duration>,
     /// Have PostgreSQL tell of changes of the schema in the stream, by event triggers, where the
     /// role may create them. Where this is off, those that are there are dropped.
     pub event_triggers: bool,
@@ -64,6 +70,10 @@ pub struct Options {
     /// Estimated bytes of one transaction that are held in memory. A larger one is applied in
     /// parts, as it comes.
     pub transaction_bytes: usize,
+    /// Bytes of transactions in progress that are kept in files next to the replica, so that they
+    /// are there when they commit. What is more, or does not fit on the disk, PostgreSQL keeps until
+    /// then, as it does with everything where this is 0.
+    pub spool_bytes: u64,
     /// Estimated bytes of changes of tables that are being copied beside the stream; when there are
     /// more, the stream waits for the copy. Where one transaction alone changes twice as much, the
     /// copy is begun anew, to be made with what that transaction left.
@@ -81,6 +91,7 @@ impl Default for Options {
             publications: Vec::new(),
             copy_workers: 5,
             text_copy: false,
+            text_stream: false,
             failover_slot: false,
             inbound_timeout: None,
             task_id: String::new(),
@@ -89,11 +100,13 @@ impl Default for Options {
             auto_reset: true,
             sync_interval: Duration::from_millis(5),
             schema_interval: Duration::from_secs(10),
+            lag_report_interval: Some(Duration::from_secs(30)),
             event_triggers: true,
             max_message_bytes: 1 << 30,
             queue_transactions: 1024,
             queue_bytes: 64 << 20,
             transaction_bytes: 64 << 20,
+            spool_bytes: 8 << 30,
             backfill_bytes: 64 << 20,
             slot_timeout: Duration::from_secs(30),
         }

@@ -19,7 +19,7 @@ use crate::progress::Progress;
 use crate::quote::literal;
 use crate::resync::RESYNC;
 use crate::shift::Shift;
-use crate::stream::{Known, KnownTables, known};
+use crate::stream::{Known, KnownTables, Lag, known};
 use crate::timeline::TIMELINE;
 use crate::upstream::{self, RegisteredReplica};
 use crate::wire::{CreatedSlot, ReplicationConnection};
@@ -43,6 +43,7 @@ pub struct Prepared {
     /// [`Resync`](crate::resync::Resync) comes first.
     pub(crate) course: Result<Course, String>,
     pub(crate) backfills: Backfills,
+    pub(crate) lag: Lag,
     pub(crate) progress: Arc<dyn Progress>,
 }
 
@@ -62,6 +63,12 @@ impl Prepared {
     #[must_use]
     pub fn backfills(&self) -> Backfills {
         self.backfills.clone()
+    }
+
+    /// How far the replica lags behind while [`Prepared::run`] goes on.
+    #[must_use]
+    pub fn lag(&self) -> Lag {
+        self.lag.clone()
     }
 }
 
@@ -132,6 +139,7 @@ pub async fn prepare(options: &Options, progress: Arc<dyn Progress>) -> Result<P
         address: upstream.address,
         course,
         backfills: Backfills::new(options.backfill_bytes),
+        lag: Lag::default(),
         progress,
     })
 }

@@ -15,11 +15,11 @@ use crate::preflight::{REPLICATOR_NAME, explain};
 use crate::prepare::{Course, Prepared, blocking};
 use crate::resync::Resync;
 use crate::stream::{
-    Applier, Assembler, Backoff, Durability, Feedback, QueueSender, SchemaWatch, Session, Severity,
-    StreamSchema, Surveyor, closed,
+    Applier, Assembler, Backoff, Durability, Feedback, LagProbe, Modes, QueueSender, SchemaWatch,
+    Session, Severity, Spool, StreamSchema, Surveyor, closed,
 };
 use crate::timeline::{self, TIMELINE};
-use crate::wire::{CopyBoth, ReplicationConnection, SystemIdentity};
+use crate::wire::{CopyBoth, ReplicationConnection, StreamOptions, SystemIdentity};
 use crate::{CommitListener, Error, ErrorKind, Result, sql, upstream};
 
 /// Attempts to get a slot that another process streams from.
@@ -164,6 +164,11 @@ impl Runner {
             surveyor: Arc::clone(&surveyor),
             described: Arc::clone(&described),
         };
+        let probe = LagProbe {
+            interval: prepared.options.lag_report_interval,
+            surveyor: Arc::clone(&surveyor),
+            lag: prepared.lag.clone(),
+        };
         // What changed while nobody followed is looked for at once.
         described.notify_one();
         let follower = Follower {
@@ -180,6 +185,7 @@ impl Runner {
             outcome = follower.follow() => outcome,
             never = watch.run() => match never {},
             never = copier.run() => match never {},
+            never = probe.run() => match never {},
         };
         // What was copied for this stream is of no use to the next.
         prepared.backfills.restart(&BTreeMap::new());
@@ -203,14 +209,20 @@ impl Follower {
         let mut feedback = Feedback::new(*self.durable.borrow());
         let mut backoff = Backoff::default();
         let mut schema = StreamSchema::new(self.prepared.replica.catalog());
+        let mut modes = Modes::default();
         loop {
+            let mode = modes.choose(&self.prepared.options, &schema, feedback.start());
             let ended = tokio::select! {
-                ended = self.session(&mut feedback, &mut schema, &mut backoff) => ended,
+                ended = self.session(mode, &mut feedback, &mut schema, &mut backoff) => ended,
                 () = self.shutdown.cancelled() => return Ok(()),
             };
             let Err(error) = ended else { return Ok(()) };
             if !error.may_pass() {
                 return Err(error);
+            }
+            if modes.learn(mode, &error, feedback.start()) {
+                tracing::info!(%error, "the stream is begun anew otherwise");
+                continue;
             }
             let (wait, severity) = backoff.next();
             report(&error, wait, severity);
@@ -224,12 +236,13 @@ impl Follower {
     /// Connects and streams until something fails.
     async fn session(
         &self,
+        mode: StreamOptions,
         feedback: &mut Feedback,
         schema: &mut StreamSchema,
         backoff: &mut Backoff,
     ) -> Result<()> {
         let prepared = &self.prepared;
-        let stream = self.connect(feedback).await.map_err(mendable)?;
+        let stream = self.connect(mode, feedback).await.map_err(mendable)?;
         let timeout = self.course.facts.wal_sender_timeout;
         let watchdog = (!timeout.is_zero()).then(|| timeout * 2);
         let (marks, backfills) = (
@@ -245,7 +258,13 @@ impl Follower {
                 backfills,
                 prepared.options.transaction_bytes,
             )
-            .shifted(self.course.shift),
+            .shifted(self.course.shift)
+            .in_binary(mode.binary),
+            lag: prepared.lag.clone(),
+            spool: Spool::new(
+                prepared.options.replica_dir.clone(),
+                prepared.options.spool_bytes,
+            ),
             shift: self.course.shift,
             schema,
             surveyor: Arc::clone(&self.surveyor),
@@ -262,7 +281,7 @@ impl Follower {
         session.run().await.map_err(lost_publication)
     }
 
-    async fn connect(&self, feedback: &mut Feedback) -> Result<CopyBoth> {
+    async fn connect(&self, mode: StreamOptions, feedback: &mut Feedback) -> Result<CopyBoth> {
         let prepared = &self.prepared;
         let (address, slot) = (&prepared.address, self.course.slot.as_str());
         let client = sql::connect(address, REPLICATOR_NAME)
@@ -271,7 +290,7 @@ impl Follower {
         for attempt in 1.. {
             let confirmed = self.check_slot(&client).await?;
             feedback.slot_confirmed(self.course.shift.version(confirmed));
-            match self.start(feedback).await {
+            match self.start(mode, feedback).await {
                 Err(error) if error.sqlstate() == Some("55006") && attempt < TAKEOVER_ATTEMPTS => {
                     tokio::time::sleep(TAKEOVER_PAUSE).await;
                 }
@@ -306,7 +325,7 @@ impl Follower {
         Ok(state.confirmed)
     }
 
-    async fn start(&self, feedback: &Feedback) -> Result<CopyBoth> {
+    async fn start(&self, mode: StreamOptions, feedback: &Feedback) -> Result<CopyBoth> {
         let prepared = &self.prepared;
         let limit = prepared.options.max_message_bytes;
         let address = &prepared.address;
@@ -329,8 +348,8 @@ impl Follower {
             .await?;
         let start = shift.lsn(feedback.start());
         let (slot, publications) = (&self.course.slot, &self.course.publications);
-        let stream = connection.start(slot, start, publications).await?;
-        tracing::info!(slot, start = %crate::Lsn(start), "streaming from PostgreSQL");
+        let stream = connection.start(slot, start, publications, mode).await?;
+        tracing::info!(slot, start = %crate::Lsn(start), ?mode, "streaming from PostgreSQL");
         Ok(stream)
     }
 

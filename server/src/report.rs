@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use kelvin_replication::{Backfill, Backfills, CopyProgress, Progress, Resynced, upstream_lsn};
+use kelvin_replication::{
+    Backfill, Backfills, CopyProgress, Lag, LagReport, Progress, Resynced, upstream_lsn,
+};
 use kelvin_storage::ErrorKind;
 use serde_json::{Value, json};
 
@@ -29,6 +31,7 @@ pub struct Reports {
     copy: Mutex<CopyProgress>,
     resyncs: Mutex<Resyncs>,
     backfills: Mutex<Option<Backfills>>,
+    lag: Mutex<Lag>,
     faults: ReplicaFaults,
 }
 
@@ -64,6 +67,7 @@ impl Reports {
             copy: Mutex::default(),
             resyncs: Mutex::default(),
             backfills: Mutex::default(),
+            lag: Mutex::default(),
             faults: ReplicaFaults::default(),
         }
     }
@@ -79,8 +83,10 @@ impl Reports {
         self.set_fault(Some(error.to_string()));
     }
 
-    /// Notes that the replica is open, and which tables are copied into it beside the stream.
-    pub(crate) fn replica_opened(&self, backfills: Backfills) {
+    /// Notes that the replica is open, which tables are copied into it beside the stream, and how
+    /// far it lags behind.
+    pub(crate) fn replica_opened(&self, backfills: Backfills, lag: Lag) {
+        *self.lag.lock().unwrap_or_else(PoisonError::into_inner) = lag;
         *(self.backfills.lock()).unwrap_or_else(PoisonError::into_inner) = Some(backfills);
         self.resyncs
             .lock()
@@ -88,6 +94,11 @@ impl Reports {
             .reason = None;
         self.faults.disk_full.store(false, Ordering::Relaxed);
         self.set_fault(None);
+    }
+
+    fn lag(&self) -> LagReport {
+        let lag = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        lag.report()
     }
 
     fn backfills(&self) -> Vec<Backfill> {
@@ -128,6 +139,9 @@ impl Reports {
         }
         let current = self.current.get();
         for (name, kind, help, value) in backfill_figures(&self.backfills()) {
+            line(&mut text, name, kind, help, value);
+        }
+        for (name, kind, help, value) in lag_figures(self.lag()) {
             line(&mut text, name, kind, help, value);
         }
         for (name, kind, help, value) in self.fault_figures(current.is_some()) {
@@ -232,6 +246,49 @@ fn resync_figures(resyncs: &Resyncs) -> [Figure; 3] {
             resyncs.last.map_or(0, written) as f64,
         ),
     ]
+}
+
+/// The replication lag, as far as it was measured.
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
+fn lag_figures(lag: LagReport) -> Vec<Figure> {
+    let seconds = |name, help, time: Option<Duration>| -> Option<Figure> {
+        Some((name, "gauge", help, time?.as_secs_f64()))
+    };
+    let count = (
+        "kelvin_replication_lag_reports",
+        "counter",
+        "Messages that were written upstream and timed until they were applied",
+        lag.count as f64,
+    );
+    let times = [
+        seconds(
+            "kelvin_replication_lag_received_seconds",
+            "Time the last such message took to come by the stream",
+            lag.received,
+        ),
+        seconds(
+            "kelvin_replication_lag_applied_seconds",
+            "Time until all that committed before it was applied",
+            lag.applied,
+        ),
+        seconds(
+            "kelvin_replication_lag_awaited_seconds",
+            "Time one is on its way by now, 0 where none is; the lag is no less",
+            Some(lag.awaited.unwrap_or_default()),
+        ),
+    ];
+    times.into_iter().flatten().chain([count]).collect()
+}
+
+/// The replication lag, for the group `replication` of `/statz`.
+fn lag_json(lag: LagReport) -> Value {
+    let millis = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1000.0);
+    json!({
+        "receivedMs": millis(lag.received),
+        "appliedMs": millis(lag.applied),
+        "awaitedMs": millis(lag.awaited),
+        "reports": lag.count,
+    })
 }
 
 /// The state of resyncs, for the group `replication` of `/statz`.
@@ -390,6 +447,7 @@ impl Statz for Reports {
                 }
                 "replication" => json!({
                     "lsn": upstream_lsn(&services.replica.identity(), storage.watermark).to_string(),
+                    "lag": lag_json(self.lag()),
                     "resyncs": resyncs_json(&self.resyncs()),
                     "backfills": backfills_json(&self.backfills()),
                     "unsynced": unsynced_json(&services.replica.catalog()),

@@ -77,6 +77,22 @@ impl Decoder {
         }
     }
 
+    /// Whether [`Decoder::binary`] reads what the send function of the column's type writes. Without
+    /// one, as for types of the extension isn, PostgreSQL sends text whatever it is asked for, but
+    /// fails to send an array of them.
+    pub(crate) fn reads_sent(column: &Column) -> bool {
+        // The send function of an enum writes its label.
+        Self::of(column).knows_binary() || scalar::is_enum(column)
+    }
+
+    /// Whether values of the column can be asked for in binary form.
+    pub(crate) fn takes_binary(column: &Column) -> bool {
+        match Self::of(column) {
+            decoder @ Self::Array { .. } => decoder.knows_binary(),
+            Self::Scalar(_) => true,
+        }
+    }
+
     /// Decodes PostgreSQL's text form of a value that is not null.
     pub(crate) fn text(self, bytes: &[u8]) -> Result<Value, DecodeError> {
         match self {

@@ -1,6 +1,7 @@
 //! How a type is decoded, and which ZQL type it has.
 
 use kelvin_protocol::ValueType;
+use kelvin_storage::Column;
 
 /// First oid of what users create.
 const FIRST_USER_OID: u32 = 16384;
@@ -132,6 +133,14 @@ fn is_text_like(name: &str) -> bool {
         name,
         "ean13" | "isbn" | "isbn13" | "ismn" | "ismn13" | "issn" | "issn13" | "upc"
     )
+}
+
+/// Whether a column that is held is one of an enum.
+pub(super) fn is_enum(column: &Column) -> bool {
+    let name = column.upstream_type.as_str();
+    column.type_oid >= FIRST_USER_OID
+        && column.value_type == ValueType::String
+        && !is_text_like(name)
 }
 
 impl ElementKind {

@@ -11,6 +11,7 @@ use kelvin_protocol::Version;
 use kelvin_storage::{Catalog, RowOp, SchemaChange, Table, TableId, Transaction};
 
 use super::evolution::{Survey, Told};
+use super::modes::not_in_binary;
 use super::pgoutput::{Message, Relation};
 use super::relation::{Target, held};
 use super::survey::Marks;
@@ -36,6 +37,8 @@ pub(crate) enum Assembled {
     Unclear(Relation),
     /// The schema was surveyed; to be [adopted](Assembler::adopt) before the stream goes on.
     Marked(u64),
+    /// A message came that is only timed.
+    Timed(u64),
     /// A transaction is complete.
     Transaction {
         transaction: Transaction,
@@ -70,8 +73,18 @@ pub(crate) struct Assembler {
     /// Estimated bytes beyond which a transaction is given away in parts.
     limit: usize,
     shift: Shift,
-    /// Whether the stream has to be begun anew behind the open transaction.
-    renews: bool,
+    /// Whether values come in binary form, where they have one.
+    binary: bool,
+    renews: Option<Renewal>,
+}
+
+/// Why the stream has to be begun anew behind the open transaction.
+#[derive(Clone, Debug)]
+enum Renewal {
+    /// See [`Survey::passes_on`].
+    Partitions,
+    /// Something does not come in binary form.
+    Text(String),
 }
 
 /// The schema at a place of the stream. The replica may still be behind it.
@@ -151,13 +164,19 @@ impl Assembler {
             open: None,
             limit,
             shift: Shift::default(),
-            renews: false,
+            binary: false,
+            renews: None,
         }
     }
 
     /// With versions that are so much ahead of LSNs.
     pub(crate) fn shifted(self, shift: Shift) -> Self {
         Self { shift, ..self }
+    }
+
+    /// Of a stream whose values come in binary form, where they have one.
+    pub(crate) fn in_binary(self, binary: bool) -> Self {
+        Self { binary, ..self }
     }
 
     /// The schema after the last message.
@@ -170,9 +189,16 @@ impl Assembler {
         &self.backfills
     }
 
-    /// Whether the stream has to be begun anew after the transaction that came last.
-    pub(crate) fn renews(&self) -> bool {
-        self.renews
+    /// Why the stream has to be begun anew after the transaction that came last, if it has to.
+    pub(crate) fn renewal(&self) -> Option<Error> {
+        Some(match self.renews.clone()? {
+            Renewal::Partitions => Error::Timeout(
+                "rows of partitions come as those of other tables from now on, which PostgreSQL \
+                 tells to new connections only"
+                    .into(),
+            ),
+            Renewal::Text(why) => Error::NotInBinary(why),
+        })
     }
 
     /// Whether a transaction has begun and not ended.
@@ -180,10 +206,34 @@ impl Assembler {
         self.open.is_some()
     }
 
+    /// How the table with this `pg_class.oid` was described last, if it was.
+    pub(crate) fn relation(&self, oid: u32) -> Option<&Relation> {
+        self.targets.get(&oid).map(|(relation, _)| relation)
+    }
+
+    /// Goes back to how a table was described before.
+    pub(crate) fn recall(&mut self, relation: Relation) {
+        let target = if self.schema.outstanding.contains_key(&relation.oid) {
+            Ok(Target::Outstanding)
+        } else {
+            Target::resolve(&relation, &self.schema.catalog)
+        };
+        match target {
+            Ok(target) => drop(self.targets.insert(relation.oid, (relation, target))),
+            // PostgreSQL describes it anew, for its form is another one.
+            Err(_) => drop(self.targets.remove(&relation.oid)),
+        }
+    }
+
     /// Takes in one pgoutput message.
     pub(crate) fn push(&mut self, bytes: Bytes) -> Result<Assembled> {
         let length = bytes.len();
-        match Message::parse(bytes)? {
+        self.take(Message::parse(bytes)?, length)
+    }
+
+    /// Takes in a message of so many bytes.
+    pub(crate) fn take(&mut self, message: Message, length: usize) -> Result<Assembled> {
+        match message {
             Message::Begin { .. } if self.open.is_some() => {
                 // Going on would drop what has come of the one that is open.
                 return Err(Error::Protocol(
@@ -212,6 +262,9 @@ impl Assembler {
                 let marks = self.marks.as_ref();
                 if let Some(number) = marks.and_then(|marks| marks.number(&prefix, &content)) {
                     return Ok(Assembled::Marked(number));
+                }
+                if let Some(number) = marks.and_then(|marks| marks.timed(&prefix, &content)) {
+                    return Ok(Assembled::Timed(number));
                 }
                 let announcements = marks.map(Marks::announcements);
                 if let Some(said) = announcements.and_then(|all| all.read(&prefix, &content)) {
@@ -322,6 +375,11 @@ impl Assembler {
             )
             .map_err(Error::Resync)?;
         self.judged(verdict, survey)?;
+        if self.binary
+            && let Some(why) = not_in_binary(&survey.discovery.catalog)
+        {
+            self.renews = Some(Renewal::Text(why));
+        }
         self.schema.survey = survey.number;
         let heaps = survey.discovery.heaps.iter();
         self.schema

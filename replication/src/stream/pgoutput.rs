@@ -1,4 +1,4 @@
-//! Messages of the `pgoutput` plugin, protocol version 1.
+//! Messages of the `pgoutput` plugin, protocol versions 1 and 2.
 
 use bytes::Bytes;
 use kelvin_protocol::Version;
@@ -62,15 +62,74 @@ pub(crate) struct RelationColumn {
 }
 
 /// One value for each column of the relation.
-pub(crate) type Tuple = Vec<Field>;
+///
+/// The values stay in the message, for most are only looked at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Tuple {
+    bytes: Bytes,
+    places: Vec<Place>,
+}
+
+/// Where a value is in the bytes of its tuple.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    kind: u8,
+    start: u32,
+    end: u32,
+}
 
 /// One value on the wire.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Field {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field<'a> {
     Null,
     /// A TOASTed value that did not change and is not sent.
     Unchanged,
-    Text(Bytes),
+    /// As the output function of its type prints it.
+    Text(&'a [u8]),
+    /// As the send function of its type writes it.
+    Binary(&'a [u8]),
+}
+
+impl Tuple {
+    /// Reads one that begins the rest of a message.
+    fn read(fields: &mut Fields) -> Result<Self> {
+        let count = usize::try_from(fields.i16()?).unwrap_or(0);
+        // What is announced may not be there.
+        let mut places = Vec::with_capacity(count.min(fields.0.len()));
+        let (bytes, mut end) = (fields.0.clone(), 0);
+        for _ in 0..count {
+            let kind = fields.u8()?;
+            let mut start = end + 1;
+            end = match kind {
+                b'n' | b'u' => start,
+                b't' | b'b' => {
+                    let length = fields.i32()?;
+                    start += 4;
+                    start + fields.skip(length)?
+                }
+                _ => return Err(malformed("a value of an unknown kind")),
+            };
+            let place = |at: usize| u32::try_from(at).map_err(|_| malformed("a row is too long"));
+            places.push(Place {
+                kind,
+                start: place(start)?,
+                end: place(end)?,
+            });
+        }
+        Ok(Self { bytes, places })
+    }
+
+    /// The value of a column; `None` where there are fewer.
+    pub(crate) fn get(&self, at: usize) -> Option<Field<'_>> {
+        let Place { kind, start, end } = *self.places.get(at)?;
+        let bytes = self.bytes.get(start as usize..end as usize)?;
+        Some(match kind {
+            b'n' => Field::Null,
+            b'u' => Field::Unchanged,
+            b'b' => Field::Binary(bytes),
+            _ => Field::Text(bytes),
+        })
+    }
 }
 
 /// The row before a change.
@@ -80,6 +139,50 @@ pub(crate) enum OldTuple {
     Key(Tuple),
     /// All of it.
     Full(Tuple),
+}
+
+/// What is said of a transaction that is sent while it is in progress, in chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Streamed {
+    /// A chunk begins.
+    Start { xid: u32 },
+    /// It ends.
+    Stop,
+    /// The transaction commits.
+    Commit {
+        xid: u32,
+        commit_lsn: u64,
+        end_lsn: u64,
+    },
+    /// The transaction, or a part of it, is taken back.
+    Abort { xid: u32, part: u32 },
+}
+
+impl Streamed {
+    /// Reads a message that is about such transactions; `None` for another one.
+    pub(crate) fn control(bytes: &Bytes) -> Result<Option<Self>> {
+        if !matches!(bytes.first(), Some(b'S' | b'E' | b'c' | b'A')) {
+            return Ok(None);
+        }
+        let mut fields = Fields(bytes.clone());
+        Ok(Some(match fields.u8()? {
+            b'S' => Self::Start { xid: fields.u32()? },
+            b'E' => Self::Stop,
+            b'c' => {
+                let xid = fields.u32()?;
+                let _flags = fields.u8()?;
+                Self::Commit {
+                    xid,
+                    commit_lsn: fields.u64()?,
+                    end_lsn: fields.u64()?,
+                }
+            }
+            _ => Self::Abort {
+                xid: fields.u32()?,
+                part: fields.u32()?,
+            },
+        }))
+    }
 }
 
 impl Message {
@@ -106,8 +209,8 @@ impl Message {
             b'D' => Self::Delete {
                 oid: fields.u32()?,
                 old: match fields.u8()? {
-                    b'K' => OldTuple::Key(tuple(&mut fields)?),
-                    b'O' => OldTuple::Full(tuple(&mut fields)?),
+                    b'K' => OldTuple::Key(Tuple::read(&mut fields)?),
+                    b'O' => OldTuple::Full(Tuple::read(&mut fields)?),
                     _ => return Err(malformed("a delete has no old row")),
                 },
             },
@@ -172,9 +275,15 @@ fn relation(fields: &mut Fields) -> Result<Relation> {
 fn update(fields: &mut Fields) -> Result<Message> {
     let oid = fields.u32()?;
     let (old, new) = match fields.u8()? {
-        b'K' => (Some(OldTuple::Key(tuple(fields)?)), new_tuple(fields)?),
-        b'O' => (Some(OldTuple::Full(tuple(fields)?)), new_tuple(fields)?),
-        b'N' => (None, tuple(fields)?),
+        b'K' => (
+            Some(OldTuple::Key(Tuple::read(fields)?)),
+            new_tuple(fields)?,
+        ),
+        b'O' => (
+            Some(OldTuple::Full(Tuple::read(fields)?)),
+            new_tuple(fields)?,
+        ),
+        b'N' => (None, Tuple::read(fields)?),
         _ => return Err(malformed("an update has no new row")),
     };
     Ok(Message::Update { oid, old, new })
@@ -182,26 +291,9 @@ fn update(fields: &mut Fields) -> Result<Message> {
 
 fn new_tuple(fields: &mut Fields) -> Result<Tuple> {
     match fields.u8()? {
-        b'N' => tuple(fields),
+        b'N' => Tuple::read(fields),
         _ => Err(malformed("a change has no new row")),
     }
-}
-
-fn tuple(fields: &mut Fields) -> Result<Tuple> {
-    let count = fields.i16()?;
-    (0..count)
-        .map(|_| {
-            Ok(match fields.u8()? {
-                b'n' => Field::Null,
-                b'u' => Field::Unchanged,
-                b't' => {
-                    let length = fields.i32()?;
-                    Field::Text(fields.bytes(length)?)
-                }
-                _ => return Err(malformed("a value of an unknown kind")),
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -216,11 +308,23 @@ mod tests {
             panic!("not an update");
         };
         assert_eq!(oid, 7);
-        assert!(matches!(old, Some(OldTuple::Key(key)) if key.len() == 1));
-        assert_eq!(
-            new,
-            [Field::Text(Bytes::from_static(b"b")), Field::Unchanged]
-        );
+        let Some(OldTuple::Key(old)) = old else {
+            panic!("no old key");
+        };
+        assert_eq!((old.get(0), old.get(1)), (Some(Field::Text(b"a")), None));
+        assert_eq!(new.get(0), Some(Field::Text(b"b")));
+        assert_eq!((new.get(1), new.get(2)), (Some(Field::Unchanged), None));
+    }
+
+    #[test]
+    fn a_tuple_may_have_values_of_either_form() {
+        let bytes = Bytes::from_static(b"I\0\0\0\x07N\0\x03b\0\0\0\x02\0\x09nt\0\0\0\x01x");
+        let Message::Insert { oid, new } = Message::parse(bytes).unwrap() else {
+            panic!("not an insert");
+        };
+        assert_eq!(oid, 7);
+        let fields = [Field::Binary(b"\0\x09"), Field::Null, Field::Text(b"x")];
+        assert_eq!([0, 1, 2].map(|at| new.get(at)), fields.map(Some));
     }
 
     proptest! {

@@ -29,7 +29,17 @@ pub(super) enum Target {
 pub(super) struct Held {
     table: Arc<Table>,
     /// For each column of the table, where its value is in a tuple and how it is decoded.
-    columns: Vec<(usize, Decoder)>,
+    columns: Vec<Source>,
+}
+
+/// Where the values of a column come from.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    /// Place in a tuple.
+    at: usize,
+    decoder: Decoder,
+    /// Whether it decodes the binary form.
+    binary: bool,
 }
 
 impl Target {
@@ -56,7 +66,11 @@ impl Target {
                 .iter()
                 .position(|there| there.name == column.name && there.type_oid == column.type_oid)
                 .ok_or_else(|| changed(&format!("column {:?}", column.name)))?;
-            columns.push((at, Decoder::of(column)));
+            columns.push(Source {
+                at,
+                decoder: Decoder::of(column),
+                binary: Decoder::reads_sent(column),
+            });
         }
         let known = |name: &String| {
             table.column(name).is_some()
@@ -71,7 +85,7 @@ impl Target {
         let told = |at: &usize| {
             let there = columns
                 .get(*at)
-                .and_then(|(at, _)| relation.columns.get(*at));
+                .and_then(|source| relation.columns.get(source.at));
             there.is_some_and(|column| column.key)
         };
         // Identity FULL flags every column, and a table without identity takes only inserts.
@@ -111,10 +125,13 @@ impl Held {
     }
 
     fn insert(&self, new: &Tuple) -> Result<RowOp> {
-        let row = (0..self.columns.len()).map(|at| self.value(new, at));
+        let mut row = Vec::with_capacity(self.columns.len());
+        for at in 0..self.columns.len() {
+            row.push(self.value(new, at)?);
+        }
         Ok(RowOp::Insert {
             table: self.table.id,
-            row: row.collect::<Result<_>>()?,
+            row,
         })
     }
 
@@ -174,16 +191,33 @@ impl Held {
         let field = self
             .columns
             .get(at)
-            .and_then(|(there, decoder)| Some((tuple.get(*there)?, *decoder)));
+            .and_then(|source| Some((tuple.get(source.at)?, source)));
         match field {
             None => Err(self.fault(at, "the row is too short")),
             Some((Field::Null, _)) => Ok(Datum::Value(Value::Null)),
             Some((Field::Unchanged, _)) => Ok(Datum::Unchanged),
-            Some((Field::Text(text), decoder)) => match decoder.text(text) {
+            Some((Field::Text(text), source)) => match source.decoder.text(text) {
                 Ok(value) => Ok(Datum::Value(value)),
                 Err(error) => Err(self.fault(at, error.0)),
             },
+            Some((Field::Binary(bytes), source)) if source.binary => {
+                match source.decoder.binary(bytes) {
+                    Ok(value) => Ok(Datum::Value(value.into_value())),
+                    Err(error) => Err(self.fault(at, error.0)),
+                }
+            }
+            Some((Field::Binary(_), _)) => Err(self.not_in_binary(at)),
         }
+    }
+
+    fn not_in_binary(&self, at: usize) -> Error {
+        let column = self.table.columns.get(at);
+        let (column, kind) =
+            column.map_or(("", ""), |it| (it.name.as_str(), it.upstream_type.as_str()));
+        Error::NotInBinary(format!(
+            "column {column:?} of table {:?} is of type {kind}, which is taken as text",
+            self.table.name
+        ))
     }
 
     fn fault(&self, at: usize, what: &str) -> Error {

@@ -11,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::assembler::{Assembled, Assembler, StreamSchema};
 use super::backoff::Backoff;
 use super::feedback::Feedback;
+use super::lag::Lag;
+use super::pgoutput::Message;
 use super::queue::{Closed, Part, QueueSender, closed};
+use super::spool::{Replay, Spool, Step};
 use super::survey::Surveyor;
 use crate::shift::Shift;
 use crate::wire::{CopyBoth, Inbound};
@@ -30,6 +33,8 @@ const NEVER: Duration = Duration::from_secs(86_400);
 pub(crate) struct Session<'a> {
     pub(crate) stream: CopyBoth,
     pub(crate) assembler: Assembler,
+    /// Transactions in progress.
+    pub(crate) spool: Spool,
     /// The schema behind the last transaction that went into the queue.
     pub(crate) schema: &'a mut StreamSchema,
     pub(crate) surveyor: Arc<Mutex<Surveyor>>,
@@ -40,6 +45,7 @@ pub(crate) struct Session<'a> {
     /// Where the next part of a transaction goes, if one comes in parts.
     pub(crate) parts: Option<mpsc::Sender<Part>>,
     pub(crate) durable: watch::Receiver<Version>,
+    pub(crate) lag: Lag,
     pub(crate) shift: Shift,
     /// Told when a table is described, for its schema may have changed.
     pub(crate) described: Arc<Notify>,
@@ -150,8 +156,9 @@ impl Session<'_> {
         }
         match message {
             Inbound::Keepalive { wal_end, reply } => {
-                // In the middle of a transaction the position may lie beyond its commit.
-                if !self.assembler.in_transaction() {
+                // In the middle of a transaction the position may lie beyond its commit. What is only
+                // spooled commits behind it.
+                if !self.assembler.in_transaction() && !self.spool.in_chunk() {
                     self.feedback.received(self.shift.version(wal_end));
                 }
                 if reply {
@@ -159,12 +166,78 @@ impl Session<'_> {
                 }
             }
             Inbound::Data(bytes) => {
-                let assembled = self.assembler.push(bytes)?;
-                self.assembled(assembled, clocks).await?;
+                let in_transaction = self.assembler.in_transaction();
+                match self.spool.push(bytes, in_transaction)? {
+                    Step::Pass(bytes) => {
+                        let assembled = self.assembler.push(bytes)?;
+                        self.assembled(assembled, clocks).await?;
+                        self.make_room(clocks).await?;
+                    }
+                    Step::Taken => {
+                        if let Some(write) = self.spool.due()? {
+                            let written = async move { write.run().await.map(Some) };
+                            self.meanwhile(written, clocks).await?;
+                        }
+                    }
+                    Step::Commit {
+                        replay,
+                        commit_lsn,
+                        end_lsn,
+                    } => {
+                        let begin = Message::Begin {
+                            final_lsn: commit_lsn,
+                        };
+                        let commit = Message::Commit {
+                            commit_lsn,
+                            end_lsn,
+                        };
+                        self.replay(begin, replay, commit, clocks).await?;
+                    }
+                }
             }
         }
-        // INVARIANT: in the middle of a transaction that is applied in parts nothing waits for a
-        // copy, for the copy may wait for the replica, which waits for the rest of the transaction.
+        Ok(())
+    }
+
+    /// Takes a transaction that was in progress as if it came now.
+    async fn replay(
+        &mut self,
+        begin: Message,
+        mut replay: Replay,
+        commit: Message,
+        clocks: &mut Clocks,
+    ) -> Result<()> {
+        self.assembler.take(begin, 0)?;
+        loop {
+            while let Some(bytes) = replay.next(&self.assembler)? {
+                let assembled = self.assembler.push(bytes)?;
+                self.assembled(assembled, clocks).await?;
+                self.make_room(clocks).await?;
+                // INVARIANT: as in `take`, for a part may have been kept out of the queue.
+                if self.shutdown.is_cancelled() {
+                    return Ok(());
+                }
+            }
+            let Some(read) = replay.read() else { break };
+            let bytes = async move { read.run().await.map(Some) };
+            match self.meanwhile(bytes, clocks).await? {
+                Some(bytes) => replay.give(&bytes),
+                None => return Ok(()),
+            }
+        }
+        for relation in replay.recalled(&mut self.spool) {
+            self.assembler.recall(relation);
+        }
+        let assembled = self.assembler.take(commit, 0)?;
+        self.assembled(assembled, clocks).await?;
+        self.make_room(clocks).await
+    }
+
+    /// Waits until more changes may be kept for tables that are copied.
+    ///
+    /// INVARIANT: in the middle of a transaction that is applied in parts nothing waits for a copy,
+    /// for the copy may wait for the replica, which waits for the rest of the transaction.
+    async fn make_room(&mut self, clocks: &mut Clocks) -> Result<()> {
         let may_wait = self.parts.is_none() && !self.assembler.schema().outstanding.is_empty();
         if may_wait && !self.assembler.backfills().has_room() {
             let backfills = self.assembler.backfills().clone();
@@ -197,7 +270,11 @@ impl Session<'_> {
                     self.assembler.adopt(&survey)?;
                 }
             }
-            Assembled::Empty { end } => self.feedback.received(end),
+            Assembled::Timed(number) => self.follow_lag(number),
+            Assembled::Empty { end } => {
+                self.feedback.received(end);
+                self.assembler.renewal().map_or(Ok(()), Err)?;
+            }
             Assembled::Transaction {
                 transaction,
                 weight,
@@ -206,13 +283,7 @@ impl Session<'_> {
                 let push = async move { queue.push(transaction, weight).await };
                 if self.patiently(push, clocks).await?.is_some() {
                     self.enqueued(version);
-                    if self.assembler.renews() {
-                        return Err(Error::Timeout(
-                            "rows of partitions come as those of other tables from now on, which \
-                             PostgreSQL tells to new connections only"
-                                .into(),
-                        ));
-                    }
+                    self.assembler.renewal().map_or(Ok(()), Err)?;
                 }
             }
             Assembled::Part {
@@ -235,6 +306,20 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Times a message until what came before it is applied. One at a time is followed.
+    fn follow_lag(&self, number: u64) {
+        if !self.lag.received(number) {
+            return;
+        }
+        let (queue, lag) = (self.queue.clone(), self.lag.clone());
+        tokio::spawn(async move {
+            match queue.settled().await {
+                Ok(()) => lag.applied(number),
+                Err(_) => lag.lost(number),
+            }
+        });
     }
 
     /// Waits for something. Meanwhile nothing is read, but the server still hears that we are

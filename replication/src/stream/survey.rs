@@ -12,6 +12,7 @@ use tokio_postgres::{Client, IsolationLevel};
 
 use super::ddl::Announcements;
 use super::evolution::{KnownTables, Survey, known};
+use super::lag::Lag;
 use crate::discovery::discover;
 use crate::{Address, Error, Options, Result, sql};
 
@@ -43,6 +44,8 @@ pub(crate) struct Surveyor {
 #[derive(Clone, Debug)]
 pub(crate) struct Marks {
     prefix: String,
+    /// Prefix of messages that are only timed.
+    lag_prefix: String,
     /// Tells marks of this process from those of others.
     nonce: u64,
     /// Surveys begun.
@@ -55,6 +58,7 @@ impl Marks {
     pub(crate) fn new(options: &Options) -> Self {
         Self {
             prefix: format!("kelvin/{}/schema", options.shard().schema()),
+            lag_prefix: format!("kelvin/{}/lag", options.shard().schema()),
             nonce: RandomState::new().build_hasher().finish(),
             begun: Arc::default(),
             announcements: Announcements::new(options),
@@ -77,9 +81,20 @@ impl Marks {
 
     /// The number of the survey that a message marks, if it is one of ours.
     pub(crate) fn number(&self, prefix: &str, content: &[u8]) -> Option<u64> {
+        let is_mark = prefix == self.prefix;
+        is_mark.then(|| self.counted(content)).flatten()
+    }
+
+    /// The number of a message that is only timed, if it is one of ours.
+    pub(crate) fn timed(&self, prefix: &str, content: &[u8]) -> Option<u64> {
+        let is_timed = prefix == self.lag_prefix;
+        is_timed.then(|| self.counted(content)).flatten()
+    }
+
+    fn counted(&self, content: &[u8]) -> Option<u64> {
         let content = std::str::from_utf8(content).ok()?;
         let (nonce, number) = content.split_once(':')?;
-        let ours = prefix == self.prefix && nonce == format!("{:x}", self.nonce);
+        let ours = nonce == format!("{:x}", self.nonce);
         ours.then(|| number.parse().ok()).flatten()
     }
 }
@@ -121,9 +136,10 @@ impl Surveyor {
         })
     }
 
-    async fn look(&mut self) -> Result<Arc<Survey>> {
-        // A look that is given up or fails leaves a connection in an unknown state.
-        let mut client = match self.client.take() {
+    /// Takes the connection. A look that is given up or fails leaves it in an unknown state, so it
+    /// is put back only by one that does not.
+    async fn connected(&mut self) -> Result<Client> {
+        Ok(match self.client.take() {
             Some(client) if answers(&client).await => client,
             _ => {
                 let fresh = sql::connect(&self.address, APPLICATION).await?;
@@ -131,7 +147,11 @@ impl Surveyor {
                 fresh.batch_execute(STATEMENT_TIMEOUT).await?;
                 fresh
             }
-        };
+        })
+    }
+
+    async fn look(&mut self) -> Result<Arc<Survey>> {
+        let mut client = self.connected().await?;
         // INVARIANT: counted before the snapshot is taken, so that a description that came at a
         // lower count is older than the snapshot.
         let number = self.marks.begun.fetch_add(1, Ordering::SeqCst) + 1;
@@ -181,14 +201,30 @@ impl Surveyor {
         if self.announced.len() > ANNOUNCED {
             self.announced.pop_front();
         }
-        let mark: [&(dyn ToSql + Sync); 2] = [&self.marks.prefix, &content];
-        let emit = client.execute("SELECT pg_logical_emit_message(true, $1, $2::text)", &mark);
-        timeout(LONGEST_LOOK, emit).await.map_err(|_| {
-            Error::Timeout(format!(
-                "PostgreSQL did not take a message within {LONGEST_LOOK:?}"
-            ))
-        })??;
+        emit(&client, &self.marks.prefix, &content).await?;
         self.client = Some(client);
+        Ok(())
+    }
+
+    /// Puts a message into the stream that is only timed.
+    pub(crate) async fn probe(&mut self, lag: &Lag) -> Result<()> {
+        let connected = timeout(LONGEST_LOOK, self.connected()).await;
+        let client = connected.unwrap_or_else(|_| {
+            Err(Error::Timeout(format!(
+                "PostgreSQL did not answer within {LONGEST_LOOK:?}"
+            )))
+        })?;
+        let number = lag.send();
+        let content = self.marks.content(number);
+        match emit(&client, &self.marks.lag_prefix, &content).await {
+            Ok(()) => self.client = Some(client),
+            // It may have been written all the same.
+            Err(error @ Error::Timeout(_)) => return Err(error),
+            Err(error) => {
+                lag.lost(number);
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
@@ -197,6 +233,21 @@ impl Surveyor {
         let mut announced = self.announced.iter();
         announced.find(|survey| survey.number == number).cloned()
     }
+}
+
+/// Commits a message of its own.
+async fn emit(client: &Client, prefix: &str, content: &str) -> Result<()> {
+    let message: [&(dyn ToSql + Sync); 2] = [&prefix, &content];
+    let emit = client.execute(
+        "SELECT pg_logical_emit_message(true, $1, $2::text)",
+        &message,
+    );
+    timeout(LONGEST_LOOK, emit).await.map_err(|_| {
+        Error::Timeout(format!(
+            "PostgreSQL did not take a message within {LONGEST_LOOK:?}"
+        ))
+    })??;
+    Ok(())
 }
 
 /// Whether there is still a server at the other end. Of one that is gone without a word, as behind
@@ -220,5 +271,8 @@ mod tests {
         assert_eq!(others.number(&ours.prefix, content.as_bytes()), None);
         assert_eq!(ours.number("zero/0/ddl", content.as_bytes()), None);
         assert_eq!(ours.number(&ours.prefix, b"\xff"), None);
+        assert_eq!(ours.number(&ours.lag_prefix, content.as_bytes()), None);
+        assert_eq!(ours.timed(&ours.lag_prefix, content.as_bytes()), Some(7));
+        assert_eq!(ours.timed(&ours.prefix, content.as_bytes()), None);
     }
 }

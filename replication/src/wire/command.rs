@@ -35,6 +35,15 @@ pub(crate) struct CreatedSlot {
     pub(crate) snapshot: String,
 }
 
+/// How the stream is to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamOptions {
+    /// With values in binary form, where their types have one.
+    pub(crate) binary: bool,
+    /// With large transactions while they are in progress.
+    pub(crate) in_progress: bool,
+}
+
 /// What becomes of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotKind {
@@ -168,11 +177,18 @@ impl ReplicationConnection {
         slot: &str,
         start: Version,
         publications: &[String],
+        options: StreamOptions,
     ) -> Result<CopyBoth> {
+        let binary = options.binary;
+        let in_progress = if options.in_progress {
+            "proto_version '2', streaming 'on'"
+        } else {
+            "proto_version '1'"
+        };
         let names: Vec<_> = publications.iter().map(|name| identifier(name)).collect();
         let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', messages 'true', \
-             publication_names {})",
+            "START_REPLICATION SLOT {} LOGICAL {} ({in_progress}, messages 'true', \
+             binary '{binary}', publication_names {})",
             identifier(slot),
             Lsn(start),
             literal(&names.join(","))

@@ -54,6 +54,15 @@ impl Fields {
         Ok(self.0.split_to(length))
     }
 
+    /// Passes over the next `length` bytes, and says how many these are.
+    pub(crate) fn skip(&mut self, length: i32) -> Result<usize> {
+        let length =
+            usize::try_from(length).map_err(|_| Error::Protocol("a length is negative".into()))?;
+        self.need(length)?;
+        self.0.advance(length);
+        Ok(length)
+    }
+
     /// A string that ends with a zero byte.
     pub(crate) fn text(&mut self) -> Result<String> {
         let end = self

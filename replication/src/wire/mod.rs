@@ -8,7 +8,9 @@ mod message;
 mod socket;
 
 pub(crate) use channel::Channel;
-pub(crate) use command::{CreatedSlot, ReplicationConnection, SlotKind, SystemIdentity};
+pub(crate) use command::{
+    CreatedSlot, ReplicationConnection, SlotKind, StreamOptions, SystemIdentity,
+};
 pub(crate) use copy_both::{CopyBoth, Inbound};
 pub(crate) use handshake::{Greeting, Purpose, authenticate};
 pub(crate) use message::Fields;

@@ -50,7 +50,7 @@ pub(crate) fn low(options: Options) -> Options {
 }
 
 /// Rows of the table as PostgreSQL has them.
-async fn upstream(cluster: &Cluster, table: &str) -> Vec<Vec<Value>> {
+pub(crate) async fn upstream(cluster: &Cluster, table: &str) -> Vec<Vec<Value>> {
     let query = format!("SELECT * FROM {table} ORDER BY 1");
     let messages = cluster.client().await.simple_query(&query).await.unwrap();
     let mut rows = Vec::new();

@@ -14,8 +14,10 @@ mod triggers;
 
 mod copying;
 mod doctor;
+mod in_progress;
 mod large;
 mod login;
+mod modes;
 mod objects;
 mod random_schema;
 mod resync;

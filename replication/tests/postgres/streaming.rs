@@ -1,9 +1,11 @@
 //! Changes after the copy.
 
 use kelvin_protocol::Value;
+use kelvin_replication::{LagReport, Options};
 
 use crate::cluster::Cluster;
-use crate::following::{Following, options, row, wait};
+use crate::following::{Following, options, prepared, row, wait};
+use crate::modes::disconnect;
 
 #[tokio::test]
 async fn rows_are_copied_and_then_kept_up_to_date() {
@@ -210,5 +212,33 @@ async fn what_is_durable_is_confirmed_and_idle_traffic_too() {
     }
     let bytes: i64 = last.unwrap().parse().unwrap();
     assert!(bytes <= 1000, "{bytes} bytes behind");
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn the_lag_is_measured_by_messages_that_come_by_the_stream() {
+    let cluster = Cluster::start();
+    cluster.sql("CREATE TABLE t (id int PRIMARY KEY)").await;
+    let (options, _directory) = options(&cluster);
+    let options = Options {
+        lag_report_interval: Some(std::time::Duration::from_millis(100)),
+        ..options
+    };
+    let prepared = prepared(&options).await;
+    let lag = prepared.lag();
+    assert_eq!(lag.report(), LagReport::default());
+    let mut following = Following::go_on(prepared);
+    wait(|| lag.report().count >= 2).await;
+    let report = lag.report();
+    assert!(report.count >= 2);
+    assert!(report.received.is_some() && report.applied.is_some());
+    // They leave no trace but in what is confirmed, and go on after a lost connection.
+    assert!(following.commits.0.lock().unwrap().is_empty());
+    disconnect(&cluster).await;
+    cluster.sql("INSERT INTO t VALUES (1)").await;
+    following.until_rows("t", &[row(&["1"])]).await;
+    let before = lag.report().count;
+    wait(|| lag.report().count > before + 1).await;
+    assert!(lag.report().count > before + 1);
     following.stop().await;
 }

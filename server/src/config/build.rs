@@ -212,6 +212,8 @@ fn refuse_unsupported(reader: &Reader<'_>) -> Result<(), ConfigError> {
     Ok(())
 }
 
+const LAG_REPORT_INTERVAL: &str = "replication-lag-report-interval-ms";
+
 fn upstream(reader: &Reader<'_>) -> Result<Upstream, ConfigError> {
     let url = reader
         .text("upstream-db")
@@ -223,6 +225,11 @@ fn upstream(reader: &Reader<'_>) -> Result<Upstream, ConfigError> {
         inbound_timeout: reader.duration("upstream-pg-stream-inbound-timeout-ms", 0.001)?,
         copy_workers: reader.size("initial-sync-table-copy-workers", 1)?,
         text_copy: reader.flag("initial-sync-text-copy"),
+        text_stream: reader.flag("kelvin-text-stream"),
+        lag_report_interval: match reader.number(LAG_REPORT_INTERVAL) {
+            Some(none) if none <= 0.0 => None,
+            _ => reader.duration(LAG_REPORT_INTERVAL, 0.001)?,
+        },
         event_triggers: reader.flag("kelvin-event-triggers"),
     })
 }
@@ -256,6 +263,7 @@ fn replica(reader: &Reader<'_>) -> Result<Replica, ConfigError> {
         write_buffer_bytes: reader.bytes("kelvin-write-buffer-bytes", 1 << 20)?,
         journal_bytes: reader.bytes("kelvin-journal-bytes", 1 << 26)?,
         transaction_bytes: reader.size("kelvin-transaction-bytes", 1 << 20)?,
+        spool_bytes: reader.bytes("kelvin-spool-bytes", 0)?,
         backfill_bytes: reader.size("kelvin-backfill-bytes", 1 << 20)?,
         history_age: reader.seconds("kelvin-history-age-seconds")?,
         history_bytes: reader.bytes("kelvin-history-bytes", 0)?,

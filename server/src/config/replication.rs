@@ -53,6 +53,7 @@ impl ReplicationConfig {
             publications: self.app.publications.clone(),
             copy_workers: self.upstream.copy_workers,
             text_copy: self.upstream.text_copy,
+            text_stream: self.upstream.text_stream,
             event_triggers: self.upstream.event_triggers,
             failover_slot: self.upstream.failover_slot,
             inbound_timeout: self.upstream.inbound_timeout,
@@ -60,6 +61,8 @@ impl ReplicationConfig {
             replica_dir: self.replica.dir.clone(),
             auto_reset: self.auto_reset,
             transaction_bytes: self.replica.transaction_bytes,
+            lag_report_interval: self.upstream.lag_report_interval,
+            spool_bytes: self.replica.spool_bytes,
             backfill_bytes: self.replica.backfill_bytes,
             storage: ReplicaOptions {
                 cache_bytes: self.replica.cache_bytes,

@@ -77,6 +77,10 @@ pub struct Upstream {
     pub copy_workers: usize,
     /// Copy in text form.
     pub text_copy: bool,
+    /// How often the replication lag is measured; None never does.
+    pub lag_report_interval: Option<Duration>,
+    /// Stream in text form.
+    pub text_stream: bool,
     /// Have event triggers tell of changes of the schema.
     pub event_triggers: bool,
 }
@@ -90,6 +94,8 @@ impl std::fmt::Debug for Upstream {
             .field("inbound_timeout", &self.inbound_timeout)
             .field("copy_workers", &self.copy_workers)
             .field("text_copy", &self.text_copy)
+            .field("lag_report_interval", &self.lag_report_interval)
+            .field("text_stream", &self.text_stream)
             .field("event_triggers", &self.event_triggers)
             .finish_non_exhaustive()
     }
@@ -129,6 +135,8 @@ pub struct Replica {
     pub journal_bytes: u64,
     /// Bytes of one transaction held in memory; a larger one is applied in parts.
     pub transaction_bytes: usize,
+    /// Bytes of transactions in progress that are kept in files; 0 keeps none.
+    pub spool_bytes: u64,
     /// Bytes of changes of tables that are copied beside the stream, beyond which it waits.
     pub backfill_bytes: usize,
     /// Age of the oldest state a client is brought up from.

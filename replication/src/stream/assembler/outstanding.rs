@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kelvin_storage::{Catalog, RowOp, SchemaChange, Table};
 
-use super::{Assembler, outside};
+use super::{Assembler, Renewal, outside};
 use crate::backfill::{Change, Kept, Outstanding, Ready};
 use crate::stream::evolution::{Survey, Verdict};
 use crate::stream::pgoutput::Relation;
@@ -61,7 +61,9 @@ impl Assembler {
         for (oid, known) in verdict.copies {
             self.add(oid, known);
         }
-        self.renews |= verdict.renews;
+        if verdict.renews {
+            self.renews = Some(Renewal::Partitions);
+        }
         let mut changes = verdict.changes;
         let now = self.backfills.unsynced(survey.discovery.catalog.unsynced());
         let held = self.schema.catalog.unsynced();
@@ -93,6 +95,9 @@ impl Assembler {
                 let table = self.schema.outstanding.get(&oid).map(|known| &known.name);
                 tracing::info!(?table, %error, "what was copied does not fit any more");
                 self.backfills.retry(oid, &error);
+                if let Error::NotInBinary(why) = error {
+                    self.renews = Some(Renewal::Text(why));
+                }
             }
         }
         Ok(())

@@ -17,8 +17,9 @@ use kelvin_replication::Options;
 use kelvin_storage::{Replica, ReplicaOptions, Table, TableId};
 use tokio_postgres::Client;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Setup};
 use crate::following::{Following, give_up, of_a_new_copy, options, rows, wait};
+use crate::in_progress::SMALL_MEMORY;
 use statement::{Generator, Publishing};
 use tables::tables;
 
@@ -29,17 +30,23 @@ const STEPS: usize = 8;
 /// The replica is compared after as many steps, and after the last one.
 const COMPARED: usize = 2;
 
-const START: &str = "DROP SCHEMA IF EXISTS apart CASCADE; DROP SCHEMA public CASCADE;
-    CREATE SCHEMA public; CREATE SCHEMA apart;
+const START: &str = "DROP SCHEMA IF EXISTS apart, beside CASCADE; DROP SCHEMA public CASCADE;
+    CREATE SCHEMA public; CREATE SCHEMA apart; CREATE SCHEMA beside;
+    CREATE TABLE beside.bulk (filler text);
     DROP PUBLICATION IF EXISTS mine, _zero_public_0, _fresh_public_0;
     CREATE TYPE mood AS ENUM ('sad', 'ok', 'glad');
     CREATE DOMAIN positive AS integer CHECK (value >= 0)";
+
+/// Changes of what is not published, so many that all of their transaction is sent so far.
+const BULK: &str = "INSERT INTO beside.bulk SELECT repeat('x', 900) FROM generate_series(1, 120)";
 
 /// How many statements there were, and how many of them PostgreSQL took.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     made: u32,
     taken: u32,
+    /// Transactions that were sent before they ended.
+    in_progress: u32,
 }
 
 /// A connection that runs random transactions.
@@ -102,7 +109,11 @@ impl Writer {
     async fn transaction(&mut self, most: usize) {
         self.client.batch_execute("BEGIN").await.unwrap();
         self.log += "BEGIN\n";
+        let in_progress = self.generator.rng.bool();
         for _ in 0..self.generator.rng.usize(1..=most) {
+            if in_progress && self.generator.rng.bool() {
+                self.run(BULK, true).await;
+            }
             let tables = tables(&self.client).await;
             let statement = self.generator.statement(&tables);
             self.run(&statement, true).await;
@@ -315,6 +326,8 @@ fn case_options(options: Options, rng: &mut Rng, publishing: Publishing) -> (Opt
     let mut options = Options {
         schema_interval: Duration::from_millis(100),
         event_triggers: rng.bool(),
+        text_stream: rng.u8(..3) == 0,
+        spool_bytes: [0, 64 << 10, 1 << 30, 1 << 30][rng.usize(..4)],
         ..options
     };
     if publishing != Publishing::Default {
@@ -388,8 +401,19 @@ async fn case(cluster: &Cluster, seed: u64) -> Tally {
     case.following = Some(Following::start(&case.options).await);
     case.settles().await;
     case.stop().await;
+    let sent = "SELECT sum(stream_txns) FROM pg_stat_replication_slots";
+    let sent = cluster.value(sent).await;
+    case.writer.tally.in_progress = sent.map_or(0, |sent| sent.parse().unwrap());
     give_up(&case.options).await;
     case.writer.tally
+}
+
+/// A server that sends transactions of a few hundred changes before they commit.
+fn cluster() -> Cluster {
+    Cluster::with(Setup {
+        settings: SMALL_MEMORY,
+        ..Setup::default()
+    })
 }
 
 fn variable(name: &str) -> Option<u64> {
@@ -399,7 +423,7 @@ fn variable(name: &str) -> Option<u64> {
 
 #[tokio::test]
 async fn random_changes_of_the_schema_lead_to_what_a_new_copy_has() {
-    let cluster = Cluster::start();
+    let cluster = cluster();
     let seed = variable("KELVIN_DDL_SEED");
     let minutes = variable("KELVIN_DDL_MINUTES");
     let cases = if seed.is_some() {
@@ -422,18 +446,19 @@ async fn random_changes_of_the_schema_lead_to_what_a_new_copy_has() {
         let tally = case(&cluster, seed).await;
         total.made += tally.made;
         total.taken += tally.taken;
+        total.in_progress += tally.in_progress;
         run += 1;
     }
     println!(
-        "{run} cases, {} of {} statements taken",
-        total.taken, total.made
+        "{run} cases, {} of {} statements taken, {} transactions sent in progress",
+        total.taken, total.made, total.in_progress
     );
 }
 
 #[tokio::test]
 async fn most_random_statements_are_taken() {
-    let cluster = Cluster::start();
+    let cluster = cluster();
     let tally = case(&cluster, 7).await;
-    let Tally { made, taken } = tally;
+    let Tally { made, taken, .. } = tally;
     assert!(made > 30 && taken * 2 > made, "{taken} of {made}");
 }

@@ -17,6 +17,9 @@ pub const OWN: &[Setting] = &[
         .help("Bytes of journals beyond which tables that hold them back are written to files"),
     number("kelvin-transaction-bytes", "67108864")
         .help("Bytes of one upstream transaction held in memory; a larger one is applied in parts"),
+    number("kelvin-spool-bytes", "8589934592").help(
+        "Disk for upstream transactions in progress; PostgreSQL keeps what is more, or all if 0",
+    ),
     number("kelvin-backfill-bytes", "67108864").help(
         "Memory for changes of tables that are copied beside the stream; beyond it, it waits",
     ),
@@ -25,6 +28,9 @@ pub const OWN: &[Setting] = &[
     ),
     flag("kelvin-event-triggers", "true").help(
         "Have event triggers in PostgreSQL tell of schema changes; false drops those of kelvin",
+    ),
+    flag("kelvin-text-stream", "false").help(
+        "Stream changes in text instead of binary form, as happens anyway where a type has none here",
     ),
     number("kelvin-hydration-threads", "0")
         .help("Threads that hydrate queries, 2 at least; 0 follows ZERO_NUM_SYNC_WORKERS"),

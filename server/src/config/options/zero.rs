@@ -147,8 +147,7 @@ pub const ZERO: &[Setting] = &[
         .help("Hint for the number of threads that hydrate queries. Default: one less than there are cores"),
     flag("auto-reset", "true").help("Copy what differs, or the whole database anew, when replication cannot go on"),
     number("replication-lag-report-interval-ms", "30000")
-        .help("How often replication lag is probed by writing upstream; 0 never")
-        .no_effect("replication lag is not probed yet"),
+        .help("How often a message is written upstream to measure the replication lag; 0 never"),
     text("admin-password", "")
         .help("Password of /statz and the inspector. Required unless NODE_ENV=development"),
     flag("websocket-compression", "false")
