@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kelvin_protocol::ValueRef;
 use kelvin_storage::{Loader, TableId, TableLoad, TableLoader};
 use tokio::sync::mpsc;
 
 pub(crate) use chunk::{Chunk, Format, plan};
 pub(crate) use rows::Rows;
 
+use crate::decode::Decoded;
 use crate::discovery::Discovery;
 use crate::options::Options;
 use crate::progress::{CopyCounters, Progress};
@@ -36,7 +36,7 @@ pub(crate) trait Load: Send + Sync + 'static {
 /// Takes rows, one after the other.
 pub(crate) trait Part {
     /// Takes a row: one value for each column.
-    fn row(&mut self, row: &[ValueRef<'_>]) -> Result<()>;
+    fn row(&mut self, row: &[Decoded<'_>]) -> Result<()>;
 
     /// Hands on what came of the rows so far, where it has to be. Called every few rows.
     async fn hand_on(&mut self) -> Result<()> {
@@ -64,8 +64,8 @@ impl Load for TableLoad {
 }
 
 impl Part for TableLoader {
-    fn row(&mut self, row: &[ValueRef<'_>]) -> Result<()> {
-        Ok(self.insert_refs(row)?)
+    fn row(&mut self, row: &[Decoded<'_>]) -> Result<()> {
+        Ok(self.insert_with(row, Decoded::as_ref)?)
     }
 
     async fn finish(self) -> Result<()> {
@@ -119,7 +119,7 @@ pub(crate) async fn copy<L: Load>(
     loader: L,
     progress: &Arc<dyn Progress>,
 ) -> Result<L> {
-    let chunks = plan(discovery, options.text_copy);
+    let chunks = plan(discovery, options.text_copy, options.copy_workers);
     let rows = discovery.sources.iter().map(|source| source.rows).sum();
     let tables = u64::try_from(discovery.sources.len()).unwrap_or(u64::MAX);
     let workers = options.copy_workers.clamp(1, chunks.len().max(1));

@@ -13,12 +13,14 @@ use tokio_postgres::types::ToSql;
 use super::chunk::Chunk;
 use super::rows::Rows;
 use super::{Copy, Load, Part};
-use crate::decode::Decoded;
+use crate::progress::CopyCounters;
 use crate::quote::{literal, qualified};
 use crate::{Error, Result, sql};
 
 /// Application name of the connections that copy.
 const APPLICATION: &str = "kelvin-initial-copy";
+/// Bytes between two updates of the counters that all workers share.
+const TALLY_BYTES: u64 = 64 * 1024;
 
 /// Starts a worker. It sends its one result when it has dropped its handle on `copy`.
 pub(super) fn spawn<L: Load>(
@@ -39,6 +41,21 @@ pub(super) fn spawn<L: Load>(
             let _ = done.blocking_send(result);
         })?;
     Ok(())
+}
+
+/// What a worker has copied since it last told.
+#[derive(Default)]
+struct Tally {
+    rows: u64,
+    bytes: u64,
+}
+
+impl Tally {
+    fn tell(&mut self, counters: &CopyCounters) {
+        let Self { rows, bytes } = std::mem::take(self);
+        counters.rows.fetch_add(rows, Ordering::Relaxed);
+        counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 async fn work<L: Load>(copy: &Copy<L>) -> Result<()> {
@@ -64,24 +81,21 @@ async fn work<L: Load>(copy: &Copy<L>) -> Result<()> {
 async fn copy_chunk<L: Load>(copy: &Copy<L>, client: &Client, chunk: &Chunk) -> Result<()> {
     let mut part = copy.loader.part(chunk.table.id)?;
     let mut rows = Rows::new(&chunk.table, chunk.format);
+    let mut tally = Tally::default();
     let stream = client.copy_out(&chunk.statement).await?;
     let mut stream = std::pin::pin!(stream);
     while let Some(bytes) = stream.try_next().await? {
         if copy.given_up() {
             return Err(Error::Timeout("the copy was given up".into()));
         }
-        rows.push(&bytes);
-        let mut count = 0;
-        while let Some(row) = rows.next()? {
-            let row: Vec<_> = row.iter().map(Decoded::as_ref).collect();
-            part.row(&row)?;
-            count += 1;
-        }
+        tally.rows += rows.read(&bytes, |row| part.row(row))?;
+        tally.bytes += u64::try_from(bytes.len()).unwrap_or(0);
         part.hand_on().await?;
-        copy.counters.rows.fetch_add(count, Ordering::Relaxed);
-        let length = u64::try_from(bytes.len()).unwrap_or(0);
-        copy.counters.bytes.fetch_add(length, Ordering::Relaxed);
+        if tally.bytes >= TALLY_BYTES {
+            tally.tell(&copy.counters);
+        }
     }
+    tally.tell(&copy.counters);
     rows.finish()?;
     is_as_discovered(client, chunk).await?;
     part.finish().await

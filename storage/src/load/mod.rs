@@ -1,9 +1,10 @@
 //! Bulk load of a fresh replica, or of one table beside a live one: an external sort into the
 //! engine.
 //!
-//! Parts ([`TableLoader`]) encode rows and index entries into buffers. A full one is sorted and
-//! written to a run on disk by a thread of its own, while the part goes on. At the end all runs of
-//! the rows of a table, and those of each of its indexes, are merged and ingested, several at once.
+//! Parts ([`TableLoader`]) encode rows and index entries into buffers. One whose records came in
+//! order of their keys is ingested by a thread of its own, while the part goes on; a full one whose
+//! records did not is sorted and written to a run on disk. At the end all runs of the rows of a
+//! table, and those of each of its indexes, are merged and ingested, several at once.
 
 mod budget;
 mod buffer;
@@ -11,6 +12,7 @@ mod ingest;
 mod merge;
 mod part;
 mod run;
+mod stream;
 mod table;
 
 use std::collections::HashMap;
@@ -25,8 +27,10 @@ use kelvin_protocol::Version;
 use budget::{Budget, Reservation};
 pub(crate) use buffer::Buffer;
 use ingest::{Range, ingest_all};
+use part::Lane;
 pub use part::TableLoader;
 pub(crate) use run::{Run, RunDirectory};
+use stream::{Numbers, Stream, Stretches};
 pub use table::{LoadedTable, TableLoad};
 
 use crate::archive::LOADED;
@@ -60,6 +64,11 @@ struct Shared {
     budget: Arc<Budget>,
     /// Version that the rows carry.
     version: Version,
+    /// Whether what comes in order is ingested at once. Each of these ingestions keeps commits
+    /// waiting while it ends, so this is not for a load beside them.
+    streams: bool,
+    stretches: Stretches,
+    numbers: Mutex<HashMap<TableId, Arc<Numbers>>>,
     sorted: Mutex<Sorted>,
     /// Whether a part was dropped before it was finished.
     given_up: AtomicBool,
@@ -70,6 +79,8 @@ struct Shared {
 struct Sorted {
     /// Runs of the rows of each table, and of each of its indexes.
     tables: HashMap<TableId, Vec<Vec<Run>>>,
+    /// Ingestions of them that are open.
+    streams: HashMap<TableId, Vec<Vec<Stream>>>,
     /// Memory of those that are not on disk.
     memory: Vec<Reservation>,
 }
@@ -86,6 +97,7 @@ impl Shared {
         runs: PathBuf,
         options: &ReplicaOptions,
         version: Version,
+        streams: bool,
     ) -> Self {
         let read_bytes = Budget::read_bytes(options.load_bytes, options.worker_threads);
         Self {
@@ -93,6 +105,9 @@ impl Shared {
             runs: RunDirectory::new(runs, read_bytes),
             budget: Arc::new(Budget::new(options.load_bytes)),
             version,
+            streams,
+            stretches: Stretches::default(),
+            numbers: Mutex::default(),
             sorted: Mutex::default(),
             given_up: AtomicBool::new(false),
         }
@@ -120,15 +135,48 @@ impl Shared {
         self.sorted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the runs of the rows and the indexes of a table, and what they reserve in memory.
-    fn hand_over(&self, space: &TableSpace, runs: Vec<Vec<Run>>, memory: Option<Reservation>) {
+    /// Numbers for the rows of a table.
+    fn numbers(&self, table: TableId) -> Arc<Numbers> {
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.entry(table).or_default().clone()
+    }
+
+    /// The next row number of each table.
+    fn next_rows(&self) -> HashMap<TableId, RowId> {
+        let numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = |(table, numbers): (&TableId, &Arc<Numbers>)| (*table, numbers.next());
+        numbers.iter().map(next).collect()
+    }
+
+    /// Takes what a part has of the rows and the indexes of a table, and what that reserves in
+    /// memory.
+    fn hand_over(&self, table: TableId, lanes: Vec<Lane>, memory: Option<Reservation>) {
         let mut sorted = self.sorted();
-        let all = sorted.tables.entry(space.table.id).or_default();
-        all.resize_with(runs.len(), Vec::new);
-        for (all, runs) in all.iter_mut().zip(runs) {
-            all.extend(runs);
+        let Sorted {
+            tables, streams, ..
+        } = &mut *sorted;
+        let runs = tables.entry(table).or_default();
+        let streams = streams.entry(table).or_default();
+        runs.resize_with(lanes.len(), Vec::new);
+        streams.resize_with(lanes.len(), Vec::new);
+        for ((lane, runs), streams) in lanes.into_iter().zip(runs).zip(streams) {
+            runs.extend(lane.runs);
+            streams.extend(lane.stream);
         }
         sorted.memory.extend(memory);
+    }
+
+    /// Ends the ingestions that are open.
+    ///
+    /// INVARIANT: in order of the keys. The engine moves what it got to its last level without
+    /// rewriting it, as long as that is not among what is there.
+    fn finish_streams(&self) -> Result<()> {
+        let streams = std::mem::take(&mut self.sorted().streams);
+        for mut range in streams.into_values().flatten() {
+            range.sort_unstable_by(|a, b| a.first().cmp(b.first()));
+            range.into_iter().try_for_each(Stream::finish)?;
+        }
+        Ok(())
     }
 
     fn give_up(&self) {
@@ -144,7 +192,8 @@ impl Shared {
                 rows: at == 0,
                 runs,
             };
-            all.into_iter().enumerate().map(range)
+            let any = all.into_iter().enumerate();
+            any.filter(|(_, runs)| !runs.is_empty()).map(range)
         });
         ranges.collect()
     }
@@ -165,7 +214,7 @@ impl Replica {
             let stored = StoredTable::new((**table).clone(), table.id.0);
             tables.insert(table.id, Arc::new(spaces.table(stored)?));
         }
-        let shared = Shared::new(tables, directory.runs(), options, LOADED);
+        let shared = Shared::new(tables, directory.runs(), options, LOADED, true);
         Ok(Loader {
             shared: Arc::new(shared),
             directory,
@@ -193,7 +242,8 @@ impl Loader {
     /// [`TableLoader`] is not finished, or when one was dropped before it was.
     pub fn finish(self, identity: ReplicaIdentity, version: Version) -> Result<Replica> {
         self.shared.check_complete()?;
-        let next_rows = self.ingest()?;
+        self.ingest()?;
+        let next_rows = self.shared.next_rows();
         let range = BucketRange {
             number: FIRST_BUCKET,
             from: version,
@@ -245,8 +295,8 @@ impl Loader {
         Replica::assemble(self.directory, self.db, &self.options, meta)
     }
 
-    /// Ingests everything. Returns the next row number of each table.
-    fn ingest(&self) -> Result<HashMap<TableId, RowId>> {
+    /// Ingests everything.
+    fn ingest(&self) -> Result<()> {
         let ranges = self.shared.take_ranges();
         let failed = |error| Error::io(self.directory.path(), error);
         let panicked = |_| Error::Corrupt("the engine refused the load".into());
@@ -256,7 +306,8 @@ impl Loader {
             let thread = std::thread::Builder::new().name("load-open".into());
             let opening = thread.spawn_scoped(scope, || self.open_keyspaces());
             let opening = opening.map_err(failed)?;
-            let ingested = ingest_all(&self.shared, ranges, self.options.worker_threads);
+            let ingest = || ingest_all(&self.shared, ranges, self.options.worker_threads);
+            let ingested = self.shared.finish_streams().and_then(|()| ingest());
             opening.join().map_err(panicked).flatten().and(ingested)
         })
     }
