@@ -228,6 +228,74 @@ fn a_key_that_came_in_order_and_once_more_is_an_error() {
 }
 
 #[test]
+fn a_part_that_is_abandoned_leaves_nothing_and_the_load_goes_on() {
+    for options in [small(), options()] {
+        let dir = tempfile::tempdir().unwrap();
+        let loader = Replica::create(dir.path(), &options, catalog()).unwrap();
+        let fill = |ids: &mut dyn Iterator<Item = u32>| {
+            let mut part = loader.table(ITEMS).unwrap();
+            for id in ids {
+                let note = Value::from("x".repeat(4000));
+                let name = Value::from(format!("name {:03}", id % 1000));
+                part.insert(&[f64::from(id).into(), name, note]).unwrap();
+            }
+            part
+        };
+        fill(&mut (0..2000)).finish().unwrap();
+        // In order, and in none; more of it than is there in the end.
+        fill(&mut (2000..5500)).abandon().unwrap();
+        fill(&mut (2000..5500).rev()).abandon().unwrap();
+        fill(&mut (2000..5000)).finish().unwrap();
+        let replica = loader.finish(ReplicaIdentity::default(), 100).unwrap();
+        let rows = replica.latest().unwrap().scan(ITEMS, &Scan::all()).unwrap();
+        let ids = rows.map(|row| row.unwrap().value(0).as_f64().unwrap() as u32);
+        assert!(ids.eq(0..5000));
+        assert_eq!(replica.row_count(ITEMS), 5000);
+        // A new row gets a number that no other has.
+        let ops = vec![insert(9999, "next")];
+        replica.apply(&[transaction(101, ops)]).unwrap();
+        let rows = replica.latest().unwrap().scan(ITEMS, &Scan::all()).unwrap();
+        let mut numbers: Vec<_> = rows.map(|row| row.unwrap().id).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 5001);
+    }
+}
+
+#[test]
+fn a_table_that_is_left_out_is_not_there_and_the_others_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let (left, stays) = (TableId(1), TableId(2));
+    let tables = [stays, left].map(items).to_vec();
+    let mut loader = Replica::create(dir.path(), &options(), Catalog::new(tables, vec![])).unwrap();
+    for table in [left, stays] {
+        let mut part = loader.table(table).unwrap();
+        for id in 0..3000 {
+            let note = Value::from("x".repeat(4000));
+            part.insert(&[f64::from(id).into(), Value::Null, note])
+                .unwrap();
+        }
+        part.finish().unwrap();
+    }
+    loader.leave_out(left, "it is gone".into()).unwrap();
+    let error = loader.leave_out(left, "it is gone".into()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let replica = loader.finish(ReplicaIdentity::default(), 100).unwrap();
+    drop(replica);
+    let replica = Replica::open(dir.path(), &options()).unwrap();
+    let catalog = replica.catalog();
+    assert!(catalog.table_by_id(left).is_none());
+    assert_eq!(catalog.unsynced()[0].reason, "it is gone");
+    let view = replica.latest().unwrap();
+    assert_eq!(view.scan(stays, &Scan::all()).unwrap().count(), 3000);
+    // Its place is free for another one.
+    let load = replica.load_table(items(left), 100).unwrap();
+    let id = load.table().id;
+    load.part().finish().unwrap();
+    assert_ne!(id, stays);
+}
+
+#[test]
 fn a_load_given_up_in_the_middle_of_a_stream_leaves_nothing_that_counts() {
     let dir = tempfile::tempdir().unwrap();
     let loader = Replica::create(dir.path(), &options(), catalog()).unwrap();

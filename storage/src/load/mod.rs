@@ -43,7 +43,7 @@ use crate::layout::{GROUPS, META, bucket_keyspace};
 use crate::meta::{BucketRange, Meta, MetaWriter, ReplicaIdentity};
 use crate::shape::open_keyspace;
 use crate::table_space::TableSpace;
-use crate::{Catalog, Replica, ReplicaOptions, RowId, TableId};
+use crate::{Catalog, Replica, ReplicaOptions, RowId, TableId, UnsyncedTable};
 
 /// Part of the history a fresh replica starts with.
 const FIRST_BUCKET: u64 = 0;
@@ -56,6 +56,8 @@ pub struct Loader {
     db: Database,
     options: ReplicaOptions,
     catalog: Catalog,
+    /// Number for the next keyspace of a table.
+    next_space: u32,
 }
 
 struct Shared {
@@ -214,8 +216,13 @@ impl Replica {
             let stored = StoredTable::new((**table).clone(), table.id.0);
             tables.insert(table.id, Arc::new(spaces.table(stored)?));
         }
+        let spaces = tables
+            .values()
+            .map(|space: &Arc<TableSpace>| space.number());
+        let next_space = spaces.max().unwrap_or(0).saturating_add(1);
         let shared = Shared::new(tables, directory.runs(), options, LOADED, true);
         Ok(Loader {
+            next_space,
             shared: Arc::new(shared),
             directory,
             db,
@@ -233,6 +240,30 @@ impl Loader {
     pub fn table(&self, id: TableId) -> Result<TableLoader> {
         let space = self.shared.table(id)?.clone();
         Ok(TableLoader::new(self.shared.clone(), space))
+    }
+
+    /// Leaves a table out of the replica, with what was loaded of it. The catalog says why.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a table the catalog does not have, or while a [`TableLoader`] is not
+    /// finished.
+    pub fn leave_out(&mut self, id: TableId, reason: String) -> Result<()> {
+        let unfinished = || Error::Invalid("a part of the load is not finished".into());
+        let shared = Arc::get_mut(&mut self.shared).ok_or_else(unfinished)?;
+        let space = shared.table(id)?.clone();
+        shared.tables.remove(&id);
+        let sorted = shared.sorted.get_mut();
+        let sorted = sorted.unwrap_or_else(PoisonError::into_inner);
+        drop((sorted.streams.remove(&id), sorted.tables.remove(&id)));
+        let mut unsynced = self.catalog.unsynced().to_vec();
+        unsynced.push(UnsyncedTable {
+            name: space.table.name.clone(),
+            reason,
+        });
+        let tables = self.catalog.tables().iter();
+        let others = tables.filter(|table| table.id != id).cloned().collect();
+        self.catalog = Catalog::of(others, unsynced);
+        Ok(self.db.delete_keyspace(space.keyspace.clone())?)
     }
 
     /// Merges what was loaded into the tables, and makes it a complete replica at `version`.
@@ -257,7 +288,6 @@ impl Loader {
                 table: Some((**stored).clone()),
             })
             .collect();
-        let spaces = self.shared.tables.values().map(|space| space.number());
         let meta = Meta {
             under_way: None,
             watermark: version,
@@ -265,7 +295,7 @@ impl Loader {
             loaded_at: version,
             tables,
             unsynced: self.catalog.unsynced().to_vec(),
-            next_space: spaces.max().unwrap_or(0).saturating_add(1),
+            next_space: self.next_space,
             garbage: Vec::new(),
             identity,
             buckets: vec![range],
@@ -280,9 +310,7 @@ impl Loader {
         };
         writer.all(&meta)?;
         for table in self.catalog.tables() {
-            // Rows are numbered from zero without a gap.
-            let rows = meta.next_rows.get(&table.id).copied().unwrap_or_default();
-            writer.row_count(table.id, rows.into())?;
+            writer.row_count(table.id, self.shared.numbers(table.id).rows())?;
         }
         // INVARIANT: the watermark makes the replica complete, so it is written when everything
         // else is on disk; the ingestions have synced their files.

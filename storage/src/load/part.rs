@@ -235,6 +235,21 @@ impl TableLoader {
         Ok(())
     }
 
+    /// Takes back what was inserted. The load goes on without it.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also from what was done with rows before.
+    pub fn abandon(mut self) -> Result<()> {
+        self.settle()?;
+        for lane in std::mem::take(&mut self.lanes) {
+            let stream = lane.stream.map(|stream| stream.abandon(&self.shared));
+            stream.transpose()?;
+            lane.runs.into_iter().try_for_each(Run::remove)?;
+        }
+        self.finished = true;
+        Ok(())
+    }
+
     /// Sorts and writes what was collected, while more is being collected.
     fn spill(&mut self) -> Result<()> {
         // INVARIANT: one spill at a time, so that what is collected and what is on its way to the

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::Shared;
@@ -26,13 +26,23 @@ const RECORD_MEMORY: u64 = 16;
 /// Bytes of records after which the engine begins another file.
 const FILE_BYTES: u64 = 64 << 20;
 
-/// Numbers of the rows of a table, which are given without a gap.
+/// Numbers of the rows of a table.
 #[derive(Debug, Default)]
-pub(super) struct Numbers(AtomicU64);
+pub(super) struct Numbers {
+    next: AtomicU64,
+    /// How many went to rows that were taken back.
+    unused: AtomicU64,
+}
 
-/// Stretches of keys that streams have taken, by table and range of it.
+/// A table, and which of its ranges: the rows come first.
+type Place = (TableId, usize);
+
+/// Stretches by their numbers. One that was given back is `None`.
+type Taken = HashMap<Place, Vec<Option<Stretch>>>;
+
+/// Stretches of keys that streams have taken.
 #[derive(Debug, Default)]
-pub(super) struct Stretches(Mutex<HashMap<(TableId, usize), Vec<Stretch>>>);
+pub(super) struct Stretches(Mutex<Taken>);
 
 /// The first and the last key of a stream.
 #[derive(Clone, Debug)]
@@ -44,8 +54,7 @@ pub(super) struct Stretch {
 /// One ingestion that is open. Dropping it leaves out what it brought.
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// The table, and which of its ranges.
-    place: (TableId, usize),
+    place: Place,
     /// Which of the stretches of that range is its own.
     number: usize,
     first: Vec<u8>,
@@ -67,55 +76,80 @@ enum Message {
 impl Numbers {
     /// Takes so many. Returns the first.
     pub(super) fn take(&self, table: TableId, count: usize) -> Result<RowId> {
-        let first = self.0.fetch_add(count as u64, Ordering::Relaxed);
+        let first = self.next.fetch_add(count as u64, Ordering::Relaxed);
         let end = first.checked_add(count as u64);
         let end = end.and_then(|end| RowId::try_from(end).ok());
         let first = RowId::try_from(first).ok();
         end.and(first).ok_or(Error::Exhausted(table))
     }
 
+    /// The rows that so many numbers were taken for are none.
+    fn take_back(&self, count: u64) {
+        self.unused.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// The next one.
     pub(super) fn next(&self) -> RowId {
-        RowId::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(RowId::MAX)
+        RowId::try_from(self.next.load(Ordering::Relaxed)).unwrap_or(RowId::MAX)
+    }
+
+    /// How many rows have one.
+    pub(super) fn rows(&self) -> u64 {
+        u64::from(self.next()).saturating_sub(self.unused.load(Ordering::Relaxed))
     }
 }
 
 impl Stretches {
+    fn all(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes a stretch that nobody has any key of. Returns its number.
-    fn take(&self, range: (TableId, usize), first: &[u8], last: &[u8]) -> Option<usize> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn take(&self, range: Place, first: &[u8], last: &[u8]) -> Option<usize> {
+        let mut all = self.all();
         let taken = all.entry(range).or_default();
-        if taken.iter().any(|other| other.overlaps(first, last)) {
+        let mut others = taken.iter().flatten();
+        if others.any(|other| other.overlaps(first, last)) {
             return None;
         }
-        taken.push(Stretch {
+        taken.push(Some(Stretch {
             first: first.to_vec(),
             last: last.to_vec(),
-        });
+        }));
         Some(taken.len() - 1)
     }
 
     /// Makes a stretch longer, by keys behind it up to `last`. Returns whether it could be.
-    fn extend(&self, range: (TableId, usize), number: usize, from: &[u8], last: &[u8]) -> bool {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn extend(&self, range: Place, number: usize, from: &[u8], last: &[u8]) -> bool {
+        let mut all = self.all();
         let taken = all.entry(range).or_default();
-        let mut others = taken.iter().enumerate().filter(|(at, _)| *at != number);
-        let Some(own) = taken.get(number).filter(|own| from > own.last.as_slice()) else {
+        let others = taken.iter().enumerate().filter(|(at, _)| *at != number);
+        let mut others = others.filter_map(|(_, other)| other.as_ref());
+        let own = taken.get(number).and_then(Option::as_ref);
+        let Some(own) = own.filter(|own| from > own.last.as_slice()) else {
             return false;
         };
-        if others.any(|(_, other)| other.overlaps(&own.first, last)) {
+        if others.any(|other| other.overlaps(&own.first, last)) {
             return false;
         }
-        if let Some(own) = taken.get_mut(number) {
+        if let Some(Some(own)) = taken.get_mut(number) {
             own.last = last.to_vec();
         }
         true
     }
 
+    /// Gives a stretch back.
+    fn give_back(&self, range: Place, number: usize) {
+        if let Some(own) = self.all().entry(range).or_default().get_mut(number) {
+            *own = None;
+        }
+    }
+
     /// What is taken of a range, in order.
-    pub(super) fn of(&self, range: (TableId, usize)) -> Vec<Stretch> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = all.get(&range).cloned().unwrap_or_default();
+    pub(super) fn of(&self, range: Place) -> Vec<Stretch> {
+        let all = self.all();
+        let taken = all.get(&range).into_iter().flatten().flatten();
+        let mut taken: Vec<_> = taken.cloned().collect();
         taken.sort_unstable_by(|a, b| a.first.cmp(&b.first));
         taken
     }
@@ -217,6 +251,18 @@ impl Stream {
         self.join()
     }
 
+    /// Takes back what it brought.
+    pub(super) fn abandon(mut self, shared: &Shared) -> Result<()> {
+        // Nothing of it counts once its thread has ended without being told to finish.
+        self.join()?;
+        let (table, range) = self.place;
+        if range == 0 {
+            shared.numbers(table).take_back(self.records);
+        }
+        shared.stretches.give_back(self.place, self.number);
+        Ok(())
+    }
+
     fn send(&mut self, message: Message) -> Result<()> {
         let full = self.full.as_ref();
         if full.is_some_and(|full| full.send(message).is_ok()) {
@@ -304,6 +350,8 @@ mod tests {
         assert!(stretches.extend(place, two, b"x", b"z"));
         assert!(stretches.take((TableId(1), 1), b"a", b"z").is_some());
         let taken = stretches.of(place);
+        stretches.give_back(place, one);
+        assert!(stretches.take(place, b"a", b"c").is_some());
         for (key, has) in [
             ("a", false),
             ("b", true),
@@ -320,7 +368,8 @@ mod tests {
         let numbers = Numbers::default();
         assert_eq!(numbers.take(TableId(1), 5).unwrap(), 0);
         assert_eq!(numbers.take(TableId(1), 1).unwrap(), 5);
-        assert_eq!(numbers.next(), 6);
+        numbers.take_back(2);
+        assert_eq!((numbers.next(), numbers.rows()), (6, 4));
         assert!(numbers.take(TableId(1), usize::MAX / 2).is_err());
     }
 }
