@@ -8,6 +8,7 @@ use kelvin_storage::{Catalog, ErrorKind as StorageErrorKind, Loader, Replica, Re
 use tokio_postgres::{Client, IsolationLevel};
 
 use crate::backfill::Backfills;
+use crate::copy::copy_most;
 use crate::discovery::{
     Discovery, ORIGINS, OriginId, READINGS, ROW_FILTERS, Reading, discover, read_detail,
     table_difference,
@@ -316,6 +317,11 @@ async fn copy(
         None => Lineage::first(&upstream.system),
     };
     if let Some(old) = lineage.slot.take() {
+        tracing::info!(
+            slot = old,
+            "an earlier copy did not come to its end, or is of no more use: copying everything \
+             from a new snapshot"
+        );
         upstream::drop_slot(&upstream.client, &old).await?;
         upstream::forget(&upstream.client, &shard, &old).await?;
     }
@@ -410,8 +416,25 @@ impl SnapshotCopy<'_> {
         let snapshot = self.created.snapshot.clone();
         let address = &self.upstream.address;
         let options = self.options;
-        let loader =
-            crate::copy::copy(options, address, snapshot, &discovery, loader, progress).await?;
+        let internal = options.internal_schemas();
+        let tables = discovery.catalog.tables().iter();
+        let dispensable = tables.filter(|table| !internal.contains(&table.schema));
+        let dispensable = dispensable.map(|table| table.id).collect();
+        let copied = copy_most(
+            options,
+            address,
+            snapshot,
+            &discovery,
+            loader,
+            progress,
+            dispensable,
+        );
+        let (mut loader, left_out) = copied.await?;
+        // The schema watch finds that they are not held, and has them copied beside the stream.
+        for (table, why) in &left_out {
+            loader.leave_out(*table, format!("it is to be copied: {why}"))?;
+        }
+        let discovery = discovery.without(&left_out);
         tracing::info!("sorting what was copied");
         let replica = self.finish(loader, &discovery).await?;
         Ok((replica, known(&discovery)))
