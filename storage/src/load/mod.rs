@@ -19,6 +19,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use fail::fail_point;
 use fjall::{Database, PersistMode};
@@ -51,6 +52,7 @@ const FIRST_BUCKET: u64 = 0;
 /// A replica being loaded. Dropping it without [`Loader::finish`] leaves a directory that counts as
 /// [`Error::Missing`].
 pub struct Loader {
+    opening: Opening,
     shared: Arc<Shared>,
     directory: Directory,
     db: Database,
@@ -221,7 +223,9 @@ impl Replica {
             .map(|space: &Arc<TableSpace>| space.number());
         let next_space = spaces.max().unwrap_or(0).saturating_add(1);
         let shared = Shared::new(tables, directory.runs(), options, LOADED, true);
+        let opening = Opening::begin(db.clone(), options.clone(), directory.path())?;
         Ok(Loader {
+            opening,
             next_space,
             shared: Arc::new(shared),
             directory,
@@ -271,7 +275,7 @@ impl Loader {
     /// # Errors
     /// [`Error::Duplicate`] if two rows of a table have one key; [`Error::Invalid`] while a
     /// [`TableLoader`] is not finished, or when one was dropped before it was.
-    pub fn finish(self, identity: ReplicaIdentity, version: Version) -> Result<Replica> {
+    pub fn finish(mut self, identity: ReplicaIdentity, version: Version) -> Result<Replica> {
         self.shared.check_complete()?;
         self.ingest()?;
         let next_rows = self.shared.next_rows();
@@ -324,27 +328,46 @@ impl Loader {
     }
 
     /// Ingests everything.
-    fn ingest(&self) -> Result<()> {
+    fn ingest(&mut self) -> Result<()> {
+        self.shared.finish_streams()?;
         let ranges = self.shared.take_ranges();
-        let failed = |error| Error::io(self.directory.path(), error);
-        let panicked = |_| Error::Corrupt("the engine refused the load".into());
-        std::thread::scope(|scope| {
-            // The engine syncs a lot for each keyspace, which it can do meanwhile. None of them
-            // makes a replica of it: a load counts when its watermark is written.
-            let thread = std::thread::Builder::new().name("load-open".into());
-            let opening = thread.spawn_scoped(scope, || self.open_keyspaces());
-            let opening = opening.map_err(failed)?;
-            let ingest = || ingest_all(&self.shared, ranges, self.options.worker_threads);
-            let ingested = self.shared.finish_streams().and_then(|()| ingest());
-            opening.join().map_err(panicked).flatten().and(ingested)
-        })
+        ingest_all(&self.shared, ranges, self.options.worker_threads)?;
+        self.opening.wait()
+    }
+}
+
+/// Creates the keyspaces of a replica that are not those of its tables. The engine syncs a lot for
+/// each, which it can do while rows come. None of them makes a replica of it: a load counts when
+/// its watermark is written.
+struct Opening(Option<JoinHandle<Result<()>>>);
+
+impl Opening {
+    fn begin(db: Database, options: ReplicaOptions, directory: &Path) -> Result<Self> {
+        let open = move || {
+            [META, GROUPS, &bucket_keyspace(FIRST_BUCKET)]
+                .into_iter()
+                .try_for_each(|name| open_keyspace(&db, &options, name).map(drop))
+        };
+        let thread = std::thread::Builder::new().name("load-open".into());
+        let thread = thread.spawn(open);
+        let thread = thread.map_err(|error| Error::io(directory, error))?;
+        Ok(Self(Some(thread)))
     }
 
-    /// Creates the keyspaces of a replica that are not those of its tables.
-    fn open_keyspaces(&self) -> Result<()> {
-        for name in [META, GROUPS, &bucket_keyspace(FIRST_BUCKET)] {
-            open_keyspace(&self.db, &self.options, name)?;
+    fn wait(&mut self) -> Result<()> {
+        let panicked = |_| Error::Corrupt("the engine refused the load".into());
+        match self.0.take() {
+            Some(thread) => thread.join().map_err(panicked).flatten(),
+            None => Ok(()),
         }
-        Ok(())
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        // INVARIANT: nothing writes to the directory when the load is gone.
+        if let Err(error) = self.wait() {
+            tracing::debug!(%error, "a load that is given up could not open its files");
+        }
     }
 }
