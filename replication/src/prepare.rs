@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kelvin_storage::{Catalog, ErrorKind as StorageErrorKind, Loader, Replica, ReplicaIdentity};
+use kelvin_storage::{
+    Catalog, ErrorKind as StorageErrorKind, Foundation, Loader, Replica, ReplicaIdentity,
+};
 use tokio_postgres::{Client, IsolationLevel};
 
 use crate::backfill::Backfills;
@@ -327,15 +329,20 @@ async fn copy(
     }
     // The directory is tried before anything is created upstream.
     lineage.write(&options.replica_dir)?;
-    let mut connection =
-        preflight::open_replication(&upstream.address, &upstream.client, options).await?;
     let failover = options.failover_slot && upstream.facts.knows_failover_slots();
-    let (slot, created, registered) =
-        claim(options, &mut upstream.client, &mut connection, failover).await?;
+    let claimed = async {
+        let mut connection =
+            preflight::open_replication(&upstream.address, &upstream.client, options).await?;
+        let claimed = claim(options, &mut upstream.client, &mut connection, failover).await?;
+        Ok::<_, Error>((connection, claimed))
+    };
+    // Both mostly wait: one for the server, the other for the disk.
+    let (claimed, foundation) = tokio::join!(claimed, found(options));
+    let (connection, (slot, created, registered)) = claimed?;
     lineage.slot = Some(slot.clone());
     lineage.write(&options.replica_dir)?;
     let work = async {
-        let registered = registered?;
+        let (registered, foundation) = (registered?, foundation?);
         let copy = SnapshotCopy {
             options,
             upstream,
@@ -344,7 +351,7 @@ async fn copy(
             created: &created,
             lineage: &lineage,
         };
-        let copied = copy.run(&progress).await?;
+        let copied = copy.run(foundation, &progress).await?;
         copy.announce().await?;
         Ok(copied)
     };
@@ -355,6 +362,12 @@ async fn copy(
         clean_up(options, &slot).await;
     }
     outcome
+}
+
+/// Makes the files of a fresh replica, in place of those of an earlier one.
+async fn found(options: &Options) -> Result<Foundation> {
+    let (directory, storage) = (options.replica_dir.clone(), options.storage.clone());
+    blocking(move || Ok(Replica::found(&directory, &storage)?)).await
 }
 
 pub(crate) type Claim = (String, CreatedSlot, Result<RegisteredReplica>);
@@ -404,7 +417,11 @@ struct SnapshotCopy<'a> {
 }
 
 impl SnapshotCopy<'_> {
-    async fn run(&self, progress: &Arc<dyn Progress>) -> Result<(Replica, KnownTables)> {
+    async fn run(
+        &self,
+        foundation: Foundation,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<(Replica, KnownTables)> {
         let discovery = discover_in(self.upstream, self.created, self.publications).await?;
         warn_of_unsynced(&discovery);
         tracing::info!(
@@ -412,7 +429,8 @@ impl SnapshotCopy<'_> {
             slot = self.registered.slot,
             "copying from PostgreSQL"
         );
-        let loader = self.create(&discovery).await?;
+        let catalog = discovery.catalog.clone();
+        let loader = blocking(move || Ok(foundation.loader(catalog)?)).await?;
         let snapshot = self.created.snapshot.clone();
         let address = &self.upstream.address;
         let options = self.options;
@@ -438,15 +456,6 @@ impl SnapshotCopy<'_> {
         tracing::info!("sorting what was copied");
         let replica = self.finish(loader, &discovery).await?;
         Ok((replica, known(&discovery)))
-    }
-
-    async fn create(&self, discovery: &Discovery) -> Result<Loader> {
-        let (directory, storage) = (
-            self.options.replica_dir.clone(),
-            self.options.storage.clone(),
-        );
-        let catalog = discovery.catalog.clone();
-        blocking(move || Ok(Replica::create(&directory, &storage, catalog)?)).await
     }
 
     async fn finish(&self, loader: Loader, discovery: &Discovery) -> Result<Replica> {

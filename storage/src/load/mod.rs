@@ -207,31 +207,74 @@ impl Replica {
     /// Starts a fresh replica of these tables in `dir`, removing an earlier one.
     ///
     /// # Errors
+    /// As [`Replica::found`].
+    pub fn create(dir: &Path, options: &ReplicaOptions, catalog: Catalog) -> Result<Loader> {
+        Self::found(dir, options)?.loader(catalog)
+    }
+
+    /// Starts a fresh replica in `dir`, removing an earlier one, before its tables are known.
+    ///
+    /// # Errors
     /// [`Error::Locked`] while the earlier one is open, [`Error::Foreign`] for files that are not
     /// ours, [`Error::Io`] for a directory that cannot be written.
-    pub fn create(dir: &Path, options: &ReplicaOptions, catalog: Catalog) -> Result<Loader> {
+    pub fn found(dir: &Path, options: &ReplicaOptions) -> Result<Foundation> {
         let directory = Directory::create(dir)?;
         let db = engine::open(&directory, options)?;
-        let mut spaces = Spaces::new(&db, options);
+        let opening = Opening::begin(db.clone(), options.clone(), directory.path())?;
+        Ok(Foundation {
+            opening,
+            directory,
+            db,
+            options: options.clone(),
+        })
+    }
+}
+
+/// A replica without tables yet. Dropping it leaves a directory that counts as [`Error::Missing`].
+pub struct Foundation {
+    opening: Opening,
+    directory: Directory,
+    db: Database,
+    options: ReplicaOptions,
+}
+
+impl std::fmt::Debug for Foundation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Foundation").finish_non_exhaustive()
+    }
+}
+
+impl Foundation {
+    /// Begins to load these tables.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where files cannot be created.
+    pub fn loader(self, catalog: Catalog) -> Result<Loader> {
+        let Self {
+            opening,
+            directory,
+            db,
+            options,
+        } = self;
+        let mut spaces = Spaces::new(&db, &options);
         let mut tables = HashMap::new();
         for table in catalog.tables() {
             let stored = StoredTable::new((**table).clone(), table.id.0);
             tables.insert(table.id, Arc::new(spaces.table(stored)?));
         }
-        let spaces = tables
+        let numbers = tables
             .values()
             .map(|space: &Arc<TableSpace>| space.number());
-        let next_space = spaces.max().unwrap_or(0).saturating_add(1);
-        let shared = Shared::new(tables, directory.runs(), options, LOADED, true);
-        let opening = Opening::begin(db.clone(), options.clone(), directory.path())?;
+        let next_space = numbers.max().unwrap_or(0).saturating_add(1);
+        let shared = Shared::new(tables, directory.runs(), &options, LOADED, true);
         Ok(Loader {
             opening,
-            next_space,
             shared: Arc::new(shared),
             directory,
             db,
-            options: options.clone(),
+            options,
             catalog,
+            next_space,
         })
     }
 }
