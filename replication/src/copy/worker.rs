@@ -121,7 +121,7 @@ fn is_lost(failure: &Failure) -> bool {
     };
     match (error, error.sqlstate()) {
         (Error::Io(_) | Error::Sql(_), None) => true,
-        // A connection was ended by an operator or by a server that stops; or it did not come to be.
+        // An operator or a server that stops has ended it, or it did not come to be.
         (_, Some(code)) => code.starts_with("57P") || code.starts_with("08"),
         _ => false,
     }

@@ -20,8 +20,8 @@ const BATCHES: usize = 2;
 
 /// All that was loaded of the rows or of one index of a table.
 ///
-/// INVARIANT: nothing else has one of its keys. Ranges of one table go into its keyspace beside each
-/// other, and what one ingestion brings must not hide what another one does.
+/// INVARIANT: nothing else has one of its keys. Ranges of one table go into its keyspace beside
+/// each other, and what one ingestion brings must not hide what another one does.
 pub(super) struct Range {
     pub(super) table: TableId,
     /// Whether these are rows, or else index entries.
