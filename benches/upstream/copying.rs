@@ -1,4 +1,5 @@
-//! The first copy, beside one COPY that is thrown away.
+//! The first copy, beside one COPY that is thrown away, and comparing all of it once more where the
+//! slot was lost, beside that copy.
 
 use std::time::Instant;
 
@@ -15,24 +16,32 @@ const COPY: &str = "COPY issue TO STDOUT (FORMAT binary)";
 pub async fn measure(measure: &mut Measure, group: &str, server: &Server) {
     // What comes first would pay for what is not in memory yet.
     let (_, bytes) = throw_away(server).await;
-    let (mut kelvin, mut plain) = (Vec::new(), Vec::new());
+    let (mut kelvin, mut plain, mut compared) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
         let directory = tempfile::tempdir().unwrap();
-        let errand = Errand {
+        let mut errand = Errand {
             options: options(server.cluster.url(), &directory.path().join("replica")),
             until: Lsn(0),
         };
         let copied = follower::send(&errand).preparing.as_secs_f64();
         let (thrown_away, _) = throw_away(server).await;
+        server.drop_slots().await;
+        // The slot that takes its place begins behind this.
+        errand.until = server.position("pg_current_wal_lsn()").await;
+        let resynced = follower::send(&errand).following.as_secs_f64();
         println!(
-            "{group}, round {round}: kelvin {copied:.2} s, COPY {thrown_away:.2} s, {} bytes a row",
+            "{group}, round {round}: kelvin {copied:.2} s, COPY {thrown_away:.2} s, {} bytes a row; \
+             compared in {resynced:.2} s",
             bytes / server.rows
         );
         kelvin.push(copied);
         plain.push(thrown_away);
+        compared.push(resynced);
     }
-    let beside = "COPY thrown away";
-    measure.note(group, "kelvin", median(kelvin), beside, median(plain));
+    let copied = median(kelvin);
+    measure.note(group, "kelvin", copied, "COPY thrown away", median(plain));
+    let compared = median(compared);
+    measure.note(group, "compared once more", compared, "copied", copied);
 }
 
 /// Seconds that a COPY of the table takes to arrive, and its bytes.

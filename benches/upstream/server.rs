@@ -130,6 +130,18 @@ impl Server {
         self.client.batch_execute(&query).await.unwrap();
     }
 
+    /// Drops the slots there are, as an operator does who does not know better.
+    pub async fn drop_slots(&self) {
+        let drop = "DO $$ BEGIN
+            FOR attempt IN 1..1000 LOOP
+                EXIT WHEN NOT EXISTS (SELECT FROM pg_replication_slots WHERE active);
+                PERFORM pg_sleep(0.01);
+            END LOOP;
+            PERFORM pg_drop_replication_slot(slot_name) FROM pg_replication_slots;
+        END $$";
+        self.client.batch_execute(drop).await.unwrap();
+    }
+
     /// Starts to receive the stream of that slot and to throw it away, up to `end` if there is one.
     pub fn throw_away(&self, end: Option<Lsn>) -> Child {
         let mut command = tool("pg_recvlogical");

@@ -84,13 +84,13 @@ pub fn copy_rows<'a>(
     let format = if binary { Format::Binary } else { Format::Text };
     let (mut reader, mut rows) = (Rows::new(table, format), Vec::new());
     for piece in pieces {
-        reader.push(piece);
-        loop {
-            match reader.next() {
-                Ok(Some(row)) => rows.push(row.into_iter().map(Decoded::into_value).collect()),
-                Ok(None) => break,
-                Err(error) => return (rows, Err(error)),
-            }
+        let read = reader.read(piece, |row| {
+            let values = row.iter().map(|value| value.as_ref().to_value());
+            rows.push(values.collect());
+            Ok(())
+        });
+        if let Err(error) = read {
+            return (rows, Err(error));
         }
     }
     let end = reader.finish();

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kelvin_storage::{Catalog, ErrorKind as StorageErrorKind, Loader, Replica, ReplicaIdentity};
+use kelvin_storage::{
+    Catalog, ErrorKind as StorageErrorKind, Foundation, Loader, Replica, ReplicaIdentity,
+};
 use tokio_postgres::{Client, IsolationLevel};
 
 use crate::backfill::Backfills;
+use crate::copy::copy_most;
 use crate::discovery::{
     Discovery, ORIGINS, OriginId, READINGS, ROW_FILTERS, Reading, discover, read_detail,
     table_difference,
@@ -324,20 +327,30 @@ async fn copy(
         None => Lineage::first(&upstream.system),
     };
     if let Some(old) = lineage.slot.take() {
+        tracing::info!(
+            slot = old,
+            "an earlier copy did not come to its end, or is of no more use: copying everything \
+             from a new snapshot"
+        );
         upstream::drop_slot(&upstream.client, &old).await?;
         upstream::forget(&upstream.client, &shard, &old).await?;
     }
     // The directory is tried before anything is created upstream.
     lineage.write(&options.replica_dir)?;
-    let mut connection =
-        preflight::open_replication(&upstream.address, &upstream.client, options).await?;
     let failover = options.failover_slot && upstream.facts.knows_failover_slots();
-    let (slot, created, registered) =
-        claim(options, &mut upstream.client, &mut connection, failover).await?;
+    let claimed = async {
+        let mut connection =
+            preflight::open_replication(&upstream.address, &upstream.client, options).await?;
+        let claimed = claim(options, &mut upstream.client, &mut connection, failover).await?;
+        Ok::<_, Error>((connection, claimed))
+    };
+    // Both mostly wait: one for the server, the other for the disk.
+    let (claimed, foundation) = tokio::join!(claimed, found(options));
+    let (connection, (slot, created, registered)) = claimed?;
     lineage.slot = Some(slot.clone());
     lineage.write(&options.replica_dir)?;
     let work = async {
-        let registered = registered?;
+        let (registered, foundation) = (registered?, foundation?);
         let copy = SnapshotCopy {
             options,
             upstream,
@@ -346,7 +359,7 @@ async fn copy(
             created: &created,
             lineage: &lineage,
         };
-        let copied = copy.run(&progress).await?;
+        let copied = copy.run(foundation, &progress).await?;
         copy.announce().await?;
         Ok(copied)
     };
@@ -357,6 +370,12 @@ async fn copy(
         clean_up(options, &slot).await;
     }
     outcome
+}
+
+/// Makes the files of a fresh replica, in place of those of an earlier one.
+async fn found(options: &Options) -> Result<Foundation> {
+    let (directory, storage) = (options.replica_dir.clone(), options.storage.clone());
+    blocking(move || Ok(Replica::found(&directory, &storage)?)).await
 }
 
 pub(crate) type Claim = (String, CreatedSlot, Result<RegisteredReplica>);
@@ -406,7 +425,11 @@ struct SnapshotCopy<'a> {
 }
 
 impl SnapshotCopy<'_> {
-    async fn run(&self, progress: &Arc<dyn Progress>) -> Result<(Replica, KnownTables)> {
+    async fn run(
+        &self,
+        foundation: Foundation,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<(Replica, KnownTables)> {
         let discovery = discover_in(self.upstream, self.created, self.publications).await?;
         warn_of_unsynced(&discovery);
         tracing::info!(
@@ -414,24 +437,33 @@ impl SnapshotCopy<'_> {
             slot = self.registered.slot,
             "copying from PostgreSQL"
         );
-        let loader = self.create(&discovery).await?;
+        let catalog = discovery.catalog.clone();
+        let loader = blocking(move || Ok(foundation.loader(catalog)?)).await?;
         let snapshot = self.created.snapshot.clone();
         let address = &self.upstream.address;
         let options = self.options;
-        let loader =
-            crate::copy::copy(options, address, snapshot, &discovery, loader, progress).await?;
+        let internal = options.internal_schemas();
+        let tables = discovery.catalog.tables().iter();
+        let dispensable = tables.filter(|table| !internal.contains(&table.schema));
+        let dispensable = dispensable.map(|table| table.id).collect();
+        let copied = copy_most(
+            options,
+            address,
+            snapshot,
+            &discovery,
+            loader,
+            progress,
+            dispensable,
+        );
+        let (mut loader, left_out) = copied.await?;
+        // The schema watch finds that they are not held, and has them copied beside the stream.
+        for (table, why) in &left_out {
+            loader.leave_out(*table, format!("it is to be copied: {why}"))?;
+        }
+        let discovery = discovery.without(&left_out);
         tracing::info!("sorting what was copied");
         let replica = self.finish(loader, &discovery).await?;
         Ok((replica, known(&discovery)))
-    }
-
-    async fn create(&self, discovery: &Discovery) -> Result<Loader> {
-        let (directory, storage) = (
-            self.options.replica_dir.clone(),
-            self.options.storage.clone(),
-        );
-        let catalog = discovery.catalog.clone();
-        blocking(move || Ok(Replica::create(&directory, &storage, catalog)?)).await
     }
 
     async fn finish(&self, loader: Loader, discovery: &Discovery) -> Result<Replica> {

@@ -138,7 +138,7 @@ pub use error::{Error, ErrorKind, Remedy, Result};
 pub use groups::Groups;
 pub use index_build::IndexBuild;
 pub use index_builder::IndexBuilder;
-pub use load::{LoadedTable, Loader, TableLoad, TableLoader};
+pub use load::{Foundation, LoadedTable, Loader, TableLoad, TableLoader};
 pub use meta::ReplicaIdentity;
 pub use metrics::{StorageMetrics, TableMetrics};
 pub use options::ReplicaOptions;

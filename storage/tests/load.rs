@@ -9,9 +9,9 @@ mod sample;
 
 use std::path::Path;
 
-use kelvin_protocol::Value;
+use kelvin_protocol::{Value, ValueRef};
 use kelvin_storage::{
-    Catalog, ErrorKind, Remedy, Replica, ReplicaIdentity, ReplicaOptions, Scan, TableId,
+    Catalog, Error, ErrorKind, Remedy, Replica, ReplicaIdentity, ReplicaOptions, Scan, TableId,
 };
 use sample::{BY_NAME, ITEMS, catalog, insert, item, items, options, transaction};
 
@@ -117,6 +117,200 @@ fn two_rows_with_one_key_are_found_wherever_they_were_spilled() {
         let error = loader.finish(ReplicaIdentity::default(), 100).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Duplicate);
     }
+}
+
+/// Loads parts of a table beside each other, each given as the numbers of its items in the order
+/// they come. What is loaded is several times what makes a stream.
+fn load_parts(dir: &Path, parts: Vec<Vec<u32>>) -> Result<Replica, Error> {
+    let options = ReplicaOptions {
+        load_bytes: 256 << 20,
+        ..options()
+    };
+    let loader = Replica::create(dir, &options, catalog()).unwrap();
+    std::thread::scope(|scope| {
+        for ids in parts {
+            let mut part = loader.table(ITEMS).unwrap();
+            scope.spawn(move || {
+                let note = Value::from("x".repeat(4000));
+                for id in ids {
+                    let name = Value::from(format!("name {:03}", id % 1000));
+                    part.insert(&[f64::from(id).into(), name, note.clone()])
+                        .unwrap();
+                }
+                part.finish().unwrap();
+            });
+        }
+    });
+    let runs = std::fs::read_dir(dir.join("runs")).unwrap().count();
+    assert_eq!(runs, 0, "there was memory for all of it");
+    loader.finish(ReplicaIdentity::default(), 100)
+}
+
+/// The items of a replica must be these, by key and by name, and numbered without a gap.
+fn check_items(replica: &Replica, mut ids: Vec<u32>) {
+    let view = replica.latest().unwrap();
+    let found = |scan: &Scan| -> Vec<(u32, u32)> {
+        let rows = view.scan(ITEMS, scan).unwrap().map(Result::unwrap);
+        let id = |value: ValueRef<'_>| value.as_f64().unwrap() as u32;
+        rows.map(|row| (id(row.value(0)), row.id)).collect()
+    };
+    ids.sort_unstable();
+    let by_key = found(&Scan::all());
+    assert!(by_key.iter().map(|(id, _)| id).eq(&ids));
+    let mut numbers: Vec<_> = by_key.iter().map(|(_, number)| *number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..ids.len() as u32).collect::<Vec<_>>());
+    ids.sort_unstable_by_key(|id| (id % 1000, *id));
+    let by_name = found(&Scan::of(BY_NAME));
+    assert!(by_name.iter().map(|(id, _)| id).eq(&ids));
+    assert_eq!(replica.row_count(ITEMS), ids.len() as u64);
+    for id in ids.iter().step_by(97) {
+        let row = view.get(ITEMS, &[f64::from(*id).into()]).unwrap();
+        assert_eq!(row.unwrap().value(0), Value::from(f64::from(*id)));
+    }
+}
+
+#[test]
+fn rows_that_come_in_order_of_their_keys_are_all_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let parts = vec![
+        (4000..8000).collect(),
+        (0..4000).collect(),
+        (8000..8500).collect(),
+    ];
+    let replica = load_parts(dir.path(), parts).unwrap();
+    check_items(&replica, (0..8500).collect());
+    drop(replica);
+    let replica = Replica::open(dir.path(), &options()).unwrap();
+    check_items(&replica, (0..8500).collect());
+}
+
+#[test]
+fn rows_that_come_in_order_but_for_some_are_all_there() {
+    let cases: [Vec<Vec<u32>>; 4] = [
+        // Between two pieces of one part; then behind what the other has.
+        vec![
+            (0..2500).chain([7000]).chain(2501..5000).collect(),
+            (5000..7000).chain([2500]).chain(7001..9000).collect(),
+        ],
+        // One lies among the other.
+        vec![
+            (0..10_000).step_by(2).collect(),
+            (1..10_000).step_by(2).collect(),
+        ],
+        // In order at first, and no more.
+        vec![(3000..6000).chain((0..3000).rev()).collect()],
+        // In order only later.
+        vec![(0..1500).rev().chain(1500..6000).collect()],
+    ];
+    for parts in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = load_parts(dir.path(), parts.clone()).unwrap();
+        check_items(&replica, parts.concat());
+    }
+}
+
+#[test]
+fn a_key_that_came_in_order_and_once_more_is_an_error() {
+    let cases: [Vec<Vec<u32>>; 4] = [
+        vec![(0..4000).chain([0]).collect()],
+        vec![(0..4000).chain([3999]).collect()],
+        vec![(0..4000).collect(), (1000..5000).collect()],
+        vec![(0..4000).collect(), vec![2000]],
+    ];
+    for parts in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let error = load_parts(dir.path(), parts).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Duplicate);
+        let error = Replica::open(dir.path(), &options()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Missing);
+    }
+}
+
+#[test]
+fn a_part_that_is_abandoned_leaves_nothing_and_the_load_goes_on() {
+    for options in [small(), options()] {
+        let dir = tempfile::tempdir().unwrap();
+        let loader = Replica::create(dir.path(), &options, catalog()).unwrap();
+        let fill = |ids: &mut dyn Iterator<Item = u32>| {
+            let mut part = loader.table(ITEMS).unwrap();
+            for id in ids {
+                let note = Value::from("x".repeat(4000));
+                let name = Value::from(format!("name {:03}", id % 1000));
+                part.insert(&[f64::from(id).into(), name, note]).unwrap();
+            }
+            part
+        };
+        fill(&mut (0..2000)).finish().unwrap();
+        // In order, and in none; more of it than is there in the end.
+        fill(&mut (2000..5500)).abandon().unwrap();
+        fill(&mut (2000..5500).rev()).abandon().unwrap();
+        fill(&mut (2000..5000)).finish().unwrap();
+        let replica = loader.finish(ReplicaIdentity::default(), 100).unwrap();
+        let rows = replica.latest().unwrap().scan(ITEMS, &Scan::all()).unwrap();
+        let ids = rows.map(|row| row.unwrap().value(0).as_f64().unwrap() as u32);
+        assert!(ids.eq(0..5000));
+        assert_eq!(replica.row_count(ITEMS), 5000);
+        // A new row gets a number that no other has.
+        let ops = vec![insert(9999, "next")];
+        replica.apply(&[transaction(101, ops)]).unwrap();
+        let rows = replica.latest().unwrap().scan(ITEMS, &Scan::all()).unwrap();
+        let mut numbers: Vec<_> = rows.map(|row| row.unwrap().id).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 5001);
+    }
+}
+
+#[test]
+fn a_table_that_is_left_out_is_not_there_and_the_others_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let (left, stays) = (TableId(1), TableId(2));
+    let tables = [stays, left].map(items).to_vec();
+    let mut loader = Replica::create(dir.path(), &options(), Catalog::new(tables, vec![])).unwrap();
+    for table in [left, stays] {
+        let mut part = loader.table(table).unwrap();
+        for id in 0..3000 {
+            let note = Value::from("x".repeat(4000));
+            part.insert(&[f64::from(id).into(), Value::Null, note])
+                .unwrap();
+        }
+        part.finish().unwrap();
+    }
+    loader.leave_out(left, "it is gone".into()).unwrap();
+    let error = loader.leave_out(left, "it is gone".into()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let replica = loader.finish(ReplicaIdentity::default(), 100).unwrap();
+    drop(replica);
+    let replica = Replica::open(dir.path(), &options()).unwrap();
+    let catalog = replica.catalog();
+    assert!(catalog.table_by_id(left).is_none());
+    assert_eq!(catalog.unsynced()[0].reason, "it is gone");
+    let view = replica.latest().unwrap();
+    assert_eq!(view.scan(stays, &Scan::all()).unwrap().count(), 3000);
+    // Its place is free for another one.
+    let load = replica.load_table(items(left), 100).unwrap();
+    let id = load.table().id;
+    load.part().finish().unwrap();
+    assert_ne!(id, stays);
+}
+
+#[test]
+fn a_load_given_up_in_the_middle_of_a_stream_leaves_nothing_that_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let loader = Replica::create(dir.path(), &options(), catalog()).unwrap();
+    let mut part = loader.table(ITEMS).unwrap();
+    for id in 0..3000 {
+        part.insert(&item(id, &"x".repeat(4000))).unwrap();
+    }
+    drop(part);
+    let error = loader.finish(ReplicaIdentity::default(), 100).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let error = Replica::open(dir.path(), &options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Missing);
+    let loader = Replica::create(dir.path(), &options(), catalog()).unwrap();
+    let replica = loader.finish(ReplicaIdentity::default(), 100).unwrap();
+    check_items(&replica, vec![]);
 }
 
 #[test]

@@ -9,8 +9,11 @@ use crate::decode::Decoder;
 use crate::discovery::{Discovery, Source};
 use crate::quote::{identifier, qualified};
 
-/// Blocks of 8 KiB in one chunk of a large table.
+/// Blocks of 8 KiB in one chunk of a large table, at least.
 const CHUNK_BLOCKS: u64 = 16_384;
+/// Chunks of one table for each worker, at most: what comes in order of the key keeps a file of the
+/// replica open for each chunk until the end.
+const CHUNKS_PER_WORKER: u64 = 4;
 
 /// One COPY: a table, or a range of its blocks.
 #[derive(Clone, Debug)]
@@ -40,14 +43,15 @@ impl Chunk {
 }
 
 /// All chunks, those of the largest tables first, so that none of them is left for the end.
-pub(crate) fn plan(discovery: &Discovery, text: bool) -> Vec<Chunk> {
+pub(crate) fn plan(discovery: &Discovery, text: bool, workers: usize) -> Vec<Chunk> {
+    let most = CHUNKS_PER_WORKER * u64::try_from(workers).unwrap_or(1).max(1);
     let format = if text { Format::Text } else { Format::Binary };
     let tables = discovery.catalog.tables().iter();
     let mut tables: Vec<_> = tables.zip(&discovery.sources).collect();
     tables.sort_by_key(|(_, source)| std::cmp::Reverse(source.size.bytes));
     let mut chunks = Vec::new();
     for (table, source) in tables {
-        let ranges = ranges(source);
+        let ranges = ranges(source, most);
         let remaining = Arc::new(AtomicU64::new(u64::try_from(ranges.len()).unwrap_or(0)));
         chunks.extend(ranges.into_iter().map(|range| Chunk {
             table: Arc::clone(table),
@@ -61,15 +65,16 @@ pub(crate) fn plan(discovery: &Discovery, text: bool) -> Vec<Chunk> {
 }
 
 /// Conditions that split a table by block; `None` for all of it. The last has no upper end, so that
-/// a wrong size loses nothing.
-fn ranges(source: &Source) -> Vec<Option<String>> {
-    let count = source.size.blocks.div_ceil(CHUNK_BLOCKS);
+/// a wrong size loses nothing. There are not more than `most`.
+fn ranges(source: &Source, most: u64) -> Vec<Option<String>> {
+    let blocks = source.size.blocks.div_ceil(most).max(CHUNK_BLOCKS);
+    let count = source.size.blocks.div_ceil(blocks);
     if source.partitioned || count < 2 {
         return vec![None];
     }
     (0..count)
         .map(|chunk| {
-            let (from, to) = (chunk * CHUNK_BLOCKS, (chunk + 1) * CHUNK_BLOCKS);
+            let (from, to) = (chunk * blocks, (chunk + 1) * blocks);
             Some(if chunk + 1 == count {
                 format!("ctid >= '({from},0)'")
             } else {
@@ -138,9 +143,9 @@ mod tests {
 
     #[test]
     fn ranges_cover_every_block_once() {
-        assert_eq!(ranges(&source(0)), [None]);
-        assert_eq!(ranges(&source(CHUNK_BLOCKS)), [None]);
-        let three = ranges(&source(CHUNK_BLOCKS * 2 + 1));
+        assert_eq!(ranges(&source(0), 8), [None]);
+        assert_eq!(ranges(&source(CHUNK_BLOCKS), 8), [None]);
+        let three = ranges(&source(CHUNK_BLOCKS * 2 + 1), 8);
         let shown: Vec<_> = three.iter().flatten().map(String::as_str).collect();
         assert_eq!(
             shown,
@@ -153,9 +158,20 @@ mod tests {
     }
 
     #[test]
+    fn a_large_table_has_larger_chunks_and_not_more_of_them() {
+        let huge = ranges(&source(CHUNK_BLOCKS * 80 + 1), 8);
+        assert_eq!(huge.len(), 8);
+        assert_eq!(
+            huge[0].as_deref(),
+            Some("ctid >= '(0,0)' AND ctid < '(163841,0)'")
+        );
+        assert_eq!(huge[7].as_deref(), Some("ctid >= '(1146887,0)'"));
+    }
+
+    #[test]
     fn partitioned_tables_are_not_split_by_block() {
         let mut source = source(CHUNK_BLOCKS * 9);
         source.partitioned = true;
-        assert_eq!(ranges(&source), [None]);
+        assert_eq!(ranges(&source, 8), [None]);
     }
 }

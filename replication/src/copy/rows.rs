@@ -1,6 +1,6 @@
 //! The rows of a COPY, from the bytes PostgreSQL sends.
 
-use bytes::{Buf, BytesMut};
+use bytes::Buf;
 use kelvin_protocol::ValueRef;
 use kelvin_storage::Table;
 
@@ -18,9 +18,10 @@ pub(crate) struct Rows<'a> {
     table: &'a Table,
     columns: Vec<(Decoder, bool)>,
     format: Format,
-    buffer: BytesMut,
-    /// Bytes at the start of the buffer that the last row was read from.
-    read: usize,
+    /// Bytes that are no whole row yet.
+    held: Vec<u8>,
+    /// Values of no row: memory for those of the next.
+    values: Vec<Decoded<'static>>,
     header_read: bool,
     ended: bool,
 }
@@ -35,42 +36,60 @@ impl<'a> Rows<'a> {
             table,
             columns: columns.collect(),
             format,
-            buffer: BytesMut::new(),
-            read: 0,
+            held: Vec::new(),
+            values: Vec::new(),
             header_read: format == Format::Text,
             ended: false,
         }
     }
 
-    /// Takes in bytes.
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
-        self.forget_row();
-        self.buffer.extend_from_slice(bytes);
+    /// Takes in bytes, and gives each row that is there in full. Returns how many these are.
+    pub(crate) fn read(
+        &mut self,
+        bytes: &[u8],
+        mut each: impl FnMut(&[Decoded<'_>]) -> Result<()>,
+    ) -> Result<u64> {
+        // PostgreSQL mostly sends one row at a time. It is read where it is.
+        let mut held = std::mem::take(&mut self.held);
+        if !held.is_empty() {
+            held.extend_from_slice(bytes);
+        }
+        let all = if held.is_empty() { bytes } else { &held };
+        let mut values = emptied(std::mem::take(&mut self.values));
+        let (mut left, mut count) = (all, 0);
+        while self.row(&mut left, &mut values)? {
+            each(&values)?;
+            values.clear();
+            count += 1;
+        }
+        let read = all.len() - left.len();
+        self.values = emptied(values);
+        if held.is_empty() {
+            held.extend_from_slice(bytes.get(read..).unwrap_or_default());
+        } else {
+            held.drain(..read);
+        }
+        self.held = held;
+        Ok(count)
     }
 
-    fn forget_row(&mut self) {
-        self.buffer.advance(std::mem::take(&mut self.read));
-    }
-
-    /// The next row that is there in full.
-    pub(crate) fn next(&mut self) -> Result<Option<Vec<Decoded<'_>>>> {
-        self.forget_row();
-        if !self.header_read && !self.read_header()? {
-            return Ok(None);
+    /// Takes the first row off the bytes; `false` where it is not there in full.
+    fn row<'b>(&mut self, left: &mut &'b [u8], values: &mut Vec<Decoded<'b>>) -> Result<bool> {
+        if !self.header_read && !self.read_header(left)? {
+            return Ok(false);
         }
         if self.ended {
-            return Ok(None);
+            return Ok(false);
         }
         match self.format {
-            Format::Binary => self.binary_row(),
-            Format::Text => self.text_row(),
+            Format::Binary => self.binary_row(left, values),
+            Format::Text => self.text_row(left, values),
         }
     }
 
     /// Whether the COPY ended where it should.
     pub(crate) fn finish(&self) -> Result<()> {
-        let complete =
-            self.buffer.len() == self.read && (self.ended || self.format == Format::Text);
+        let complete = self.held.is_empty() && (self.ended || self.format == Format::Text);
         if complete {
             Ok(())
         } else {
@@ -87,11 +106,10 @@ impl<'a> Rows<'a> {
         ))
     }
 
-    fn read_header(&mut self) -> Result<bool> {
-        if self.buffer.len() < HEADER {
+    fn read_header(&mut self, left: &mut &[u8]) -> Result<bool> {
+        let Some((mut header, rest)) = left.split_at_checked(HEADER) else {
             return Ok(false);
-        }
-        let mut header = self.buffer.split_to(HEADER);
+        };
         if !header.starts_with(SIGNATURE) {
             return Err(self.fault(None, &MALFORMED));
         }
@@ -101,25 +119,28 @@ impl<'a> Rows<'a> {
             return Err(self.fault(None, &DecodeError("COPY has an unknown header")));
         }
         self.header_read = true;
+        *left = rest;
         Ok(true)
     }
 
-    fn binary_row(&mut self) -> Result<Option<Vec<Decoded<'_>>>> {
-        let length = binary_row_length(&self.buffer).map_err(|e| self.fault(None, &e))?;
-        let Some(length) = length else {
-            return Ok(None);
+    fn binary_row<'b>(
+        &mut self,
+        left: &mut &'b [u8],
+        values: &mut Vec<Decoded<'b>>,
+    ) -> Result<bool> {
+        let length = binary_row_length(left).map_err(|e| self.fault(None, &e))?;
+        let Some((mut row, rest)) = length.and_then(|length| left.split_at_checked(length)) else {
+            return Ok(false);
         };
-        self.read = length;
-        let mut row = self.buffer.get(..length).unwrap_or_default();
+        *left = rest;
         match row.try_get_i16() {
             Ok(-1) => {
                 self.ended = true;
-                return Ok(None);
+                return Ok(false);
             }
             Ok(count) if usize::try_from(count) == Ok(self.columns.len()) => {}
             _ => return Err(self.fault(None, &MALFORMED)),
         }
-        let mut values = Vec::with_capacity(self.columns.len());
         for (at, (decoder, binary)) in self.columns.iter().enumerate() {
             let bytes = binary_field(&mut row).map_err(|error| self.fault(Some(at), &error))?;
             let value = match bytes {
@@ -129,16 +150,15 @@ impl<'a> Rows<'a> {
             };
             values.push(value.map_err(|error| self.fault(Some(at), &error))?);
         }
-        Ok(Some(values))
+        Ok(true)
     }
 
-    fn text_row(&mut self) -> Result<Option<Vec<Decoded<'_>>>> {
-        let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') else {
-            return Ok(None);
+    fn text_row<'b>(&mut self, left: &mut &'b [u8], values: &mut Vec<Decoded<'b>>) -> Result<bool> {
+        let Some(end) = left.iter().position(|byte| *byte == b'\n') else {
+            return Ok(false);
         };
-        self.read = end + 1;
-        let line = self.buffer.get(..end).unwrap_or_default();
-        let mut values = Vec::with_capacity(self.columns.len());
+        let (line, rest) = left.split_at(end);
+        *left = rest.get(1..).unwrap_or_default();
         let mut unescaped = Vec::new();
         let fields = line.split(|byte| *byte == b'\t');
         for (at, field) in fields.enumerate() {
@@ -156,8 +176,15 @@ impl<'a> Rows<'a> {
         if values.len() != self.columns.len() {
             return Err(self.fault(None, &MALFORMED));
         }
-        Ok(Some(values))
+        Ok(true)
     }
+}
+
+/// No values, in the memory of these: collecting what maps to something of the same size keeps it.
+fn emptied<'b>(mut values: Vec<Decoded<'_>>) -> Vec<Decoded<'b>> {
+    values.clear();
+    let none = |_: Decoded<'_>| Decoded::Borrowed(ValueRef::Null);
+    values.into_iter().map(none).collect()
 }
 
 /// The first field of what is left of a binary row; `None` for a null.
@@ -254,10 +281,11 @@ mod tests {
         let table = table();
         let (mut rows, mut all) = (Rows::new(&table, format), Vec::new());
         for piece in pieces {
-            rows.push(piece);
-            while let Some(row) = rows.next()? {
-                all.push(row.into_iter().map(Decoded::into_value).collect());
-            }
+            rows.read(piece, |row| {
+                let values = row.iter().map(|value| value.as_ref().to_value());
+                all.push(values.collect());
+                Ok(())
+            })?;
         }
         rows.finish()?;
         Ok(all)
@@ -277,6 +305,13 @@ mod tests {
             vec![Value::from("x"), Value::from(7.0)],
             vec![Value::Null, Value::Null],
         ]
+    }
+
+    #[test]
+    fn what_follows_the_end_of_a_copy_is_an_error() {
+        let mut bytes = binary();
+        bytes.push(0);
+        assert!(read(Format::Binary, &[&bytes]).is_err());
     }
 
     #[test]

@@ -8,17 +8,20 @@ use std::sync::atomic::Ordering;
 use futures_util::TryStreamExt;
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use super::chunk::Chunk;
 use super::rows::Rows;
 use super::{Copy, Load, Part};
-use crate::decode::Decoded;
+use crate::progress::CopyCounters;
 use crate::quote::{literal, qualified};
 use crate::{Error, Result, sql};
 
 /// Application name of the connections that copy.
 const APPLICATION: &str = "kelvin-initial-copy";
+/// Bytes between two updates of the counters that all workers share.
+const TALLY_BYTES: u64 = 64 * 1024;
 
 /// Starts a worker. It sends its one result when it has dropped its handle on `copy`.
 pub(super) fn spawn<L: Load>(
@@ -41,50 +44,163 @@ pub(super) fn spawn<L: Load>(
     Ok(())
 }
 
+/// What a worker has copied of a chunk.
+#[derive(Default)]
+struct Tally {
+    /// Rows and bytes that are not told yet.
+    new: (u64, u64),
+    /// Those that are.
+    told: (u64, u64),
+}
+
+impl Tally {
+    fn tell(&mut self, counters: &CopyCounters) {
+        let (rows, bytes) = std::mem::take(&mut self.new);
+        counters.rows.fetch_add(rows, Ordering::Relaxed);
+        counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.told.0 += rows;
+        self.told.1 += bytes;
+    }
+
+    fn take_back(&self, counters: &CopyCounters) {
+        counters.rows.fetch_sub(self.told.0, Ordering::Relaxed);
+        counters.bytes.fetch_sub(self.told.1, Ordering::Relaxed);
+    }
+}
+
 async fn work<L: Load>(copy: &Copy<L>) -> Result<()> {
-    let client = sql::connect(&copy.address, APPLICATION).await?;
-    sql::set_session(&client).await?;
-    client
-        .batch_execute(&format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
-            literal(&copy.snapshot)
-        ))
-        .await?;
+    let mut client = None;
     while let Some(chunk) = copy.next() {
-        copy_chunk(copy, &client, &chunk).await?;
-        if chunk.done() {
-            copy.counters.tables_done.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(table = chunk.table.name, "copied a table");
+        // Another worker may have found that the table is to be left out.
+        while !copy.is_left_out(&chunk.table) {
+            let error = match attempt(copy, &mut client, &chunk).await {
+                Ok(()) => {
+                    if chunk.done() {
+                        copy.counters.tables_done.fetch_add(1, Ordering::Relaxed);
+                        tracing::debug!(table = chunk.table.name, "copied a table");
+                    }
+                    break;
+                }
+                Err(error) => error,
+            };
+            // Its transaction, if it has one, is of no more use.
+            client = None;
+            let lost = is_lost(&error);
+            match error {
+                Failure::Changed(why) if copy.leave_out(&chunk.table, &why) => {}
+                Failure::Changed(why) => return Err(Error::Timeout(why)),
+                Failure::Other(error) if lost => copy.reconnects(error).await?,
+                Failure::Other(error) => return Err(error),
+            }
         }
     }
-    client.batch_execute("COMMIT").await?;
+    if let Some(client) = client {
+        client.batch_execute("COMMIT").await?;
+    }
     Ok(())
 }
 
-async fn copy_chunk<L: Load>(copy: &Copy<L>, client: &Client, chunk: &Chunk) -> Result<()> {
-    let mut part = copy.loader.part(chunk.table.id)?;
-    let mut rows = Rows::new(&chunk.table, chunk.format);
-    let stream = client.copy_out(&chunk.statement).await?;
-    let mut stream = std::pin::pin!(stream);
-    while let Some(bytes) = stream.try_next().await? {
-        if copy.given_up() {
-            return Err(Error::Timeout("the copy was given up".into()));
-        }
-        rows.push(&bytes);
-        let mut count = 0;
-        while let Some(row) = rows.next()? {
-            let row: Vec<_> = row.iter().map(Decoded::as_ref).collect();
-            part.row(&row)?;
-            count += 1;
-        }
-        part.hand_on().await?;
-        copy.counters.rows.fetch_add(count, Ordering::Relaxed);
-        let length = u64::try_from(bytes.len()).unwrap_or(0);
-        copy.counters.bytes.fetch_add(length, Ordering::Relaxed);
+/// Why a chunk could not be copied.
+enum Failure {
+    /// The table is not any more what the snapshot has. The next snapshot shows it as it is now.
+    Changed(String),
+    Other(Error),
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
     }
+}
+
+/// Whether the connection broke, and not the copy. As long as the one that exported the snapshot
+/// lives, another one can go on with it; else that says so.
+fn is_lost(failure: &Failure) -> bool {
+    let Failure::Other(error) = failure else {
+        return false;
+    };
+    match (error, error.sqlstate()) {
+        (Error::Io(_) | Error::Sql(_), None) => true,
+        // An operator or a server that stops has ended it, or it did not come to be.
+        (_, Some(code)) => code.starts_with("57P") || code.starts_with("08"),
+        _ => false,
+    }
+}
+
+/// Copies a chunk, over a new connection if there is none.
+async fn attempt<L: Load>(
+    copy: &Copy<L>,
+    client: &mut Option<Client>,
+    chunk: &Chunk,
+) -> Result<(), Failure> {
+    let client = match client {
+        Some(client) => client,
+        None => client.insert(connect(copy).await?),
+    };
+    let mut part = copy.loader.part(chunk.table.id)?;
+    let mut tally = Tally::default();
+    let copied = copy_chunk(copy, client, chunk, &mut part, &mut tally).await;
+    if let Err(failure) = copied {
+        tally.take_back(&copy.counters);
+        part.abandon()?;
+        return Err(failure);
+    }
+    Ok(part.finish().await?)
+}
+
+/// A connection that sees the snapshot.
+async fn connect<L>(copy: &Copy<L>) -> Result<Client> {
+    let client = sql::connect(&copy.address, APPLICATION).await?;
+    sql::set_session(&client).await?;
+    // Rows come in the order they lie in, which mostly is that of their keys.
+    let begin = format!(
+        "SET synchronize_seqscans = off; \
+         BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+        literal(&copy.snapshot)
+    );
+    client.batch_execute(&begin).await?;
+    Ok(client)
+}
+
+async fn copy_chunk<L: Load>(
+    copy: &Copy<L>,
+    client: &Client,
+    chunk: &Chunk,
+    part: &mut L::Part,
+    tally: &mut Tally,
+) -> Result<(), Failure> {
+    let mut rows = Rows::new(&chunk.table, chunk.format);
+    let gone = |error| is_gone(error, chunk);
+    let stream = client.copy_out(&chunk.statement).await.map_err(gone)?;
+    let mut stream = std::pin::pin!(stream);
+    while let Some(bytes) = stream.try_next().await.map_err(gone)? {
+        if copy.given_up() {
+            return Err(Error::Timeout("the copy was given up".into()).into());
+        }
+        tally.new.0 += rows.read(&bytes, |row| part.row(row))?;
+        tally.new.1 += u64::try_from(bytes.len()).unwrap_or(0);
+        part.hand_on().await?;
+        if tally.new.1 >= TALLY_BYTES {
+            tally.tell(&copy.counters);
+        }
+    }
+    tally.tell(&copy.counters);
     rows.finish()?;
-    is_as_discovered(client, chunk).await?;
-    part.finish().await
+    is_as_discovered(client, chunk).await
+}
+
+/// What a failure of COPY means: it finds a table and its columns by the names they have now.
+fn is_gone(error: tokio_postgres::Error, chunk: &Chunk) -> Failure {
+    match error.code().map(SqlState::code) {
+        // Undefined table, column, schema.
+        Some("42P01" | "42703" | "3F000") => Failure::Changed(changed(chunk)),
+        _ => error.into(),
+    }
+}
+
+fn changed(chunk: &Chunk) -> String {
+    let table = &chunk.table.name;
+    format!("table {table:?} was renamed, rewritten or dropped while it was copied")
 }
 
 /// Makes sure that what was copied is what the snapshot has.
@@ -92,10 +208,7 @@ async fn copy_chunk<L: Load>(copy: &Copy<L>, client: &Client, chunk: &Chunk) -> 
 /// INVARIANT: COPY finds a table by the name it has now, and a rewrite hides rows from snapshots
 /// that are older. Neither can happen between COPY and this, for COPY holds its lock on the table
 /// until the transaction ends.
-///
-/// # Errors
-/// [`Error::Timeout`] where it is not: the next snapshot shows the table as it is now.
-async fn is_as_discovered(client: &Client, chunk: &Chunk) -> Result<()> {
+async fn is_as_discovered(client: &Client, chunk: &Chunk) -> Result<(), Failure> {
     let table = &chunk.table;
     let same = "SELECT coalesce(to_regclass($1)::oid = $2, false)
                        AND coalesce(pg_relation_filenode($2), 0) = $3";
@@ -104,8 +217,5 @@ async fn is_as_discovered(client: &Client, chunk: &Chunk) -> Result<()> {
     if client.query_one(same, &about).await?.try_get(0)? {
         return Ok(());
     }
-    Err(Error::Timeout(format!(
-        "table {:?} was renamed or rewritten while it was copied",
-        table.name
-    )))
+    Err(Failure::Changed(changed(chunk)))
 }

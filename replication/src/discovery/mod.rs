@@ -7,7 +7,7 @@ mod selection;
 
 use std::collections::{BTreeMap, HashMap};
 
-use kelvin_storage::Catalog;
+use kelvin_storage::{Catalog, Table, TableId};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_postgres::GenericClient;
@@ -112,6 +112,29 @@ impl Discovery {
             .map(|(table, source)| (&table.name, &source.filters))
             .collect();
         serde_json::to_string(&filtered).unwrap_or_default()
+    }
+
+    /// The same but for these tables.
+    pub(crate) fn without(mut self, tables: &BTreeMap<TableId, String>) -> Self {
+        let Self {
+            catalog, sources, ..
+        } = self;
+        let gone = |table: &Table| tables.contains_key(&table.id);
+        let all = catalog.tables().iter().zip(sources);
+        let (stay, sources): (Vec<_>, Vec<_>) = all
+            .filter(|(table, _)| !gone(table))
+            .map(|(table, source)| ((**table).clone(), source))
+            .unzip();
+        for table in catalog.tables().iter().filter(|table| gone(table)) {
+            self.heaps.remove(&table.oid);
+        }
+        Self {
+            catalog: Catalog::new(stay, catalog.unsynced().to_vec()),
+            sources,
+            left_out: self.left_out,
+            heaps: self.heaps,
+            absent: self.absent,
+        }
     }
 
     /// Says what rows come through: an object of the tables' names and the [`OriginId`]s.

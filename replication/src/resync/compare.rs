@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::Resynced;
 use super::delivery::{Batch, Delivery};
 use crate::copy::{Load, Part};
+use crate::decode::Decoded;
 use crate::discovery::Discovery;
 use crate::prepare::blocking;
 use crate::{Address, Error, Options, Progress, Result};
@@ -181,9 +182,12 @@ impl ComparedPart {
 }
 
 impl Part for ComparedPart {
-    fn row(&mut self, row: &[ValueRef<'_>]) -> Result<()> {
+    fn row(&mut self, row: &[Decoded<'_>]) -> Result<()> {
         let table = &self.compared.table;
-        let value = |at: &usize| row.get(*at).map_or(Value::Null, |value| value.to_value());
+        let value = |at: &usize| {
+            row.get(*at)
+                .map_or(Value::Null, |it| it.as_ref().to_value())
+        };
         let key: Vec<_> = table.key.iter().map(value).collect();
         let held = self.view.get(table.id, &key)?;
         self.rows += 1;
@@ -200,7 +204,7 @@ impl Part for ComparedPart {
         }
         self.batch.push(RowOp::Insert {
             table: table.id,
-            row: row.iter().map(|value| value.to_value()).collect(),
+            row: row.iter().map(|value| value.as_ref().to_value()).collect(),
         });
         Ok(())
     }
@@ -226,6 +230,12 @@ impl Part for ComparedPart {
         found.sum += self.found.sum;
         Ok(())
     }
+
+    fn abandon(self) -> Result<()> {
+        // What was sent is sent once more: writing the same row twice is writing it once. Nothing
+        // of it was added up.
+        Ok(())
+    }
 }
 
 impl AddAssign for Resynced {
@@ -249,9 +259,12 @@ fn latest(replica: &Replica, version: Version) -> Result<View> {
 }
 
 /// Whether a row that is held has these values, whatever layout it was written with.
-fn is_same(held: &Row, row: &[ValueRef<'_>]) -> bool {
+fn is_same(held: &Row, row: &[Decoded<'_>]) -> bool {
     let held = held.values();
-    held.len() == row.len() && held.zip(row).all(|(held, now)| is_identical(held, *now))
+    held.len() == row.len()
+        && held
+            .zip(row)
+            .all(|(held, now)| is_identical(held, now.as_ref()))
 }
 
 /// Whether two values are the same to the bit, where ZQL takes 0 and -0 for equal.

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use kelvin_protocol::Value;
-use kelvin_replication::{CopyProgress, Options, Progress, prepare};
+use kelvin_replication::{CopyProgress, ErrorKind, Options, Prepared, Progress, prepare};
+use kelvin_storage::{Replica, TableId};
 
 use crate::cluster::Cluster;
 use crate::following::{Following, options, prepared, row, rows, wait};
@@ -68,6 +69,172 @@ async fn a_large_table_is_copied_in_parts_without_loss_or_duplicates() {
     // The permissions row is one more.
     assert_eq!((last.tables_done, last.tables, last.rows), (4, 4, 34_001));
     assert!(last.bytes > 34_000 * 4000 && last.estimated_rows >= 34_000);
+}
+
+/// Two chunks, of few rows.
+const WIDE: &str = "CREATE TABLE wide (id int PRIMARY KEY, filler char(4000));
+    ALTER TABLE wide ALTER filler SET STORAGE PLAIN;
+    INSERT INTO wide SELECT i, 'x' FROM generate_series(1, 34000) i;
+    ANALYZE wide";
+
+fn check_wide(replica: &Replica) {
+    let rows = rows(replica, "wide");
+    let ids = rows.iter().map(|row| row[0].clone());
+    assert!(ids.eq((1..=34_000).map(|id| Value::from(f64::from(id)))));
+}
+
+/// Asks until the answer is not 0, while the copy goes on.
+async fn in_the_middle(cluster: &Cluster, query: &str) {
+    let client = cluster.client().await;
+    loop {
+        let row = client.query_one(query, &[]).await.unwrap();
+        if row.get::<_, i64>(0) > 0 {
+            return;
+        }
+    }
+}
+
+/// Ends one connection that has copied some rows of a chunk and not all.
+const END_ONE: &str = "SELECT count(pg_terminate_backend(pid)) FROM
+    (SELECT pid FROM pg_stat_progress_copy WHERE tuples_processed BETWEEN 500 AND 8000 LIMIT 1) it";
+
+#[tokio::test]
+async fn a_connection_that_breaks_costs_its_chunk_alone() {
+    let cluster = Cluster::start();
+    cluster.sql(WIDE).await;
+    let (options, _directory) = options(&cluster);
+    let progress = Arc::new(Last::default());
+    let told = Arc::clone(&progress) as Arc<dyn Progress>;
+    let (prepared, ()) = tokio::join!(prepare(&options, told), in_the_middle(&cluster, END_ONE));
+    let prepared = prepared.unwrap();
+    check_wide(&prepared.replica);
+    assert_eq!(
+        prepared.replica.row_count(table_id(&prepared, "wide")),
+        34_000
+    );
+    // What was copied in vain is not told; the permissions row is one more.
+    let last = *progress.0.lock().unwrap();
+    assert_eq!((last.tables_done, last.tables, last.rows), (4, 4, 34_001));
+    // It follows the slot that the snapshot is of.
+    let mut following = Following::go_on(prepared);
+    cluster
+        .sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+        .await;
+    following.until_rows("t", &[row(&["1"])]).await;
+    following.stop().await;
+}
+
+fn table_id(prepared: &Prepared, name: &str) -> TableId {
+    prepared.replica.catalog().table(name).unwrap().id
+}
+
+#[tokio::test]
+async fn a_copy_whose_connections_break_again_and_again_fails_and_leaves_no_slot_behind() {
+    let cluster = Cluster::start();
+    cluster.sql(WIDE).await;
+    let (options, _directory) = options(&cluster);
+    let end_all = "SELECT count(pg_terminate_backend(pid)) * 0 FROM pg_stat_activity
+                   WHERE application_name = 'kelvin-initial-copy'";
+    let error = tokio::select! {
+        outcome = prepare(&options, Arc::new(())) => outcome.err().unwrap(),
+        () = in_the_middle(&cluster, end_all) => unreachable!(),
+    };
+    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+    let slots = "SELECT count(*) FROM pg_replication_slots";
+    assert_eq!(cluster.value(slots).await.as_deref(), Some("0"));
+    check_wide(&prepared(&options).await.replica);
+}
+
+#[tokio::test]
+async fn a_copy_whose_snapshot_is_gone_fails_and_the_next_one_begins_anew() {
+    let cluster = Cluster::start();
+    cluster.sql(WIDE).await;
+    let (options, _directory) = options(&cluster);
+    let end_snapshot = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE application_name IN ('kelvin-initial-copy', 'kelvin-replicator')
+        AND EXISTS (SELECT FROM pg_stat_progress_copy WHERE tuples_processed > 500)";
+    let (outcome, ()) = tokio::join!(
+        prepare(&options, Arc::new(())),
+        in_the_middle(&cluster, end_snapshot)
+    );
+    let error = outcome.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+    check_wide(&prepared(&options).await.replica);
+    let slots = "SELECT count(*) FROM pg_replication_slots";
+    assert_eq!(cluster.value(slots).await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn tables_that_change_while_others_are_copied_are_left_out_and_copied_afterwards() {
+    let cluster = Cluster::start();
+    cluster.sql(WIDE).await;
+    cluster
+        .sql(
+            "CREATE TABLE named (id int PRIMARY KEY); INSERT INTO named VALUES (1);
+             CREATE TABLE typed (id int PRIMARY KEY, a int); INSERT INTO typed VALUES (1, 2);
+             CREATE TABLE narrowed (id int PRIMARY KEY, a int); INSERT INTO narrowed VALUES (1, 2);
+             CREATE TABLE gone (id int PRIMARY KEY); INSERT INTO gone VALUES (1);
+             CREATE TABLE same (id int PRIMARY KEY); INSERT INTO same VALUES (1)",
+        )
+        .await;
+    let (options, _directory) = options(&cluster);
+    // So that the others are not locked yet when their turn has not come.
+    let options = Options {
+        copy_workers: 1,
+        ..options
+    };
+    let progress = Arc::new(Last::default());
+    let told = Arc::clone(&progress) as Arc<dyn Progress>;
+    let change = async {
+        let copying = "SELECT count(*) FROM pg_stat_progress_copy WHERE tuples_processed > 500";
+        in_the_middle(&cluster, copying).await;
+        cluster
+            .sql(
+                "ALTER TABLE named RENAME TO renamed; INSERT INTO renamed VALUES (2);
+                 ALTER TABLE typed ALTER a TYPE text; UPDATE typed SET a = 'x';
+                 ALTER TABLE narrowed DROP a; DROP TABLE gone;
+                 INSERT INTO same VALUES (2)",
+            )
+            .await;
+    };
+    let (prepared, ()) = tokio::join!(prepare(&options, told), change);
+    let prepared = prepared.unwrap();
+    check_wide(&prepared.replica);
+    assert_eq!(rows(&prepared.replica, "same"), [row(&["1"])]);
+    let catalog = prepared.replica.catalog();
+    let mut left: Vec<_> = catalog
+        .unsynced()
+        .iter()
+        .map(|it| it.name.as_str())
+        .collect();
+    left.sort_unstable();
+    assert_eq!(left, ["gone", "named", "narrowed", "typed"]);
+    let last = *progress.0.lock().unwrap();
+    assert_eq!((last.tables_done, last.tables), (9, 9));
+    let identity = prepared.replica.identity();
+
+    let mut following = Following::go_on(prepared);
+    following
+        .until_rows("renamed", &[row(&["1"]), row(&["2"])])
+        .await;
+    following.until_rows("typed", &[row(&["1", "x"])]).await;
+    following.until_rows("narrowed", &[row(&["1"])]).await;
+    following
+        .until_rows("same", &[row(&["1"]), row(&["2"])])
+        .await;
+    check_wide(&following.replica);
+    cluster
+        .sql("INSERT INTO renamed VALUES (3); DELETE FROM typed")
+        .await;
+    following
+        .until_rows("renamed", &[row(&["1"]), row(&["2"]), row(&["3"])])
+        .await;
+    following.until_rows("typed", &[]).await;
+    let settled = || following.replica.catalog().unsynced().is_empty();
+    wait(settled).await;
+    assert_eq!(following.replica.catalog().unsynced(), []);
+    assert_eq!(following.replica.identity().slot, identity.slot);
+    following.stop().await;
 }
 
 #[tokio::test]

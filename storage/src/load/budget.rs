@@ -75,6 +75,11 @@ impl Budget {
         self.kept.fetch_update(set, fetch, keep).is_ok()
     }
 
+    /// So much does not wait any more.
+    pub(super) fn give_back(&self, bytes: u64) {
+        self.kept.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Bytes a merge may hold of each run on disk, where `merges` go on at once: together a half of
     /// the limit, since the other half may be waiting to be merged.
     pub(super) fn read_bytes(limit: u64, merges: usize) -> usize {

@@ -100,6 +100,40 @@ impl Buffer {
         self.records == 0
     }
 
+    pub(super) fn records(&self) -> usize {
+        self.records
+    }
+
+    /// The first and the last key, where each record came after those with smaller keys.
+    pub(super) fn stretch(&self) -> Option<(&[u8], &[u8])> {
+        let any = self.ordered && self.records > 0;
+        any.then(|| (self.key(Place::default()), self.key(self.last)))
+    }
+
+    /// Calls `f` with the key and the value of each record, as they came.
+    pub(super) fn for_each(
+        &mut self,
+        mut f: impl FnMut(&[u8], &mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        for chunk in &mut self.chunks {
+            let mut left = chunk.as_mut_slice();
+            while let Some((key, value, rest)) = take_record_mut(left) {
+                f(key, value)?;
+                left = rest;
+            }
+        }
+        Ok(())
+    }
+
+    /// An empty buffer in the same memory.
+    pub(super) fn into_empty(mut self) -> Self {
+        self.chunks.iter_mut().for_each(Vec::clear);
+        Self {
+            spare: self.chunks,
+            ..Self::default()
+        }
+    }
+
     /// Makes the last chunk one that takes `length` more bytes. Returns its number.
     fn chunk_for(&mut self, length: usize) -> Result<u32> {
         let fits = |chunk: &Vec<u8>| chunk.capacity() - chunk.len() >= length;
@@ -277,6 +311,15 @@ pub(super) fn take_record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (key, value) = lengths(records)?;
     let (key, rest) = records.get(LENGTHS..)?.split_at_checked(key)?;
     let (value, rest) = rest.split_at_checked(value)?;
+    Some((key, value, rest))
+}
+
+/// The same where the value is to be changed.
+fn take_record_mut(records: &mut [u8]) -> Option<(&[u8], &mut [u8], &mut [u8])> {
+    let (key, value) = lengths(records)?;
+    let (_, rest) = records.split_at_mut_checked(LENGTHS)?;
+    let (key, rest) = rest.split_at_mut_checked(key)?;
+    let (value, rest) = rest.split_at_mut_checked(value)?;
     Some((key, value, rest))
 }
 

@@ -1,17 +1,17 @@
 //! Sorted rows and entries on their way into the engine.
 
-use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Shared;
 use super::buffer::{put_record, take_record};
 use super::merge::Merge;
 use super::run::Run;
+use super::stream::{Numbers, Stretch};
+use crate::TableId;
 use crate::archive::set_row_id;
 use crate::error::{Error, Result};
 use crate::table_space::TableSpace;
-use crate::{RowId, TableId};
 
 /// Bytes a merge hands on at once.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -20,7 +20,7 @@ const BATCHES: usize = 2;
 
 /// All that was loaded of the rows or of one index of a table.
 ///
-/// INVARIANT: nothing else has keys in between. Ranges of one table go into its keyspace beside
+/// INVARIANT: nothing else has one of its keys. Ranges of one table go into its keyspace beside
 /// each other, and what one ingestion brings must not hide what another one does.
 pub(super) struct Range {
     pub(super) table: TableId,
@@ -29,12 +29,8 @@ pub(super) struct Range {
     pub(super) runs: Vec<Run>,
 }
 
-/// Ingests everything, several ranges at a time. Returns the next row number of each table.
-pub(super) fn ingest_all(
-    shared: &Shared,
-    mut ranges: Vec<Range>,
-    threads: usize,
-) -> Result<HashMap<TableId, RowId>> {
+/// Ingests everything, several ranges at a time. Streams of the same tables are finished before.
+pub(super) fn ingest_all(shared: &Shared, mut ranges: Vec<Range>, threads: usize) -> Result<()> {
     let threads = threads.clamp(1, ranges.len().max(1));
     // The largest comes first, or it would be what all wait for at the end.
     ranges.sort_by_cached_key(|range| {
@@ -42,27 +38,20 @@ pub(super) fn ingest_all(
         std::cmp::Reverse(bytes)
     });
     let queue = Mutex::new(ranges.into_iter());
-    let next_rows = Mutex::new(HashMap::new());
     let work = || -> Result<()> {
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some(range) = next else {
                 return Ok(());
             };
-            let (table, rows) = (range.table, range.rows);
-            let space = shared.table(table);
+            let space = shared.table(range.table);
             let result = space.and_then(|space| ingest(shared, space, range));
             if result.is_err() {
                 // Nothing that is left is of use any more.
                 let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
                 queue.by_ref().for_each(drop);
             }
-            if rows {
-                let mut next_rows = next_rows.lock().unwrap_or_else(PoisonError::into_inner);
-                next_rows.insert(table, result?);
-            } else {
-                result?;
-            }
+            result?;
         }
     };
     std::thread::scope(|scope| {
@@ -79,18 +68,21 @@ pub(super) fn ingest_all(
         });
         results.collect::<Result<Vec<()>>>()
     })?;
-    Ok(next_rows
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner))
+    Ok(())
 }
 
-/// Ingests one range. Returns how many records it had.
-fn ingest(shared: &Shared, space: &TableSpace, range: Range) -> Result<RowId> {
+/// Ingests one range.
+fn ingest(shared: &Shared, space: &TableSpace, range: Range) -> Result<()> {
+    let table = space.table.id;
     let mut source = Records {
         merge: shared.runs.merge(range.runs)?,
         space,
-        rows: range.rows,
-        count: 0,
+        numbers: range.rows.then(|| shared.numbers(table)),
+        streamed: if range.rows {
+            shared.stretches.of((table, 0))
+        } else {
+            Vec::new()
+        },
         last: Vec::new(),
     };
     let mut ingestion = space.keyspace.start_ingestion()?;
@@ -123,16 +115,17 @@ fn ingest(shared: &Shared, space: &TableSpace, range: Range) -> Result<RowId> {
     } else {
         write(&batch)?;
     }
-    ingestion.finish()?;
-    Ok(source.count)
+    Ok(ingestion.finish()?)
 }
 
 /// Records in the order and the shape the engine gets them.
 struct Records<'s> {
     merge: Merge,
     space: &'s TableSpace,
-    rows: bool,
-    count: RowId,
+    /// Where these are rows, their numbers.
+    numbers: Option<Arc<Numbers>>,
+    /// Stretches of keys among which streams have brought rows.
+    streamed: Vec<Stretch>,
     last: Vec<u8>,
 }
 
@@ -143,19 +136,19 @@ impl Records<'_> {
             let Some((key, value)) = self.merge.next()? else {
                 return Ok(false);
             };
-            if key <= self.last.as_slice() {
+            let keyspace = &self.space.keyspace;
+            let twice = key <= self.last.as_slice()
+                || Stretch::any_has(&self.streamed, key) && keyspace.contains_key(key)?;
+            if twice {
                 return Err(Error::Duplicate(self.space.table.name.clone()));
             }
             self.last.clear();
             self.last.extend_from_slice(key);
             let start = put_record(batch, key, value)?;
-            if self.rows {
-                set_row_id(batch.get_mut(start..).unwrap_or_default(), self.count);
+            if let Some(numbers) = &self.numbers {
+                let number = numbers.take(self.space.table.id, 1)?;
+                set_row_id(batch.get_mut(start..).unwrap_or_default(), number);
             }
-            self.count = self
-                .count
-                .checked_add(1)
-                .ok_or(Error::Exhausted(self.space.table.id))?;
         }
         Ok(true)
     }

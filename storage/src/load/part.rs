@@ -9,6 +9,7 @@ use super::Shared;
 use super::budget::Reservation;
 use super::buffer::Buffer;
 use super::run::Run;
+use super::stream::{STREAM_BYTES, Stream};
 use crate::archive::{RowEncoder, RowHead, encode_entry};
 use crate::error::{Error, Result};
 use crate::table_space::TableSpace;
@@ -20,8 +21,8 @@ pub struct TableLoader {
     shared: Arc<Shared>,
     space: Arc<TableSpace>,
     collected: Collected,
-    /// Runs on disk, of the rows and of each index.
-    spilled: Vec<Vec<Run>>,
+    /// What has left it, of the rows and of each index.
+    lanes: Vec<Lane>,
     /// The one spill that is under way.
     spilling: Option<JoinHandle<Result<Spilled>>>,
     /// What the last spill emptied.
@@ -35,14 +36,24 @@ pub struct TableLoader {
 
 /// What was collected since the last spill.
 struct Collected {
-    rows: Buffer,
-    /// Entries of each index.
-    entries: Vec<Buffer>,
+    /// Rows, and entries of each index.
+    buffers: Vec<Buffer>,
     memory: Reservation,
 }
 
-/// Runs of the rows and of each index, and the memory they were in.
-type Spilled = (Vec<Run>, Collected);
+/// The way of the rows, or of the entries of one index, out of a part.
+#[derive(Default)]
+pub(super) struct Lane {
+    /// What came in no order.
+    pub(super) runs: Vec<Run>,
+    /// What came in order.
+    pub(super) stream: Option<Stream>,
+    /// Bytes of records with which it is next seen whether they came in order.
+    look: usize,
+}
+
+/// Runs of the rows and of each index, if there was anything of it, and the memory they were in.
+type Spilled = (Vec<Option<Run>>, Collected);
 
 impl std::fmt::Debug for TableLoader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -53,21 +64,23 @@ impl std::fmt::Debug for TableLoader {
 impl Collected {
     fn new(shared: &Shared, indexes: usize) -> Self {
         Self {
-            rows: Buffer::default(),
-            entries: (0..indexes).map(|_| Buffer::default()).collect(),
+            buffers: (0..=indexes).map(|_| Buffer::default()).collect(),
             memory: Reservation::new(shared.budget.clone()),
         }
     }
 
     fn bytes(&self) -> u64 {
-        let entries: usize = self.entries.iter().map(Buffer::bytes).sum();
-        (self.rows.bytes() + entries) as u64
+        let bytes: usize = self.buffers.iter().map(Buffer::bytes).sum();
+        bytes as u64
     }
 
     /// Sorts everything and writes it to the disk.
     fn spill(mut self, shared: &Shared) -> Result<Spilled> {
-        let buffers = std::iter::once(&mut self.rows).chain(&mut self.entries);
-        let runs = buffers.map(|buffer| shared.runs.spill(buffer));
+        let buffers = self.buffers.iter_mut();
+        let runs = buffers.map(|buffer| match buffer.is_empty() {
+            true => Ok(None),
+            false => shared.runs.spill(buffer).map(Some),
+        });
         let runs = runs.collect::<Result<_>>()?;
         Ok((runs, self))
     }
@@ -78,7 +91,7 @@ impl TableLoader {
         shared.budget.enter();
         Self {
             collected: Collected::new(&shared, space.indexes.len()),
-            spilled: (0..=space.indexes.len()).map(|_| Vec::new()).collect(),
+            lanes: (0..=space.indexes.len()).map(|_| Lane::default()).collect(),
             spilling: None,
             spare: None,
             finished: false,
@@ -97,7 +110,7 @@ impl TableLoader {
     /// [`Error::Invalid`] for a row of the wrong length or too large, [`Error::KeyTooLong`], or
     /// [`Error::Io`] from spilling, which may be of rows before.
     pub fn insert(&mut self, row: &[Value]) -> Result<()> {
-        self.insert_values(row, Value::as_ref)
+        self.insert_with(row, Value::as_ref)
     }
 
     /// Adds a row whose values lie elsewhere, such as in the bytes they came in. Otherwise as
@@ -106,10 +119,15 @@ impl TableLoader {
     /// # Errors
     /// As [`TableLoader::insert`].
     pub fn insert_refs(&mut self, row: &[ValueRef<'_>]) -> Result<()> {
-        self.insert_values(row, |value| *value)
+        self.insert_with(row, |value| *value)
     }
 
-    fn insert_values<'v, V>(
+    /// Adds a row whose values are found by `value` in what is given for each column. Otherwise as
+    /// [`TableLoader::insert`].
+    ///
+    /// # Errors
+    /// As [`TableLoader::insert`].
+    pub fn insert_with<'v, V>(
         &mut self,
         row: &'v [V],
         value: impl Fn(&'v V) -> ValueRef<'v>,
@@ -140,16 +158,51 @@ impl TableLoader {
             older: &[],
         };
         let row = self.encoder.encode(head, values)?;
-        self.collected.rows.push(&self.key, row)?;
-        for (index, entries) in self.space.indexes.iter().zip(&mut self.collected.entries) {
+        let Some((rows, entries)) = self.collected.buffers.split_first_mut() else {
+            return Ok(());
+        };
+        rows.push(&self.key, row)?;
+        for (index, entries) in self.space.indexes.iter().zip(entries) {
             self.entry.clear();
             let offset = index.put_entry_key(value_at, &self.key, &mut self.entry);
             entries.push(&self.entry, &encode_entry(version, offset))?;
         }
         let bytes = self.collected.bytes();
         self.collected.memory.cover(bytes);
+        if self.shared.streams {
+            self.stream(false)?;
+        }
         if self.shared.budget.is_full(bytes) {
+            self.stream(true)?;
             self.spill()?;
+        }
+        Ok(())
+    }
+
+    /// Gives what came in order to the engine; with `all`, also little of it where it follows what
+    /// was given before.
+    fn stream(&mut self, all: bool) -> Result<()> {
+        let lanes = self.lanes.iter_mut().zip(&mut self.collected.buffers);
+        for (at, (lane, buffer)) in lanes.enumerate() {
+            let due = all || buffer.bytes() >= lane.look.max(STREAM_BYTES);
+            if !due || buffer.is_empty() {
+                continue;
+            }
+            // Where this does not come to anything, the buffer is left alone until it is spilled.
+            lane.look = usize::MAX;
+            let stretches = &self.shared.stretches;
+            let goes_on = match &mut lane.stream {
+                Some(stream) => stream.takes(stretches, buffer),
+                None if all => false,
+                None => {
+                    lane.stream = Stream::start(&self.shared, &self.space, at, buffer)?;
+                    true
+                }
+            };
+            if let Some(stream) = lane.stream.as_mut().filter(|_| goes_on) {
+                stream.write(buffer)?;
+                lane.look = 0;
+            }
         }
         Ok(())
     }
@@ -159,16 +212,16 @@ impl TableLoader {
     /// # Errors
     /// [`Error::Io`] from spilling.
     pub fn finish(mut self) -> Result<()> {
+        self.stream(true)?;
         self.settle()?;
         self.spare = None;
         let bytes = self.collected.bytes();
         let mut memory = None;
         if self.shared.budget.keep(bytes) {
             let collected = self.take_collected();
-            let buffers = std::iter::once(collected.rows).chain(collected.entries);
-            for (runs, buffer) in self.spilled.iter_mut().zip(buffers) {
+            for (lane, buffer) in self.lanes.iter_mut().zip(collected.buffers) {
                 if !buffer.is_empty() {
-                    runs.push(Run::Memory(buffer));
+                    lane.runs.push(Run::Memory(buffer));
                 }
             }
             memory = Some(collected.memory);
@@ -176,8 +229,23 @@ impl TableLoader {
             self.spill()?;
             self.settle()?;
         }
-        let spilled = std::mem::take(&mut self.spilled);
-        self.shared.hand_over(&self.space, spilled, memory);
+        let lanes = std::mem::take(&mut self.lanes);
+        self.shared.hand_over(self.space.table.id, lanes, memory);
+        self.finished = true;
+        Ok(())
+    }
+
+    /// Takes back what was inserted. The load goes on without it.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also from what was done with rows before.
+    pub fn abandon(mut self) -> Result<()> {
+        self.settle()?;
+        for lane in std::mem::take(&mut self.lanes) {
+            let stream = lane.stream.map(|stream| stream.abandon(&self.shared));
+            stream.transpose()?;
+            lane.runs.into_iter().try_for_each(Run::remove)?;
+        }
         self.finished = true;
         Ok(())
     }
@@ -187,6 +255,10 @@ impl TableLoader {
         // INVARIANT: one spill at a time, so that what is collected and what is on its way to the
         // disk are two shares at most.
         self.settle()?;
+        self.lanes.iter_mut().for_each(|lane| lane.look = 0);
+        if self.collected.buffers.iter().all(Buffer::is_empty) {
+            return Ok(());
+        }
         let collected = self.take_collected();
         let shared = self.shared.clone();
         let write = move || collected.spill(&shared);
@@ -206,8 +278,8 @@ impl TableLoader {
         };
         let panicked = |_| Error::Invalid("a spill of the load ended with a panic".into());
         let (runs, emptied) = spilling.join().map_err(panicked).flatten()?;
-        for (all, run) in self.spilled.iter_mut().zip(runs) {
-            all.push(run);
+        for (lane, run) in self.lanes.iter_mut().zip(runs) {
+            lane.runs.extend(run);
         }
         // Its memory is filled again, unless others need it more.
         if !self.shared.budget.is_exceeded() {

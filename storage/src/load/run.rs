@@ -26,6 +26,16 @@ pub(crate) enum Run {
 }
 
 impl Run {
+    /// Removes its file.
+    pub(super) fn remove(self) -> Result<()> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::File { path, .. } => {
+                fs::remove_file(&path).map_err(|error| Error::io(path, error))
+            }
+        }
+    }
+
     /// Bytes it takes, roughly.
     pub(super) fn bytes(&self) -> u64 {
         match self {

@@ -101,7 +101,7 @@ impl Replica {
         };
         let folder = self.inner.scratch.folder()?;
         let tables = HashMap::from([(id, space)]);
-        let shared = Shared::new(tables, folder.path().into(), options, version);
+        let shared = Shared::new(tables, folder.path().into(), options, version, false);
         Ok(TableLoad {
             shared: Arc::new(shared),
             fresh,
@@ -131,7 +131,8 @@ impl TableLoad {
         self.shared.check_complete()?;
         let ranges = self.shared.take_ranges();
         let threads = self.fresh.replica.inner.options.worker_threads;
-        let rows = ingest_all(&self.shared, ranges, threads)?;
+        ingest_all(&self.shared, ranges, threads)?;
+        let rows = self.shared.next_rows();
         fail_point!("load-table-after-ingest");
         Ok(LoadedTable {
             loaded: Arc::new(Loaded {
