@@ -6,8 +6,8 @@ use kelvin_storage::{Error, ErrorKind};
 
 use crate::input::{list, value};
 
-/// Format, version and number of a row.
-const ROW_HEADER: [u8; 13] = [1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1];
+/// Format, version, number and layout of a row, and that no entry is older.
+const ROW_HEADER: [u8; 17] = [3, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, 0];
 /// Format of a changelog record.
 const CHANGELOG_HEADER: [u8; 1] = [1];
 

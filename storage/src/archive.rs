@@ -1,33 +1,29 @@
 //! Bytes of stored rows and index entries.
 //!
 //! Both start with a format byte and the version since which they stand, big-endian, so that the
-//! history can tell what is visible without opening the archive. A row goes on with its number, its
-//! layout, the age of its index entries and an rkyv archive of its values; an index entry with the
-//! offset of the primary key in its key.
+//! history can tell what is visible without looking further. A row goes on with its number, its
+//! layout, the age of its index entries, how many values it has, a cell of fixed length for each and
+//! the texts of all; an index entry with the offset of the primary key in its key.
 //!
 //! An entry stands since the row version that put it there, which is the row's own unless the row
 //! says otherwise. So that a writer which takes an entry away knows since when it stood, and need
 //! not read it, a row lists those of its entries that are older than itself.
 //!
-//! An archive is validated where it leaves the engine and becomes a [`Record`]; from then on its
-//! values are read in place. The engine's checksums tell damage of the disk, not whether the bytes
-//! were ever a row, and validating costs a fraction of finding the block.
-
-use std::sync::Arc;
+//! A row is checked where it leaves the engine and becomes a [`Record`]; from then on its values are
+//! read in place. The engine's checksums tell damage of the disk, not whether the bytes were ever a
+//! row. A text is checked once more where it is read: to keep a reference to it beside the bytes
+//! takes memory of its own for each row, which costs several times as much.
 
 use fjall::Slice;
 use kelvin_protocol::{ValueRef, Version};
-use rkyv::rancor;
-use rkyv::with::InlineAsBox;
-use rkyv::{Archive, Serialize};
-use yoke::Yoke;
+use simdutf8::basic::from_utf8;
 
 use crate::error::{Error, Result};
 use crate::evolution::Reading;
 use crate::{IndexId, Row, RowId};
 
 /// Format of rows and index entries.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 const SINCE: std::ops::Range<usize> = 1..9;
 const ROW_ID: std::ops::Range<usize> = 9..13;
@@ -37,117 +33,128 @@ const OLDER: std::ops::Range<usize> = 15..17;
 const ROW_HEADER: usize = 17;
 /// An index and since when the row's entry in it stands.
 const OLDER_BYTES: usize = 10;
+/// How many values follow, as many cells, and the texts.
+const COUNT_BYTES: usize = 2;
 const KEY_OFFSET: std::ops::Range<usize> = 9..11;
 const ENTRY_BYTES: usize = 11;
 
 /// `since` of a row that came with the initial copy, whose version is known only at its end.
 pub(crate) const LOADED: Version = 0;
 
-/// A value; that of a text says where it is in the text of the row.
-#[derive(Archive, Serialize)]
-enum ValueArchive {
-    Null,
-    Bool(bool),
-    Number(f64),
-    BigInt(i64),
-    String { start: u32, end: u32 },
-    Json { start: u32, end: u32 },
-}
+/// A value: its kind, then eight bytes, big-endian; those of a text say where it begins and ends in
+/// the texts of the row.
+type Cell = [u8; CELL_BYTES];
+const CELL_BYTES: usize = 9;
 
-/// All texts of a row are in one: they are validated in one pass, and nothing points to anything.
-#[derive(Archive, Serialize)]
-struct RowArchive<'a> {
-    #[rkyv(with = InlineAsBox)]
-    values: &'a [ValueArchive],
-    #[rkyv(with = InlineAsBox)]
-    text: &'a str,
-}
+const NULL: u8 = 0;
+const FALSE: u8 = 1;
+const TRUE: u8 = 2;
+const NUMBER: u8 = 3;
+const BIG_INT: u8 = 4;
+const STRING: u8 = 5;
+const JSON: u8 = 6;
 
-/// Takes values apart.
-fn archive_value(value: ValueRef<'_>, text: &mut String) -> Result<ValueArchive> {
-    let mut put = |part: &str| -> Result<(u32, u32)> {
-        let start = text.len();
-        text.push_str(part);
-        match (u32::try_from(start), u32::try_from(text.len())) {
-            (Ok(start), Ok(end)) => Ok((start, end)),
-            _ => Err(Error::Invalid("a row of more than 4 GiB".into())),
-        }
+/// The cell of a value, whose text is put behind `texts`.
+fn cell(value: ValueRef<'_>, texts: &mut String) -> Result<Cell> {
+    let (kind, bits) = match value {
+        ValueRef::Null => (NULL, 0),
+        ValueRef::Bool(false) => (FALSE, 0),
+        ValueRef::Bool(true) => (TRUE, 0),
+        ValueRef::Number(value) => (NUMBER, value.to_bits()),
+        ValueRef::BigInt(value) => (BIG_INT, value.cast_unsigned()),
+        ValueRef::String(text) => (STRING, put_text(text, texts)?),
+        ValueRef::Json(text) => (JSON, put_text(text, texts)?),
     };
-    Ok(match value {
-        ValueRef::Null => ValueArchive::Null,
-        ValueRef::Bool(value) => ValueArchive::Bool(value),
-        ValueRef::Number(value) => ValueArchive::Number(value),
-        ValueRef::BigInt(value) => ValueArchive::BigInt(value),
-        ValueRef::String(value) => {
-            let (start, end) = put(value)?;
-            ValueArchive::String { start, end }
-        }
-        ValueRef::Json(value) => {
-            let (start, end) = put(value)?;
-            ValueArchive::Json { start, end }
-        }
-    })
+    let [a, b, c, d, e, f, g, h] = bits.to_be_bytes();
+    Ok([kind, a, b, c, d, e, f, g, h])
 }
 
-impl ArchivedRowArchive<'_> {
-    /// The value at a position; `None` beyond the last, or for a text that is not one.
-    fn value(&self, at: usize) -> Option<ValueRef<'_>> {
-        value_in(self.values.get().get(at)?, &self.text)
-    }
-
-    fn is_whole(&self) -> bool {
-        let text: &str = &self.text;
-        let mut values = self.values.iter();
-        values.all(|value| value_in(value, text).is_some())
+/// Puts a text behind others. Returns where it begins and ends.
+fn put_text(text: &str, texts: &mut String) -> Result<u64> {
+    let start = texts.len();
+    texts.push_str(text);
+    match (u32::try_from(start), u32::try_from(texts.len())) {
+        (Ok(start), Ok(end)) => Ok((u64::from(start) << 32) | u64::from(end)),
+        _ => Err(Error::Invalid("a row of more than 4 GiB".into())),
     }
 }
 
-/// A value whose text, if it has one, is in `text`; `None` where it is not.
-fn value_in<'t>(value: &ArchivedValueArchive, text: &'t str) -> Option<ValueRef<'t>> {
-    let part = |start: u32, end: u32| text.get(start as usize..end as usize);
-    Some(match value {
-        ArchivedValueArchive::Null => ValueRef::Null,
-        ArchivedValueArchive::Bool(value) => ValueRef::Bool(*value),
-        ArchivedValueArchive::Number(value) => ValueRef::Number(value.to_native()),
-        ArchivedValueArchive::BigInt(value) => ValueRef::BigInt(value.to_native()),
-        ArchivedValueArchive::String { start, end } => {
-            ValueRef::String(part(start.to_native(), end.to_native())?)
-        }
-        ArchivedValueArchive::Json { start, end } => {
-            ValueRef::Json(part(start.to_native(), end.to_native())?)
-        }
+/// The value of a cell; `text` gives the text between two places. `None` for a kind there is not,
+/// or a text that is not there.
+fn value_of<'t>(
+    cell: &Cell,
+    text: impl Fn(usize, usize) -> Option<&'t str>,
+) -> Option<ValueRef<'t>> {
+    let [kind, bits @ ..] = cell;
+    let bits = u64::from_be_bytes(*bits);
+    let text = || {
+        let [start, end] = [bits >> 32, bits & u64::from(u32::MAX)].map(usize::try_from);
+        text(start.ok()?, end.ok()?)
+    };
+    Some(match *kind {
+        NULL => ValueRef::Null,
+        FALSE => ValueRef::Bool(false),
+        TRUE => ValueRef::Bool(true),
+        NUMBER => ValueRef::Number(f64::from_bits(bits)),
+        BIG_INT => ValueRef::BigInt(bits.cast_signed()),
+        STRING => ValueRef::String(text()?),
+        JSON => ValueRef::Json(text()?),
+        _ => return None,
     })
 }
 
-/// The validated bytes of a row. They stay where the engine has them, in a block of its cache or in
+/// The checked bytes of a row. They stay where the engine has them, in a block of its cache or in
 /// memory not yet flushed, and keep that alive; cloning shares them.
 #[derive(Clone)]
-pub(crate) struct Record(Yoke<&'static ArchivedRowArchive<'static>, Arc<Slice>>);
+pub(crate) struct Record {
+    bytes: Slice,
+    /// Where the cells begin.
+    cells: usize,
+    /// Where the texts begin.
+    texts: usize,
+}
 
 impl Record {
     /// # Errors
     /// [`Error::Corrupt`] for bytes that are not a row.
     pub(crate) fn read(bytes: Slice) -> Result<Self> {
         check_format(&bytes)?;
-        Yoke::try_attach_to_cart(Arc::new(bytes), |bytes| {
-            let archive = bytes.get(archive_start(bytes)..).unwrap_or_default();
-            rkyv::api::low::access::<ArchivedRowArchive<'static>, rancor::Failure>(archive)
-                .ok()
-                .filter(|row| row.is_whole())
-                .ok_or_else(|| Error::Corrupt("unreadable row".into()))
+        let unreadable = || Error::Corrupt("unreadable row".into());
+        let count = older_end(&bytes);
+        let cells = count + COUNT_BYTES;
+        let count = usize::from(u16::from_be_bytes(array(&bytes, count..cells)?));
+        let texts = cells + count * CELL_BYTES;
+        let (head, text) = bytes.split_at_checked(texts).ok_or_else(unreadable)?;
+        let text = from_utf8(text).map_err(|_| unreadable())?;
+        let head = head.get(cells..).unwrap_or_default();
+        let mut values = head.as_chunks().0.iter();
+        if !values.all(|cell| value_of(cell, |start, end| text.get(start..end)).is_some()) {
+            return Err(unreadable());
+        }
+        Ok(Self {
+            bytes,
+            cells,
+            texts,
         })
-        .map(Self)
+    }
+
+    /// The cells and the texts.
+    fn parts(&self) -> (&[Cell], &[u8]) {
+        let split = self.bytes.split_at_checked(self.texts);
+        let (head, texts) = split.unwrap_or_default();
+        let cells = head.get(self.cells..).unwrap_or_default();
+        (cells.as_chunks().0, texts)
     }
 
     /// The bytes, as they are stored.
     pub(crate) fn bytes(&self) -> &Slice {
-        self.0.backing_cart()
+        &self.bytes
     }
 
     /// Since when the row's entry in an index stands.
     pub(crate) fn entry_since(&self, index: IndexId) -> Result<Version> {
         let bytes = self.bytes();
-        let older = bytes.get(ROW_HEADER..archive_start(bytes));
+        let older = bytes.get(ROW_HEADER..older_end(bytes));
         let mut older = older.unwrap_or_default().chunks_exact(OLDER_BYTES);
         match older.find(|entry| entry.starts_with(&index.0.to_be_bytes())) {
             Some(entry) => array(entry, 2..OLDER_BYTES).map(Version::from_be_bytes),
@@ -157,12 +164,17 @@ impl Record {
 
     /// How many values there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.get().values.len()
+        self.parts().0.len()
     }
 
     /// The value at this position.
+    ///
+    /// INVARIANT: `None` beyond the last one only. That each text is one was seen when the bytes
+    /// were read, and they never change.
     pub(crate) fn value(&self, at: usize) -> Option<ValueRef<'_>> {
-        self.0.get().value(at)
+        let (cells, texts) = self.parts();
+        let text = |start: usize, end: usize| from_utf8(texts.get(start..end)?).ok();
+        value_of(cells.get(at)?, text)
     }
 }
 
@@ -180,8 +192,7 @@ pub(crate) struct RowHead<'a> {
 /// Encodes rows one after another, in memory it keeps.
 #[derive(Default)]
 pub(crate) struct RowEncoder {
-    values: Vec<ValueArchive>,
-    text: String,
+    texts: String,
     out: Vec<u8>,
 }
 
@@ -197,14 +208,9 @@ impl RowEncoder {
     ) -> Result<&[u8]> {
         let older = u16::try_from(head.older.len())
             .map_err(|_| Error::Invalid("a table has more than 65,535 indexes".into()))?;
-        self.values.clear();
-        self.text.clear();
-        for value in values {
-            let value = archive_value(value, &mut self.text)?;
-            self.values.push(value);
-        }
-        let mut out = std::mem::take(&mut self.out);
-        out.clear();
+        self.texts.clear();
+        self.out.clear();
+        let out = &mut self.out;
         out.push(FORMAT);
         out.extend_from_slice(&head.version.to_be_bytes());
         out.extend_from_slice(&head.id.to_be_bytes());
@@ -214,12 +220,19 @@ impl RowEncoder {
             out.extend_from_slice(&index.0.to_be_bytes());
             out.extend_from_slice(&since.to_be_bytes());
         }
-        let row = RowArchive {
-            values: &self.values,
-            text: &self.text,
-        };
-        self.out = rkyv::api::high::to_bytes_in::<_, rancor::Error>(&row, out)
-            .map_err(|error| Error::Invalid(format!("a row cannot be encoded: {error}")))?;
+        let count = out.len();
+        out.extend_from_slice(&[0; COUNT_BYTES]);
+        let mut values_so_far: u16 = 0;
+        for value in values {
+            values_so_far = values_so_far
+                .checked_add(1)
+                .ok_or_else(|| Error::Invalid("a row has more than 65,535 values".into()))?;
+            out.extend_from_slice(&cell(value, &mut self.texts)?);
+        }
+        if let Some(slot) = out.get_mut(count..count + COUNT_BYTES) {
+            slot.copy_from_slice(&values_so_far.to_be_bytes());
+        }
+        out.extend_from_slice(self.texts.as_bytes());
         Ok(&self.out)
     }
 }
@@ -258,8 +271,8 @@ pub(crate) fn decode_row(bytes: Slice, readings: &[Reading], loaded_at: Version)
     Ok(Row::new(version, id, record, reading.sources.clone()))
 }
 
-/// Where the archive begins.
-fn archive_start(bytes: &[u8]) -> usize {
+/// Where the list of older entries ends.
+fn older_end(bytes: &[u8]) -> usize {
     let older = array(bytes, OLDER).map_or(0, u16::from_be_bytes);
     ROW_HEADER + usize::from(older) * OLDER_BYTES
 }

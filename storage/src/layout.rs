@@ -86,12 +86,6 @@ pub(crate) fn split_ended(key: &[u8]) -> Option<(&[u8], Version)> {
     Some((head.get(ENDED_HEADER..)?, end))
 }
 
-/// The table's key in a history key that [`split_ended`] takes, without copying it.
-pub(crate) fn table_key(history_key: &Slice) -> Slice {
-    let end = history_key.len().saturating_sub(END_BYTES);
-    part(history_key, ENDED_HEADER.min(end)..end)
-}
-
 /// A part of bytes, which keeps all of them alive.
 pub(crate) fn part(bytes: &Slice, range: Range<usize>) -> Slice {
     ByteView::from(bytes.clone()).slice(range).into()

@@ -13,7 +13,7 @@ use kelvin_protocol::Version;
 use crate::archive::since;
 use crate::error::{Error, Result};
 use crate::key::after_prefix;
-use crate::layout::{ended_key, ended_prefix, split_ended, table_key};
+use crate::layout::{ended_key, ended_prefix, split_ended};
 use crate::meta::BucketRange;
 use crate::records::{KeyRange, Records};
 use crate::shape::Bucket;
@@ -99,11 +99,21 @@ fn since_visible(record: &[u8], version: Version) -> Result<bool> {
 
 /// A record that stood at the version of a scan.
 pub(crate) struct PastRecord {
-    /// Its key in the table.
-    pub(crate) key: Slice,
+    /// Its key, in the table or in the history.
+    stored_key: Slice,
     pub(crate) value: Slice,
-    /// When it ended, if it has.
+    /// When it ended, if it has and its key is that of the history.
     pub(crate) end: Option<Version>,
+}
+
+impl PastRecord {
+    /// Its key in the table.
+    pub(crate) fn key(&self) -> &[u8] {
+        match self.end {
+            Some(_) => split_ended(&self.stored_key).map_or(&[], |(key, _)| key),
+            None => &self.stored_key,
+        }
+    }
 }
 
 /// An ordered scan at a version below the newest.
@@ -124,12 +134,13 @@ impl PastScan {
         let history = buckets_after(view)
             .map(|bucket| HistoryScan::new(view, bucket, space.number(), &range, reverse))
             .collect();
-        let keys = Keys::new(view, space.keyspace.clone(), range, reverse);
+        let young = space.young.clone();
+        let (keys, stretch) = Keys::begin(view, space.keyspace.clone(), range, reverse, &young);
         Self {
             current: CurrentScan {
-                stretch: keys.stretch(view),
                 keys,
-                young: space.young.clone(),
+                young,
+                stretch,
                 head: None,
             },
             history,
@@ -173,7 +184,7 @@ impl PastScan {
             let Some(head) = &source.head else {
                 continue;
             };
-            if nearest.is_none_or(|other| (head.key < other.key) != self.reverse) {
+            if nearest.is_none_or(|other| (head.key() < other.key()) != self.reverse) {
                 nearest = Some(head);
                 from = Some(at);
             }
@@ -191,21 +202,29 @@ struct Keys {
 }
 
 impl Keys {
-    fn new(view: &ViewInner, keyspace: Keyspace, range: KeyRange, reverse: bool) -> Self {
-        Self {
+    /// The records of a range at the version of a view, without what is known to be too young at
+    /// its beginning.
+    fn begin(
+        view: &ViewInner,
+        keyspace: Keyspace,
+        mut range: KeyRange,
+        reverse: bool,
+        young: &YoungRuns,
+    ) -> (Self, Stretch) {
+        let mut stretch = Stretch::new(view.version, view.seen_at, reverse);
+        if view.partial {
+            stretch = stretch.without_learning();
+        }
+        if let Some(far) = stretch.begin(young, &range.lower) {
+            range.lower = Bound::Excluded(far.to_vec());
+        }
+        let keys = Self {
             records: Records::open(&view.snapshot, &keyspace, &range, reverse),
             keyspace,
             range,
             reverse,
-        }
-    }
-
-    fn stretch(&self, view: &ViewInner) -> Stretch {
-        let stretch = Stretch::new(view.version, view.seen_at, self.reverse);
-        if view.partial {
-            return stretch.without_learning();
-        }
-        stretch
+        };
+        (keys, stretch)
     }
 
     /// Goes on beyond `key`.
@@ -248,11 +267,14 @@ impl CurrentScan {
             let (key, value) = record?;
             let since = since(&value)?;
             if since <= view.version {
-                let end = None;
-                self.head = Some(PastRecord { key, value, end });
+                self.head = Some(PastRecord {
+                    stored_key: key,
+                    value,
+                    end: None,
+                });
                 break;
             }
-            if let Some(far) = self.stretch.young(&self.young, &key, since) {
+            if let Some(far) = self.stretch.young(&self.young, key, since) {
                 self.keys.jump(view, &far);
             }
         }
@@ -274,12 +296,13 @@ struct HistoryScan {
 impl HistoryScan {
     fn new(view: &ViewInner, bucket: &Bucket, space: u32, range: &KeyRange, reverse: bool) -> Self {
         let range = history_range(space, range);
-        let keys = Keys::new(view, bucket.keyspace.clone(), range, reverse);
+        let young = bucket.young.clone();
+        let (keys, stretch) = Keys::begin(view, bucket.keyspace.clone(), range, reverse, &young);
         Self {
-            stretch: keys.stretch(view),
+            stretch,
             keys,
             space,
-            young: bucket.young.clone(),
+            young,
             head: None,
         }
     }
@@ -299,21 +322,22 @@ impl HistoryScan {
                 .ok_or_else(|| Error::Corrupt("a history key is cut short".into()))?;
             let since = since(&value)?;
             if since > view.version {
-                if let Some(far) = self.stretch.young(&self.young, &history_key, since) {
+                let key = history_key.clone();
+                if let Some(far) = self.stretch.young(&self.young, key, since) {
                     self.keys.jump(view, &far);
                     continue;
                 }
             } else if end > view.version {
                 return Ok(Some(PastRecord {
-                    key: table_key(&history_key),
+                    stored_key: history_key,
                     value,
                     end: Some(end),
                 }));
             } else {
                 self.stretch.end(&self.young);
             }
-            if stepping.as_deref() != Some(key) {
-                stepping = Some(table_key(&history_key));
+            let before = stepping.as_deref().and_then(split_ended);
+            if before.is_none_or(|(before, _)| before != key) {
                 steps = 0;
             }
             steps += 1;
@@ -323,6 +347,7 @@ impl HistoryScan {
                     return Ok(Some(found));
                 }
             }
+            stepping = Some(history_key);
         }
         Ok(None)
     }
@@ -341,7 +366,7 @@ impl HistoryScan {
         let found = ended_in(view, &self.keys.keyspace, self.space, key)?;
         match found {
             Some(found) if since_visible(&found, view.version)? => Ok(Some(PastRecord {
-                key: Slice::from(key),
+                stored_key: Slice::from(key),
                 value: found,
                 end: None,
             })),

@@ -161,7 +161,7 @@ impl RowScan {
         if !self.by_index {
             return self.view.decode(&self.space, record.value);
         }
-        let primary = primary_key(&record.key, &record.value)?;
+        let primary = primary_key(record.key(), &record.value)?;
         let row = match record.end {
             // An entry ends with the row version it belongs to, which is therefore not current.
             Some(end) => ended_at(&self.view, self.space.number(), &primary, Some(end))?,

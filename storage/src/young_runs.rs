@@ -58,8 +58,17 @@ struct Run {
     oldest: Version,
     /// Version of the snapshot it was seen in: older ones may hold what is gone since.
     seen_at: Version,
-    /// The last key of the run before, if there is nothing between the two.
-    follows: Option<Slice>,
+    /// Whether there is nothing between it and the run before.
+    follows: bool,
+}
+
+/// What a scan makes of a run besides: its neighbours, if there is nothing in between.
+#[derive(Default)]
+struct Neighbours {
+    /// Last key of the run before.
+    before: Option<Slice>,
+    /// First key of the run after.
+    after: Option<Slice>,
 }
 
 impl YoungRuns {
@@ -87,7 +96,7 @@ impl YoungRuns {
         if reverse {
             let before = (Bound::Unbounded, Bound::Excluded(&**first));
             for (earlier, other) in state.runs.range::<[u8], _>(before).rev() {
-                if run.follows.as_ref() != Some(&other.last) || !holds(other) {
+                if !run.follows || !holds(other) {
                     break;
                 }
                 (first, run) = (earlier, other);
@@ -96,7 +105,7 @@ impl YoungRuns {
         }
         let after = (Bound::Excluded(&**first), Bound::Unbounded);
         for (_, other) in state.runs.range::<[u8], _>(after) {
-            if other.follows.as_ref() != Some(&run.last) || !holds(other) {
+            if !other.follows || !holds(other) {
                 break;
             }
             run = other;
@@ -120,15 +129,15 @@ impl YoungRuns {
         }
     }
 
-    /// Takes a run in. `precedes` is the first key of the run after it, if nothing is between.
-    fn learn(&self, first: Slice, run: Run, precedes: Option<&Slice>) {
+    /// Takes a run in.
+    fn learn(&self, first: Slice, run: Run, neighbours: &Neighbours) {
         let mut state = self.state();
         if state.forgotten > run.seen_at || state.overlaps(&first, &run.last) {
             return;
         }
         // What was added since the snapshot is not in it.
-        let low = run.follows.as_ref().unwrap_or(&first);
-        let high = precedes.unwrap_or(&run.last);
+        let low = neighbours.before.as_ref().unwrap_or(&first);
+        let high = neighbours.after.as_ref().unwrap_or(&run.last);
         let unseen = state.recent.iter().rev();
         let mut unseen = unseen.take_while(|(end, _, _)| *end > run.seen_at);
         if unseen.any(|(_, key, since)| *since < run.oldest && (low..=high).contains(&key)) {
@@ -137,10 +146,13 @@ impl YoungRuns {
         if state.runs.len() >= MAX_RUNS {
             state.runs.clear();
         }
-        if let Some(next) = precedes.and_then(|next| state.runs.get_mut(next)) {
-            next.follows = Some(run.last.clone());
+        let before = state.runs.range::<Slice, _>(..&first).next_back();
+        let follows =
+            before.is_some_and(|(_, other)| neighbours.before.as_ref() == Some(&other.last));
+        if let Some((next, other)) = state.after(&first) {
+            other.follows = neighbours.after.as_ref() == Some(next);
         }
-        state.runs.insert(first, run);
+        state.runs.insert(first, Run { follows, ..run });
     }
 }
 
@@ -152,22 +164,27 @@ impl State {
             .is_some_and(|(_, run)| run.last >= *first)
     }
 
+    /// The first run that begins beyond a key.
+    fn after(&mut self, key: &Slice) -> Option<(&Slice, &mut Run)> {
+        let after = (Bound::Excluded(key), Bound::Unbounded);
+        self.runs.range_mut::<Slice, _>(after).next()
+    }
+
     /// Forgets what a record that stands since `since` makes untrue.
     fn split(&mut self, key: &Slice, since: Version) {
         let before = self.runs.range::<Slice, _>(..=key).next_back();
         if let Some((first, run)) = before
             && run.last >= *key
         {
-            if since < run.oldest {
-                let first = first.clone();
-                self.runs.remove(&first);
+            if since >= run.oldest {
+                return;
             }
-            return;
+            let first = first.clone();
+            self.runs.remove(&first);
         }
-        let after = (Bound::Excluded(key), Bound::Unbounded);
-        if let Some((_, run)) = self.runs.range_mut::<Slice, _>(after).next() {
-            // It lies before this run, perhaps between it and the one it follows.
-            run.follows = None;
+        // The next run may have followed the one that is gone, or what is before the record.
+        if let Some((_, run)) = self.after(key) {
+            run.follows = false;
         }
     }
 }
@@ -179,6 +196,8 @@ pub(crate) struct Stretch {
     reverse: bool,
     /// Whether what it walks over is remembered.
     learns: bool,
+    /// Where it began to look, as long as it has met nothing.
+    from: Option<Slice>,
     /// Where the run before this one ends, if nothing was in between.
     link: Option<Slice>,
     walked: Option<Walked>,
@@ -199,6 +218,7 @@ impl Stretch {
             seen_at,
             reverse,
             learns: true,
+            from: None,
             link: None,
             walked: None,
         }
@@ -216,26 +236,51 @@ impl Stretch {
         }
     }
 
+    /// The scan is about to begin at `from`. Returns the key beyond which it may, where it is known
+    /// that there is nothing before that.
+    pub(crate) fn begin(&mut self, runs: &YoungRuns, from: &Bound<Vec<u8>>) -> Option<Slice> {
+        // The last key before an upper bound cannot be told.
+        let from = match from {
+            _ if self.reverse => return None,
+            Bound::Included(key) => Slice::from(&key[..]),
+            Bound::Excluded(key) => Slice::from([&key[..], &[0]].concat()),
+            Bound::Unbounded => return None,
+        };
+        let far = runs.end_of_run(&from, self.version, self.seen_at, false);
+        match &far {
+            Some(far) => self.link = Some(far.clone()),
+            None => self.from = Some(from),
+        }
+        far
+    }
+
     /// The scan met a record that is too young. Returns the key beyond which it may go on, where it
     /// is known that there is nothing before that.
-    pub(crate) fn young(&mut self, runs: &YoungRuns, key: &Slice, since: Version) -> Option<Slice> {
-        let walked = self.walked.get_or_insert_with(|| Walked {
-            begin: key.clone(),
-            end: key.clone(),
-            oldest: since,
-            count: 0,
-        });
-        walked.end = key.clone();
-        walked.oldest = walked.oldest.min(since);
-        walked.count += 1;
-        if walked.count == LOOK_AFTER {
-            let far = runs.end_of_run(key, self.version, self.seen_at, self.reverse)?;
-            self.walked = None;
-            self.link = Some(far.clone());
-            return Some(far);
-        }
-        if walked.count >= RUN_RECORDS {
-            self.close(runs);
+    pub(crate) fn young(&mut self, runs: &YoungRuns, key: Slice, since: Version) -> Option<Slice> {
+        match &mut self.walked {
+            Some(walked) => {
+                walked.end = key;
+                walked.oldest = walked.oldest.min(since);
+                walked.count += 1;
+                if walked.count == LOOK_AFTER {
+                    let (version, seen_at) = (self.version, self.seen_at);
+                    let far = runs.end_of_run(&walked.end, version, seen_at, self.reverse)?;
+                    self.walked = None;
+                    self.link = Some(far.clone());
+                    return Some(far);
+                }
+                if walked.count >= RUN_RECORDS {
+                    self.close(runs);
+                }
+            }
+            none => {
+                *none = Some(Walked {
+                    begin: self.from.take().unwrap_or_else(|| key.clone()),
+                    end: key,
+                    oldest: since,
+                    count: 1,
+                });
+            }
         }
         None
     }
@@ -246,6 +291,7 @@ impl Stretch {
             self.close(runs);
         }
         self.link = None;
+        self.from = None;
     }
 
     /// Remembers what was walked over.
@@ -258,18 +304,23 @@ impl Stretch {
             self.link = None;
             return;
         }
-        let (first, last, follows, precedes) = if self.reverse {
-            (walked.end, walked.begin, None, link)
+        let mut neighbours = Neighbours::default();
+        // Copies, for a part of a block would keep all of it.
+        let [begin, end] = [&walked.begin, &walked.end].map(|key| Slice::from(&key[..]));
+        let (first, last) = if self.reverse {
+            neighbours.after = link;
+            (end, begin)
         } else {
-            (walked.begin, walked.end, link, None)
+            neighbours.before = link;
+            (begin, end)
         };
         let run = Run {
             last,
             oldest: walked.oldest,
             seen_at: self.seen_at,
-            follows,
+            follows: false,
         };
-        runs.learn(first, run, precedes.as_ref());
+        runs.learn(first, run, &neighbours);
     }
 }
 
@@ -285,7 +336,7 @@ mod tests {
     fn walk(runs: &YoungRuns, numbers: impl Iterator<Item = u32>, reverse: bool) {
         let mut stretch = Stretch::new(40, 100, reverse);
         for number in numbers {
-            if stretch.young(runs, &key(number), 50).is_some() {
+            if stretch.young(runs, key(number), 50).is_some() {
                 break;
             }
         }
@@ -309,6 +360,53 @@ mod tests {
             assert_eq!(runs.end_of_run(&key(1), 50, 100, false), None);
             assert_eq!(runs.end_of_run(&key(1), 40, 99, false), None);
         }
+    }
+
+    #[test]
+    fn a_scan_from_where_another_began_jumps_before_it_reads() {
+        let runs = YoungRuns::default();
+        let begin = |from| Stretch::new(40, 100, false).begin(&runs, &from);
+        let (at, beyond) = (
+            |number| Bound::Included(key(number).to_vec()),
+            |number| Bound::Excluded(key(number).to_vec()),
+        );
+        let mut stretch = Stretch::new(40, 100, false);
+        assert_eq!(stretch.begin(&runs, &beyond(3)), None);
+        for number in 10..40 {
+            stretch.young(&runs, key(number), 50);
+        }
+        stretch.end(&runs);
+        assert_eq!(begin(beyond(3)), Some(key(39)));
+        assert_eq!(begin(at(7)), Some(key(39)));
+        // The record at which it began, exclusively, may be old.
+        assert_eq!(begin(at(3)), None);
+        // What is added before the first record counts.
+        runs.adds(vec![(101, key(7), 60)]);
+        assert_eq!(begin(beyond(3)), Some(key(39)));
+        runs.adds(vec![(101, key(8), 30)]);
+        let far = begin(beyond(3));
+        assert!(far.is_none_or(|far| far < key(8)));
+    }
+
+    #[test]
+    fn what_follows_a_forgotten_run_follows_nothing() {
+        let runs = YoungRuns::default();
+        walk(&runs, 0..100, false);
+        let lasts = || -> Vec<Slice> {
+            let state = runs.state();
+            state.runs.values().map(|run| run.last.clone()).collect()
+        };
+        let [first, second, third, ..] = &lasts()[..] else {
+            panic!("too few runs");
+        };
+        assert_eq!(runs.end_of_run(&key(0), 40, 100, false), Some(key(99)));
+        runs.adds(vec![(101, second.clone(), 30)]);
+        assert_eq!(
+            runs.end_of_run(&key(0), 40, 100, false).as_ref(),
+            Some(first)
+        );
+        assert_eq!(runs.end_of_run(third, 40, 100, false), Some(key(99)));
+        assert!(runs.end_of_run(third, 40, 100, true).unwrap() > *second);
     }
 
     #[test]
