@@ -96,6 +96,21 @@ impl PlanState {
         before: &View,
         after: &View,
     ) -> Result<PlanDelta, Error> {
+        self.advance_within(changes, before, after, &Budget::unlimited())
+    }
+
+    /// [`advance`](Self::advance) within limits: a small change can concern very many rows.
+    ///
+    /// # Errors
+    /// As `advance`, and [`Budget`](crate::ErrorKind::Budget) or
+    /// [`Stopped`](crate::ErrorKind::Stopped) where the budget ended it.
+    pub fn advance_within(
+        &mut self,
+        changes: &ChangeSet,
+        before: &View,
+        after: &View,
+        budget: &Budget,
+    ) -> Result<PlanDelta, Error> {
         let stale = |problem| Error::Stale {
             state: self.version,
             from: changes.from(),
@@ -105,7 +120,7 @@ impl PlanState {
         if changes.from() < self.version {
             return Err(stale("the changes are older than the state"));
         }
-        self.step(changes, before, after)
+        self.step(changes, (before, after), budget)
     }
 
     /// Takes the state back from the version after changes to the version before them: the opposite
@@ -123,14 +138,14 @@ impl PlanState {
         newer: &View,
         older: &View,
     ) -> Result<PlanDelta, Error> {
-        self.step(changes, newer, older)
+        self.step(changes, (newer, older), &Budget::unlimited())
     }
 
     fn step(
         &mut self,
         changes: &ChangeSet,
-        before: &View,
-        after: &View,
+        (before, after): (&View, &View),
+        budget: &Budget,
     ) -> Result<PlanDelta, Error> {
         let stale = |problem| Error::Stale {
             state: self.version,
@@ -146,7 +161,7 @@ impl PlanState {
         }
         self.broken = true;
         let plan = self.plan.clone();
-        let delta = crate::advance::advance(&plan, self, changes, before, after)?;
+        let delta = crate::advance::advance(&plan, self, changes, (before, after), budget)?;
         self.broken = false;
         self.version = changes.version();
         Ok(delta)

@@ -9,7 +9,7 @@ use kelvin_storage::{Applied, TableId};
 
 use super::advance_pool::{Moved, Moving};
 use super::patch::PlanPatch;
-use super::step::{Advanced, DEFECT, Encoded, Step};
+use super::step::{AdvanceLimits, Advanced, Broken, DEFECT, Encoded, Step};
 use super::thread::{AttachedGroup, EngineThread, reads_any};
 use super::{GroupEvent, GroupId};
 
@@ -48,6 +48,7 @@ impl EngineThread {
             changes,
             (before, after),
             Arc::clone(self.snapshots.encoder()),
+            AdvanceLimits::of(&self.options),
         );
         #[cfg(test)]
         let step = step.with_hook(self.options.hooks.advance.clone());
@@ -178,10 +179,13 @@ impl EngineThread {
     }
 
     /// Takes note of what moving a plan came to.
-    fn settle(&mut self, id: PlanId, outcome: Result<Advanced, String>, outcomes: &mut Outcomes) {
+    fn settle(&mut self, id: PlanId, outcome: Result<Advanced, Broken>, outcomes: &mut Outcomes) {
         let advanced = match outcome {
             Ok(advanced) => advanced,
-            Err(message) => return outcomes.failed.push((id, message)),
+            Err(broken) => {
+                self.metrics.over_budget += u64::from(broken.over_budget);
+                return outcomes.failed.push((id, broken.message));
+            }
         };
         let Some(live) = self.plans.get(&id) else {
             return;

@@ -13,7 +13,7 @@ use super::fast_forward::fast_forward;
 use super::hydration_queue::{HydrationQueue, Job, Turn};
 use super::recall::{Recall, RecallJob, Recalled};
 use super::snapshot::SnapshotCache;
-use super::step::DEFECT;
+use super::step::{AdvanceLimits, DEFECT};
 use super::{Command, EngineOptions, Hydrated, HydrationError};
 
 /// Rows of a result that are encoded while the plan hydrates; a larger result is encoded when a
@@ -225,7 +225,11 @@ impl Worker {
                 break;
             }
             let started = Instant::now();
-            if fast_forward(&self.replica, plan, &mut hydrated.state, latest)? {
+            let slices = (
+                AdvanceLimits::beside(&self.options),
+                self.options.forward_rows,
+            );
+            if fast_forward(&self.replica, plan, &mut hydrated.state, latest, slices)? {
                 hydrated.last_changed = latest;
             }
             if started.elapsed() < FOLLOWED {

@@ -16,6 +16,7 @@ use super::fast_forward::fast_forward;
 use super::hydration::HydrationPool;
 use super::pasts::Recalls;
 use super::snapshot::SnapshotCache;
+use super::step::AdvanceLimits;
 use super::{
     Command, EngineMetrics, EngineOptions, GroupEvent, GroupId, Hydrated, HydrationError,
     PlanCosts, Reconciled,
@@ -275,7 +276,8 @@ impl EngineThread {
             let Some((plan, _)) = self.hydrating.get(&id) else {
                 return;
             };
-            match fast_forward(&self.replica, plan, &mut state, self.version) {
+            let slices = (AdvanceLimits::of(&self.options), self.options.forward_rows);
+            match fast_forward(&self.replica, plan, &mut state, self.version, slices) {
                 Ok(true) => last_changed = self.version,
                 Ok(false) => {}
                 Err(HydrationError::Stale) => return self.hydration_stale(id),
