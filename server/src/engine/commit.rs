@@ -61,9 +61,10 @@ impl EngineThread {
         }
         self.hand_out(&outcomes.patches);
         // INVARIANT: behind the commit, whose version their answer has.
+        let mut waiting = self.waiting_for(&outcomes.failed);
         for (id, message) in &outcomes.failed {
-            let waiting = self.waiting_for_any(&[*id]);
-            self.answer_without(*id, message, waiting);
+            let groups = waiting.remove(id).unwrap_or_default();
+            self.answer_without(*id, message, groups);
         }
     }
 
@@ -208,11 +209,11 @@ impl EngineThread {
     /// Drops a broken plan and tells the groups that have it. Nobody else notices.
     fn fail(&mut self, id: PlanId, message: &str) {
         tracing::error!(plan = %id, error = %message, "a query failed and was dropped");
-        self.forget(id);
-        // By the groups, not by the plan: it may be lost with a thread.
-        let has = |attached: &AttachedGroup| attached.plans.contains(&id);
-        let having = self.groups.iter().filter(|(_, attached)| has(attached));
-        for group in having.map(|(group, _)| *group).collect::<Vec<_>>() {
+        let groups = match self.forget(id) {
+            Some(live) => live.groups,
+            None => self.groups_with(id),
+        };
+        for group in groups {
             if let Some(attached) = self.groups.get_mut(&group) {
                 attached.plans.remove(&id);
             }
@@ -224,6 +225,13 @@ impl EngineThread {
                 },
             );
         }
+    }
+
+    /// Groups that have a plan, by what each has: the plan was lost with a thread.
+    fn groups_with(&self, id: PlanId) -> HashSet<GroupId> {
+        let has = |attached: &AttachedGroup| attached.plans.contains(&id);
+        let having = self.groups.iter().filter(|(_, attached)| has(attached));
+        having.map(|(group, _)| *group).collect()
     }
 
     /// Gives each group that has a changed plan one event with all its changes.

@@ -110,6 +110,9 @@ pub struct EngineOptions {
     /// A hydration that takes longer gives up its thread where others wait and it is not among the
     /// few that may go on.
     pub hydration_slice: std::time::Duration,
+    /// How long a plan goes on hydrating after its last group left: one that lost its connection is
+    /// back within seconds.
+    pub hydration_deserted: std::time::Duration,
     /// Rows a plan may examine while it hydrates.
     pub hydration_max_rows: u64,
     /// How long a plan may take to hydrate.
@@ -139,6 +142,7 @@ impl Default for EngineOptions {
             advance_timeout: std::time::Duration::from_secs(10),
             hydration_threads: std::thread::available_parallelism().map_or(2, usize::from),
             hydration_slice: std::time::Duration::from_millis(200),
+            hydration_deserted: std::time::Duration::from_secs(10),
             hydration_max_rows: 20_000_000,
             hydration_timeout: std::time::Duration::from_secs(60),
             forward_rows: fast_forward::SLICE_ROWS,

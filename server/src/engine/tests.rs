@@ -504,6 +504,36 @@ fn a_group_that_waits_hears_of_a_plan_that_fails_meanwhile() {
 }
 
 #[test]
+fn a_hydration_that_its_groups_have_left_ends_and_can_be_asked_for_again() {
+    let (_dir, replica) = replica();
+    fill(&replica);
+    let gate = Arc::new(Gate::default());
+    let hook = Arc::clone(&gate);
+    let options = EngineOptions {
+        hooks: Hooks {
+            hydrate: Some(PlanHook::new(move |_| hook.hold())),
+            ..Hooks::default()
+        },
+        hydration_slice: Duration::ZERO,
+        hydration_deserted: Duration::ZERO,
+        ..options(1)
+    };
+    let engine = Engine::start(replica.clone(), "app", 0, options).unwrap();
+    let runtime = runtime();
+    let slow = || plan(&replica, json!({"table": "issue"}));
+    let mut left = ask(&runtime, &engine, 1, &[slow()]);
+    gate.wait_for(1);
+    runtime.block_on(engine.detach(GroupId(1))).unwrap();
+    let mut waiting = ask(&runtime, &engine, 2, &[slow()]);
+    gate.open();
+    assert_eq!(added(next(&runtime, &mut waiting)), 1);
+    assert!(left.try_recv().is_err());
+    // Answered after the counts of what came before are published.
+    runtime.block_on(engine.plan("none")).unwrap();
+    assert_eq!(engine.metrics().hydrations, 1);
+}
+
+#[test]
 fn a_commit_that_takes_a_query_more_than_it_may_fails_that_query_alone() {
     // Issues of projects in which there is one with such votes: the first makes all of them enter.
     let exists = json!({"type": "correlatedSubquery", "op": "EXISTS", "related": {
