@@ -7,10 +7,13 @@
     reason = "a bench fails by panicking and uses its share of what is shared"
 )]
 
+mod allocations;
 mod catch_up;
 #[path = "../measure.rs"]
 mod measure;
+mod memory;
 mod router;
+mod window;
 #[path = "../world.rs"]
 mod world;
 
@@ -25,6 +28,9 @@ use measure::{Measure, size};
 use tempfile::TempDir;
 use world::{COMMENT, ISSUE, MEMBER};
 
+#[global_allocator]
+static ALLOCATOR: allocations::Counting = allocations::Counting;
+
 /// Comments of an issue.
 const COMMENTS: usize = 3;
 /// Who owns the issues of the EXISTS bench, and nothing else.
@@ -34,6 +40,8 @@ struct World {
     _dir: TempDir,
     replica: Replica,
     issues: usize,
+    /// The first so many are owned by one member.
+    owned: usize,
     clock: usize,
     /// Steps measured.
     steps: usize,
@@ -63,6 +71,7 @@ impl World {
             _dir: dir,
             replica,
             issues,
+            owned,
             clock: issues,
             steps: 0,
         }
@@ -168,40 +177,18 @@ fn nested(measure: &mut Measure, world: &World) {
 }
 
 fn window(measure: &mut Measure, world: &mut World) {
-    let query = r#"{"table":"issue","orderBy":[["modified","desc"]],"limit":50}"#;
+    let (query, owned) = (window::QUERY, world.owned);
     let group = "orderBy and limit 50, an issue moves to the front";
     world.step(measure, group, query, |world| {
         world.clock += 1;
-        let id = fastrand::usize(0..world.issues);
+        let id = fastrand::usize(owned..world.issues);
         (ISSUE, vec![world::issue(id, world.clock, "ann")])
     });
     let group = "orderBy and limit 50, an issue beyond it changes";
     world.step(measure, group, query, |world| {
-        let id = fastrand::usize(0..world.issues);
+        let id = fastrand::usize(owned..world.issues);
         (ISSUE, vec![world::issue(id, id / 2, "ann")])
     });
-}
-
-/// Issues in and around a window change, some so that they enter it, leave it or move in it, where
-/// ever more lie behind.
-fn window_edits(measure: &mut Measure, most: usize) {
-    let query = r#"{"table":"issue","orderBy":[["modified","desc"]],"limit":50}"#;
-    let group = "orderBy and limit 50, an issue of the first hundred changes";
-    let mut sizes = vec![most, 10_000, 1_000];
-    sizes.retain(|issues| *issues <= most);
-    sizes.dedup();
-    for issues in sizes {
-        let mut world = World::new(issues, 0);
-        let name = format!("{issues} issues");
-        world.advance(measure, (group, &name), query, &mut |world| {
-            let first = world.issues.saturating_sub(100);
-            let (id, modified) = (
-                fastrand::usize(first..world.issues),
-                fastrand::usize(first..world.issues),
-            );
-            (ISSUE, vec![world::issue(id, modified, "ann")])
-        });
-    }
 }
 
 /// A comment of a window of issues changes its author, two levels below.
@@ -241,7 +228,8 @@ fn main() {
     window(&mut measure, &mut world);
     catch_up::catch_up(&mut measure, &world, parents);
     router::routing(&mut measure, &world);
+    memory::memory(&mut measure, &world);
     drop(world);
-    window_edits(&mut measure, size("ROWS", 100_000));
+    window::updates(&mut measure, size("ROWS", 100_000));
     measure.finish();
 }

@@ -9,7 +9,7 @@ use crate::Error;
 /// Rows between two questions to the stop condition.
 const STOP_CHECK_INTERVAL: u64 = 256;
 
-/// Limits of one evaluation or hydration. The crate has no clock: a deadline is a stop condition
+/// Limits of one evaluation, hydration or advance. The crate has no clock: a deadline is a stop condition
 /// that the caller supplies.
 #[derive(Clone)]
 pub struct Budget {

@@ -10,7 +10,7 @@ use crate::budget::{Budget, Meter};
 use crate::plan::Plan;
 use crate::plan::node::{NodeId, PartitionKey};
 use crate::reader::Reader;
-use crate::state::{Members, NodeState, Partition, Spot};
+use crate::state::{Members, NodeState, Partition, Spot, Window};
 
 /// The rows a client needs for the plan at the view's version, each distinct row once, in no
 /// particular order. A pure function of the database at that version: what it yields is what a
@@ -43,7 +43,7 @@ pub(crate) fn hydrate(
     let mut members = Members::default();
     let root = Partition {
         parents: 1,
-        window: Vec::new(),
+        window: Window::default(),
     };
     insert(&mut nodes, NodeId::ROOT, Box::new([]), root);
     for id in plan.ids() {
@@ -66,7 +66,7 @@ pub(crate) fn hydrate(
                 && node.limit.is_some()
                 && let Some(partition) = keys.get(at).and_then(|key| own.get_mut(key))
             {
-                partition.window.push(Spot::of(&node.order, &row));
+                partition.window.spots.push(Spot::of(&node.order, &row));
             }
             reader.note_kept(id);
             if members.add(node.table.id, row.id) && sink(node.table.id, &row).is_break() {
@@ -76,7 +76,7 @@ pub(crate) fn hydrate(
         })?;
         for (branch, counts) in node.branches.iter().zip(references) {
             for (key, parents) in counts {
-                let window = Vec::new();
+                let window = Window::default();
                 insert(&mut nodes, *branch, key, Partition { parents, window });
             }
         }

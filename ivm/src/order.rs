@@ -71,6 +71,17 @@ impl RowOrder {
             .collect()
     }
 
+    /// Compares the row's place with another one.
+    pub(crate) fn compare_row(&self, row: &Row, place: &[Value]) -> Ordering {
+        let pairs = self.columns.iter().zip(place);
+        pairs
+            .map(|((column, direction), value)| {
+                directed(*direction, row.value(*column).zql_cmp(value.as_ref()))
+            })
+            .find(|ordering| ordering.is_ne())
+            .unwrap_or(Ordering::Equal)
+    }
+
     /// Compares two places.
     pub(crate) fn compare(&self, a: &[Value], b: &[Value]) -> Ordering {
         compare_places(&self.columns, a, b)

@@ -18,6 +18,8 @@ use crate::explain::{Purpose, Trace};
 use crate::plan::Plan;
 use crate::plan::node::{Node, NodeId, Predicate};
 use crate::reader::gates::Gate;
+pub(crate) use crate::reader::partitions::Ahead;
+use crate::state::Spot;
 
 /// Evaluates the nodes of one plan at the version of one view.
 pub(crate) struct Reader<'a> {
@@ -86,10 +88,18 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    /// The row with this key of the replica.
-    pub(crate) fn row(&self, table: &Table, key: &[Value]) -> Result<Option<Row>, Error> {
+    /// The row at a place in a window of the node that is the same at this version.
+    pub(crate) fn row_at(&self, node: &Node, spot: &Spot) -> Result<Row, Error> {
         self.meter.count()?;
-        Ok(self.view.get(table.id, key)?)
+        let key = node.order.key_of(&spot.place);
+        let row = self.view.get(node.table.id, &key)?;
+        let version = self.view.version();
+        row.ok_or(Error::Stale {
+            state: version,
+            from: version,
+            to: version,
+            problem: "a row of the view is not in the replica",
+        })
     }
 
     /// The path for rows with known values in `columns` and in the node's fixed columns.

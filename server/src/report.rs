@@ -359,6 +359,12 @@ fn figures(registry: &Registry) -> Vec<Figure> {
             engine.hydrations as f64,
         ),
         (
+            "kelvin_plans_over_budget",
+            "counter",
+            "Plans that failed because a commit took more than it may",
+            engine.over_budget as f64,
+        ),
+        (
             "zero_sync_poke_transactions",
             "counter",
             "Events given to groups",
@@ -430,6 +436,7 @@ impl Statz for Reports {
                         "hydrationMs": engine.costs.hydration.as_secs_f64() * 1000.0,
                         "advances": engine.costs.advances,
                         "advanceMs": engine.costs.advancing.as_secs_f64() * 1000.0,
+                        "overBudget": engine.over_budget,
                         "deltas": engine.costs.deltas,
                         "deliveries": engine.deliveries,
                         "cutOff": engine.cut_off,

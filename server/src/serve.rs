@@ -270,6 +270,8 @@ fn monotonic_clock() -> Clock {
 fn engine_options(config: &Config) -> EngineOptions {
     EngineOptions {
         advance_threads: config.engine.advance_threads,
+        advance_timeout: config.engine.advance_timeout,
+        advance_max_rows: config.engine.advance_max_rows,
         hydration_threads: config.engine.hydration_threads,
         hydration_max_rows: config.engine.hydration_max_rows,
         hydration_timeout: config.engine.hydration_timeout,

@@ -139,7 +139,7 @@ fn existed(
         .get(id.0)
         .and_then(|node| node.partitions.get(key));
     match live {
-        Some(partition) => Ok(!partition.window.is_empty()),
+        Some(partition) => Ok(!partition.window.spots.is_empty()),
         None => step.before.exists(id, key),
     }
 }

@@ -53,10 +53,10 @@ pub(crate) fn advance(
     plan: &Plan,
     state: &mut PlanState,
     changes: &ChangeSet,
-    before: &View,
-    after: &View,
+    (before, after): (&View, &View),
+    budget: &Budget,
 ) -> Result<PlanDelta, Error> {
-    let meter = Meter::new(&Budget::unlimited());
+    let meter = Meter::new(budget);
     let before = Reader::new(plan, before, &meter);
     let after = Reader::new(plan, after, &meter);
     let step = Step {

@@ -10,7 +10,7 @@ use super::touches::Touches;
 use super::window::{self, WindowChange};
 use crate::Error;
 use crate::plan::node::{Node, NodeId, PartitionKey};
-use crate::state::{NodeState, Partition, PlanState, Spot};
+use crate::state::{NodeState, Partition, PlanState, Spot, Window};
 
 /// The state of the pass.
 pub(super) struct Pass<'a> {
@@ -72,9 +72,10 @@ impl<'a> Pass<'a> {
         if closed.is_empty() {
             return Ok(());
         }
-        if node.limit.is_some() {
-            for spot in closed.iter().flat_map(|(_, partition)| &partition.window) {
-                let row = self.row_before(node, spot)?;
+        if let Some(limit) = node.limit {
+            let windows = closed.iter().map(|(_, partition)| &partition.window);
+            for spot in windows.flat_map(|window| window.in_view(limit)) {
+                let row = self.step.before.row_at(node, spot)?;
                 self.count(node, &row, -1);
             }
             return Ok(());
@@ -98,11 +99,11 @@ impl<'a> Pass<'a> {
         }
         opened.sort_unstable();
         let keys: Vec<_> = opened.iter().map(|(key, _)| key.clone()).collect();
-        let mut windows: Vec<Vec<Spot>> = vec![Vec::new(); keys.len()];
+        let mut windows = vec![Window::default(); keys.len()];
         self.step.after.contents(node, &keys, &mut |at, row| {
             self.count(node, &row, 1);
             if let Some(window) = windows.get_mut(at).filter(|_| node.limit.is_some()) {
-                window.push(Spot::of(&node.order, &row));
+                window.spots.push(Spot::of(&node.order, &row));
             }
             Ok(())
         })?;
@@ -150,37 +151,14 @@ impl<'a> Pass<'a> {
             };
             let WindowChange { left, entered } =
                 window::advance(step, node, limit, &key, &mut partition.window, &group)?;
-            let old_rows: HashMap<_, _> = group
-                .iter()
-                .filter_map(|c| c.old)
-                .map(|row| (row.id, row))
-                .collect();
-            for spot in left {
-                match old_rows.get(&spot.id) {
-                    Some(row) => self.count(node, row, -1),
-                    None => {
-                        let row = self.row_before(node, &spot)?;
-                        self.count(node, &row, -1);
-                    }
-                }
+            for row in left {
+                self.count(node, &row, -1);
             }
             for row in entered {
                 self.count(node, &row, 1);
             }
         }
         Ok(())
-    }
-
-    /// A row that was in a window before the step.
-    fn row_before(&self, node: &Node, spot: &Spot) -> Result<Row, Error> {
-        let key = node.order.key_of(&spot.place);
-        let row = self.step.before.row(&node.table, &key)?;
-        row.ok_or(Error::Stale {
-            state: self.step.changes.from(),
-            from: self.step.changes.from(),
-            to: self.step.changes.version(),
-            problem: "a row of the view is not in the replica",
-        })
     }
 }
 

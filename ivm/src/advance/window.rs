@@ -1,105 +1,144 @@
-//! The window of a limited partition: its first rows, kept by place.
+//! How the window of a limited partition changes.
 
-use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use kelvin_protocol::Value;
-use kelvin_storage::Row;
+use kelvin_storage::{Row, RowId};
 
 use super::Step;
 use super::candidates::Candidate;
 use crate::Error;
 use crate::order::RowOrder;
 use crate::plan::node::Node;
-use crate::state::Spot;
+use crate::reader::Ahead;
+use crate::state::{Spot, Window};
 
-/// What happened to a window. A row that stays but was written both leaves and enters.
+/// What happened to the view of a partition. A row that stays but was written both leaves and
+/// enters.
 #[derive(Default)]
 pub(super) struct WindowChange {
     /// As they were before the step.
-    pub(super) left: Vec<Spot>,
+    pub(super) left: Vec<Row>,
     /// As they are after it.
     pub(super) entered: Vec<Row>,
 }
 
 /// Brings a window up to date.
 ///
-/// Every row that passed before and did not sort behind the window's end was in the window, so all
-/// that can be in it now are its rows that are no candidates, candidates that do not sort behind
-/// the end, and, if these are too few, rows from behind the end.
+/// Every row that passed before and did not sort behind the last known one was known, so all that
+/// can be known now are its rows that are no candidates, candidates that do not sort behind the
+/// end, and, if these are too few, rows from behind the end. Only rows that cross the end of the
+/// view without being candidates have to be read.
 pub(super) fn advance(
     step: &Step<'_>,
     node: &Node,
     limit: usize,
     partition: &[Value],
-    window: &mut Vec<Spot>,
+    window: &mut Window,
     candidates: &[Candidate<'_>],
 ) -> Result<WindowChange, Error> {
     let order = &node.order;
-    let end = window
-        .last()
-        .filter(|_| window.len() >= limit)
-        .map(|spot| spot.place.clone());
-    let gone: HashSet<_> = candidates
-        .iter()
-        .filter_map(|c| c.old)
-        .map(|row| row.id)
-        .collect();
-    let (mut left, stayed): (Vec<Spot>, Vec<Spot>) = std::mem::take(window)
-        .into_iter()
-        .partition(|spot| gone.contains(&spot.id));
+    let place = |spot: &Spot| spot.place.clone();
+    let end = window.end(limit).map(place);
+    let last = window.in_view(limit).last().filter(|_| end.is_some());
+    let last = last.map(place);
+    let was_in_view = |spot: &&Spot| {
+        let last = last.as_ref();
+        last.is_none_or(|last| order.compare(&spot.place, last).is_le())
+    };
+    let mut change = WindowChange::default();
 
+    for row in take_out(order, &mut window.spots, candidates) {
+        let last = last.as_ref();
+        if last.is_none_or(|last| order.compare_row(row, last).is_le()) {
+            change.left.push(row.clone());
+        }
+    }
     let mut incoming = Vec::new();
     for row in candidates.iter().filter_map(|candidate| candidate.new) {
-        let spot = Spot::of(order, row);
-        let behind = end
-            .as_ref()
-            .is_some_and(|end| order.compare(&spot.place, end).is_gt());
-        if !behind && step.after.passes(node, row)? {
-            incoming.push((spot, row));
+        let behind = |end: &[Value]| order.compare_row(row, end).is_gt();
+        if !end.as_deref().is_some_and(behind) && step.after.passes(node, row)? {
+            incoming.push(row);
         }
     }
-    incoming.sort_by(|(a, _), (b, _)| order.compare(&a.place, &b.place));
-
-    let (merged, mut entered) = merge(order, limit, stayed, incoming, &mut left);
-    *window = merged;
-    if let Some(end) = end
-        && window.len() < limit
+    let written = put_in(order, &mut window.spots, &incoming);
+    let mut read = Vec::new();
+    let known = window.spots.len();
+    if let Some(end) = &end
+        && known < limit
     {
-        let missing = limit - window.len();
-        for row in step.after.rows_after(node, partition, &end, missing)? {
-            window.push(Spot::of(order, &row));
-            entered.push(row);
-        }
+        let ahead = Ahead {
+            needed: limit - known,
+            more: window.read_ahead(limit),
+        };
+        read = step.after.rows_after(node, partition, end, ahead)?;
+        let spots = read.iter().map(|row| Spot::of(order, row));
+        window.spots.extend(spots);
     }
-    Ok(WindowChange { left, entered })
+
+    let (in_view, behind) = window.spots.split_at(window.spots.len().min(limit));
+    // Rows that are no candidates keep their order, so those that crossed the end of the view stand
+    // together, but for candidates among them.
+    let crossed = behind.iter().take_while(was_in_view);
+    for spot in crossed.filter(|spot| !written.contains(&spot.id)) {
+        change.left.push(step.before.row_at(node, spot)?);
+    }
+    let (in_view, refilled) = in_view.split_at(known.min(in_view.len()));
+    let crossed = in_view.iter().rev();
+    let crossed = crossed.take_while(|spot| !was_in_view(spot));
+    for spot in crossed.filter(|spot| !written.contains(&spot.id)) {
+        change.entered.push(step.after.row_at(node, spot)?);
+    }
+    read.truncate(refilled.len());
+    change.entered.append(&mut read);
+    let enters = |row: &&&Row| {
+        let last = in_view.last();
+        last.is_some_and(|last| order.compare_row(row, &last.place).is_le())
+    };
+    let written = incoming.iter().filter(enters).copied();
+    change.entered.extend(written.cloned());
+    window.shorten(limit);
+    Ok(change)
 }
 
-/// The first `limit` of both lists. Rows of `stayed` that are not among them go to `left`.
-fn merge(
+/// Removes what candidates were before; gives those of them that were there.
+fn take_out<'c>(
     order: &RowOrder,
-    limit: usize,
-    stayed: Vec<Spot>,
-    incoming: Vec<(Spot, &Row)>,
-    left: &mut Vec<Spot>,
-) -> (Vec<Spot>, Vec<Row>) {
-    let (mut window, mut entered) = (Vec::with_capacity(stayed.len()), Vec::new());
-    let mut stayed = stayed.into_iter().peekable();
-    let mut incoming = incoming.into_iter().peekable();
-    while window.len() < limit {
-        let ordering = match (stayed.peek(), incoming.peek()) {
-            (Some(a), Some((b, _))) => order.compare(&a.place, &b.place),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (None, None) => break,
-        };
-        if ordering.is_le() {
-            window.extend(stayed.next());
-        } else if let Some((spot, row)) = incoming.next() {
-            window.push(spot);
-            entered.push(row.clone());
+    spots: &mut Vec<Spot>,
+    candidates: &[Candidate<'c>],
+) -> Vec<&'c Row> {
+    let (mut taken, mut places) = (Vec::new(), Vec::new());
+    for row in candidates.iter().filter_map(|candidate| candidate.old) {
+        let found = spots.binary_search_by(|spot| order.compare_row(row, &spot.place).reverse());
+        if let Ok(at) = found
+            && spots.get(at).is_some_and(|spot| spot.id == row.id)
+        {
+            taken.push(row);
+            places.push(at);
         }
     }
-    left.extend(stayed);
-    (window, entered)
+    if let [only] = places[..] {
+        spots.remove(only);
+    } else if !places.is_empty() {
+        places.sort_unstable();
+        let (mut next, mut at) = (places.into_iter().peekable(), 0);
+        spots.retain(|_| {
+            let goes = next.next_if_eq(&at).is_some();
+            at += 1;
+            !goes
+        });
+    }
+    taken
+}
+
+/// Puts rows where they belong; gives their numbers.
+fn put_in(order: &RowOrder, spots: &mut Vec<Spot>, rows: &[&Row]) -> HashSet<RowId> {
+    if let [only] = rows {
+        let at = spots.partition_point(|spot| order.compare_row(only, &spot.place).is_gt());
+        spots.insert(at, Spot::of(order, only));
+    } else if !rows.is_empty() {
+        spots.extend(rows.iter().map(|row| Spot::of(order, row)));
+        spots.sort_by(|a, b| order.compare(&a.place, &b.place));
+    }
+    rows.iter().map(|row| row.id).collect()
 }

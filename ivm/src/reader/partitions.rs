@@ -20,6 +20,31 @@ const PATIENCE: usize = 1000;
 /// The same for tests, which have small tables and shall see both outcomes.
 const LITTLE_PATIENCE: usize = 4;
 
+/// How many rows to read of a limited partition.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    /// Unless there are fewer.
+    pub(crate) needed: usize,
+    /// Beyond these, for as long as no more rows than this have to be examined for it.
+    pub(crate) more: usize,
+}
+
+impl Ahead {
+    /// No more than these.
+    fn none(needed: usize) -> Self {
+        Self { needed, more: 0 }
+    }
+
+    /// Whether so many rows are enough, where so many may still be examined for more.
+    fn is_met(self, rows: usize, left: usize) -> bool {
+        rows >= self.most() || (rows >= self.needed && left == 0)
+    }
+
+    fn most(self) -> usize {
+        self.needed.saturating_add(self.more)
+    }
+}
+
 /// What reading along an index came to.
 enum Sorted {
     Rows(Vec<Row>),
@@ -66,7 +91,9 @@ impl Reader<'_> {
             match node.limit {
                 None => self.all_rows(node, &chosen.path, partition, &mut |row| each(at, row))?,
                 Some(limit) => {
-                    for row in self.first_rows(node, &chosen, partition, None, limit)? {
+                    for row in
+                        self.first_rows(node, &chosen, partition, None, Ahead::none(limit))?
+                    {
                         each(at, row)?;
                     }
                 }
@@ -75,13 +102,13 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The rows of a limited partition that come strictly after `place`, at most `count` of them.
+    /// The rows of a limited partition that come strictly after `place`, as many as are asked for.
     pub(crate) fn rows_after(
         &self,
         node: &Node,
         partition: &[Value],
         place: &[Value],
-        count: usize,
+        count: Ahead,
     ) -> Result<Vec<Row>, Error> {
         let wanted = Some(node.order.decisive());
         let chosen = if node.correlation.is_empty() {
@@ -123,7 +150,7 @@ impl Reader<'_> {
         Chosen { path, along_order }: &Chosen,
         partition: &[Value],
         after: Option<&[Value]>,
-        count: usize,
+        count: Ahead,
     ) -> Result<Vec<Row>, Error> {
         let read = |patience| self.first_sorted(node, path, partition, after, count, patience);
         let may_drive = !path.telling && !matches!(node.predicate, Predicate::Const(true));
@@ -132,7 +159,7 @@ impl Reader<'_> {
         } else {
             PATIENCE
         };
-        let patience = count.saturating_mul(2).saturating_add(beyond);
+        let patience = (count.needed.saturating_mul(2)).saturating_add(beyond + count.more);
         if let Some(path) = along_order
             && let Sorted::Rows(rows) =
                 self.first_sorted(node, path, partition, after, count, patience)?
@@ -140,7 +167,7 @@ impl Reader<'_> {
             return Ok(rows);
         }
         let mut sorted = read(if may_drive { patience } else { usize::MAX })?;
-        let mut top = Top::new(&node.order, count);
+        let mut top = Top::new(&node.order, count.most());
         if matches!(sorted, Sorted::Impatient) {
             if let Some(rows) = self.drive(node)? {
                 for row in rows {
@@ -170,7 +197,7 @@ impl Reader<'_> {
         path: &Path,
         partition: &[Value],
         after: Option<&[Value]>,
-        count: usize,
+        count: Ahead,
         mut patience: usize,
     ) -> Result<Sorted, Error> {
         let order = node.order.decisive();
@@ -180,7 +207,8 @@ impl Reader<'_> {
             _ => None,
         };
         let value_of = |column| known_value(node, &node.correlation, partition, column);
-        let mut top = Top::new(&node.order, count);
+        let mut top = Top::new(&node.order, count.most());
+        let mut ahead = count.more;
         let mut group: Option<Row> = None;
         let mut failed = None;
         let scan = path.scan(value_of, begin);
@@ -194,7 +222,10 @@ impl Reader<'_> {
                 return Ok(Step::Enough);
             };
             patience = fewer;
-            if !path.ordered && top.len() >= count {
+            if top.len() >= count.needed {
+                ahead = ahead.saturating_sub(1);
+            }
+            if !path.ordered && count.is_met(top.len(), ahead) {
                 let same = |before: &Row| agree(&path.sorted_by, before, &row);
                 if !group.as_ref().is_some_and(same) {
                     return Ok(Step::Enough);
@@ -204,7 +235,7 @@ impl Reader<'_> {
                 group = Some(row.clone());
             }
             self.offer(node, partition, after, row, &mut top)?;
-            let enough = path.ordered && top.len() >= count;
+            let enough = path.ordered && count.is_met(top.len(), ahead);
             Ok(if enough { Step::Enough } else { Step::More })
         })?;
         Ok(failed.unwrap_or_else(|| Sorted::Rows(top.finish().collect())))

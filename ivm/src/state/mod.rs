@@ -1,6 +1,7 @@
 //! What is kept of a plan between two versions: numbers of rows and places in windows, never rows.
 
 mod members;
+mod window;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -11,13 +12,13 @@ use kelvin_storage::{Row, RowId, TableId, View};
 
 use crate::budget::{Budget, Meter};
 use crate::hydrate::hydrate;
-use crate::order::RowOrder;
 use crate::plan::Plan;
 use crate::plan::node::{NodeId, PartitionKey};
 use crate::reader::Reader;
 use crate::{ChangeSet, Error, PlanDelta};
 
 pub(crate) use members::Members;
+pub(crate) use window::{Spot, Window};
 
 /// A plan's view at one version, ready to be brought to the next.
 ///
@@ -48,25 +49,8 @@ pub(crate) struct NodeState {
 pub(crate) struct Partition {
     /// Kept parent rows that refer to it.
     pub(crate) parents: u64,
-    /// The rows it keeps, in order, where the node has a limit; empty where it has none.
-    pub(crate) window: Vec<Spot>,
-}
-
-/// A row in a window.
-#[derive(Clone, Debug)]
-pub(crate) struct Spot {
-    /// Its values in the columns of the order; the replica's key is among them.
-    pub(crate) place: Box<[Value]>,
-    pub(crate) id: RowId,
-}
-
-impl Spot {
-    pub(crate) fn of(order: &RowOrder, row: &Row) -> Self {
-        Self {
-            place: order.place(row),
-            id: row.id,
-        }
-    }
+    /// The rows it keeps, where the node has a limit.
+    pub(crate) window: Window,
 }
 
 impl PlanState {
@@ -112,6 +96,21 @@ impl PlanState {
         before: &View,
         after: &View,
     ) -> Result<PlanDelta, Error> {
+        self.advance_within(changes, before, after, &Budget::unlimited())
+    }
+
+    /// [`advance`](Self::advance) within limits: a small change can concern very many rows.
+    ///
+    /// # Errors
+    /// As `advance`, and [`Budget`](crate::ErrorKind::Budget) or
+    /// [`Stopped`](crate::ErrorKind::Stopped) where the budget ended it.
+    pub fn advance_within(
+        &mut self,
+        changes: &ChangeSet,
+        before: &View,
+        after: &View,
+        budget: &Budget,
+    ) -> Result<PlanDelta, Error> {
         let stale = |problem| Error::Stale {
             state: self.version,
             from: changes.from(),
@@ -121,7 +120,7 @@ impl PlanState {
         if changes.from() < self.version {
             return Err(stale("the changes are older than the state"));
         }
-        self.step(changes, before, after)
+        self.step(changes, (before, after), budget)
     }
 
     /// Takes the state back from the version after changes to the version before them: the opposite
@@ -139,14 +138,14 @@ impl PlanState {
         newer: &View,
         older: &View,
     ) -> Result<PlanDelta, Error> {
-        self.step(changes, newer, older)
+        self.step(changes, (newer, older), &Budget::unlimited())
     }
 
     fn step(
         &mut self,
         changes: &ChangeSet,
-        before: &View,
-        after: &View,
+        (before, after): (&View, &View),
+        budget: &Budget,
     ) -> Result<PlanDelta, Error> {
         let stale = |problem| Error::Stale {
             state: self.version,
@@ -162,7 +161,7 @@ impl PlanState {
         }
         self.broken = true;
         let plan = self.plan.clone();
-        let delta = crate::advance::advance(&plan, self, changes, before, after)?;
+        let delta = crate::advance::advance(&plan, self, changes, (before, after), budget)?;
         self.broken = false;
         self.version = changes.version();
         Ok(delta)
@@ -198,15 +197,12 @@ impl PlanState {
         self.examined
     }
 
-    /// Where the root's window ends, in the first column of its order, if it is full.
+    /// Where what is known of the root's window ends, in the first column of its order, if there
+    /// may be rows behind it.
     pub(crate) fn window_end(&self) -> Option<&Value> {
         let limit = self.plan.node(NodeId::ROOT).limit?;
         let partition = self.nodes.first()?.partitions.values().next()?;
-        let last = partition
-            .window
-            .last()
-            .filter(|_| partition.window.len() >= limit);
-        last?.place.first()
+        partition.window.end(limit)?.place.first()
     }
 
     /// Numbers of the rows in the view, by table.

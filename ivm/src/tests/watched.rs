@@ -4,11 +4,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use kelvin_protocol::{Ast, Version};
-use kelvin_storage::View;
+use kelvin_storage::{Row, RowId, View};
 
 use super::naive::{Naive, Rows};
 use super::world::{Model, World, keyed};
-use crate::state::NodeState;
+use crate::budget::Meter;
+use crate::plan::node::{Node, NodeId, PartitionKey};
+use crate::reader::Reader;
+use crate::state::{NodeState, Window};
 use crate::{
     Budget, ChangeSet, ClientKeys, DeltaLog, LoggedDelta, NetTouches, Plan, PlanDelta, PlanState,
     Router, RowKeys, evaluate,
@@ -91,7 +94,7 @@ impl Watched {
         let naive = self.naive(world, &world.model, |naive| naive.view(&self.ast));
         assert_eq!(fresh(&self.plan, view), naive, "fresh: {context}");
         assert_eq!(self.rows, naive, "maintained: {context}");
-        assert_same_state(&self.state, &hydrated(&self.plan, view), context);
+        assert_same_state(&self.state, view, context);
         self.check_sufficient(world, context);
     }
 
@@ -203,7 +206,7 @@ impl Watched {
                 }
             }
             assert_eq!(&rows, then, "back at {version} of {versions:?}, {context}");
-            assert_same_state(&state, &hydrated(&self.plan, &views[1]), &context);
+            assert_same_state(&state, &views[1], &context);
             newer = *version;
         }
     }
@@ -257,15 +260,17 @@ fn fold(rows: &mut Rows, delta: &PlanDelta, world: &World, context: &str) {
     }
 }
 
-fn assert_same_state(maintained: &PlanState, fresh: &PlanState, context: &str) {
+/// A state is that of a hydration, but for what it knows of rows behind its windows; and these are
+/// the next ones there are.
+fn assert_same_state(maintained: &PlanState, view: &View, context: &str) {
+    let plan = maintained.plan();
+    let fresh = hydrated(plan, view);
     assert_eq!(maintained.members, fresh.members, "members: {context}");
     assert_eq!(maintained.row_count(), fresh.row_count());
-    let summary = |node: &NodeState| {
-        let spots = |window: &[crate::state::Spot]| -> Vec<_> {
-            window
-                .iter()
-                .map(|spot| (spot.place.clone(), spot.id))
-                .collect()
+    let summary = |node: &NodeState, limit: usize| {
+        let spots = |window: &Window| -> Vec<_> {
+            let in_view = window.in_view(limit).iter();
+            in_view.map(|spot| (spot.place.clone(), spot.id)).collect()
         };
         let mut partitions: Vec<_> = node
             .partitions
@@ -276,6 +281,38 @@ fn assert_same_state(maintained: &PlanState, fresh: &PlanState, context: &str) {
         partitions
     };
     for (at, (kept, new)) in maintained.nodes.iter().zip(&fresh.nodes).enumerate() {
-        assert_eq!(summary(kept), summary(new), "node {at}: {context}");
+        let node = plan.node(NodeId(at));
+        let limit = node.limit.unwrap_or_default();
+        assert_eq!(summary(kept, limit), summary(new, limit), "{at}: {context}");
+        let windows = kept.partitions.iter().map(|(key, it)| (key, &it.window));
+        for (key, window) in windows.filter(|(_, window)| window.spots.len() > limit) {
+            let known: Vec<RowId> = window.spots.iter().map(|spot| spot.id).collect();
+            let first = first_rows(plan, node, key, known.len(), view);
+            assert_eq!(known, first, "behind a window of node {at}: {context}");
+        }
     }
+}
+
+/// The first rows of a partition, were the limit another one.
+fn first_rows(
+    plan: &Plan,
+    node: &Node,
+    key: &PartitionKey,
+    limit: usize,
+    view: &View,
+) -> Vec<RowId> {
+    let node = Node {
+        limit: Some(limit),
+        ..node.clone()
+    };
+    let meter = Meter::new(&Budget::unlimited());
+    let (reader, mut rows) = (Reader::new(plan, view, &meter), Vec::new());
+    let mut each = |_, row: Row| {
+        rows.push(row.id);
+        Ok(())
+    };
+    reader
+        .contents(&node, std::slice::from_ref(key), &mut each)
+        .unwrap();
+    rows
 }

@@ -289,6 +289,8 @@ fn engine(reader: &Reader<'_>) -> Result<Engine, ConfigError> {
     };
     Ok(Engine {
         advance_threads,
+        advance_timeout: reader.millis("kelvin-advance-timeout-ms")?,
+        advance_max_rows: reader.bytes("kelvin-advance-max-rows", 1)?,
         hydration_threads,
         hydration_timeout: reader.millis("kelvin-hydration-timeout-ms")?,
         hydration_max_rows: reader.bytes("kelvin-hydration-max-rows", 1)?,

@@ -150,6 +150,10 @@ pub struct Replica {
 pub struct Engine {
     /// Threads that bring queries up to a commit that concerns many; at least 1.
     pub advance_threads: usize,
+    /// Longest a query may take to be brought up to a commit.
+    pub advance_timeout: Duration,
+    /// Most rows a query may read for that.
+    pub advance_max_rows: u64,
     /// Threads that hydrate queries; at least 1.
     pub hydration_threads: usize,
     /// Longest a query may hydrate.

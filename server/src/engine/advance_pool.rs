@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use kelvin_ivm::PlanId;
 
-use super::step::{Advanced, Encoded, Step};
+use super::step::{Advanced, Broken, Encoded, Step};
 use super::thread::LivePlan;
 
 /// Each thread takes its share of the plans that are left in so many portions: many are moved
@@ -25,7 +25,7 @@ pub(super) struct Moving {
 pub(super) struct Moved {
     pub(super) id: PlanId,
     pub(super) live: LivePlan,
-    pub(super) outcome: Result<Advanced, String>,
+    pub(super) outcome: Result<Advanced, Broken>,
 }
 
 /// The helping threads; none if the engine is to use one thread.

@@ -9,7 +9,7 @@ use kelvin_storage::{Applied, TableId};
 
 use super::advance_pool::{Moved, Moving};
 use super::patch::PlanPatch;
-use super::step::{Advanced, DEFECT, Encoded, Step};
+use super::step::{AdvanceLimits, Advanced, Broken, DEFECT, Encoded, Step};
 use super::thread::{AttachedGroup, EngineThread, reads_any};
 use super::{GroupEvent, GroupId};
 
@@ -48,6 +48,7 @@ impl EngineThread {
             changes,
             (before, after),
             Arc::clone(self.snapshots.encoder()),
+            AdvanceLimits::of(&self.options),
         );
         #[cfg(test)]
         let step = step.with_hook(self.options.hooks.advance.clone());
@@ -60,9 +61,10 @@ impl EngineThread {
         }
         self.hand_out(&outcomes.patches);
         // INVARIANT: behind the commit, whose version their answer has.
+        let mut waiting = self.waiting_for(&outcomes.failed);
         for (id, message) in &outcomes.failed {
-            let waiting = self.waiting_for_any(&[*id]);
-            self.answer_without(*id, message, waiting);
+            let groups = waiting.remove(id).unwrap_or_default();
+            self.answer_without(*id, message, groups);
         }
     }
 
@@ -178,10 +180,13 @@ impl EngineThread {
     }
 
     /// Takes note of what moving a plan came to.
-    fn settle(&mut self, id: PlanId, outcome: Result<Advanced, String>, outcomes: &mut Outcomes) {
+    fn settle(&mut self, id: PlanId, outcome: Result<Advanced, Broken>, outcomes: &mut Outcomes) {
         let advanced = match outcome {
             Ok(advanced) => advanced,
-            Err(message) => return outcomes.failed.push((id, message)),
+            Err(broken) => {
+                self.metrics.over_budget += u64::from(broken.over_budget);
+                return outcomes.failed.push((id, broken.message));
+            }
         };
         let Some(live) = self.plans.get(&id) else {
             return;
@@ -205,11 +210,11 @@ impl EngineThread {
     /// Drops a broken plan and tells the groups that have it. Nobody else notices.
     fn fail(&mut self, id: PlanId, message: &str) {
         tracing::error!(plan = %id, error = %message, "a query failed and was dropped");
-        self.forget(id);
-        // By the groups, not by the plan: it may be lost with a thread.
-        let has = |attached: &AttachedGroup| attached.plans.contains(&id);
-        let having = self.groups.iter().filter(|(_, attached)| has(attached));
-        for group in having.map(|(group, _)| *group).collect::<Vec<_>>() {
+        let groups = match self.forget(id) {
+            Some(live) => live.groups,
+            None => self.groups_with(id),
+        };
+        for group in groups {
             if let Some(attached) = self.groups.get_mut(&group) {
                 attached.plans.remove(&id);
             }
@@ -221,6 +226,13 @@ impl EngineThread {
                 },
             );
         }
+    }
+
+    /// Groups that have a plan, by what each has: the plan was lost with a thread.
+    fn groups_with(&self, id: PlanId) -> HashSet<GroupId> {
+        let has = |attached: &AttachedGroup| attached.plans.contains(&id);
+        let having = self.groups.iter().filter(|(_, attached)| has(attached));
+        having.map(|(group, _)| *group).collect()
     }
 
     /// Gives each group that has a changed plan one event with all its changes.

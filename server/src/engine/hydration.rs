@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kelvin_ivm::{Budget, ErrorKind, Plan, PlanState};
+use kelvin_ivm::{Budget, ErrorKind, Plan, PlanId, PlanState};
 use kelvin_storage::{IndexBuilder, Replica, Row, TableId, View};
 use tokio::sync::mpsc::WeakSender;
 
@@ -13,7 +13,7 @@ use super::fast_forward::fast_forward;
 use super::hydration_queue::{HydrationQueue, Job, Turn};
 use super::recall::{Recall, RecallJob, Recalled};
 use super::snapshot::SnapshotCache;
-use super::step::DEFECT;
+use super::step::{AdvanceLimits, DEFECT};
 use super::{Command, EngineOptions, Hydrated, HydrationError};
 
 /// Rows of a result that are encoded while the plan hydrates; a larger result is encoded when a
@@ -70,6 +70,11 @@ impl HydrationPool {
         self.queue.hydrate(plan);
     }
 
+    /// Nobody waits for a plan any more.
+    pub(super) fn cancel(&self, id: PlanId) {
+        self.queue.cancel(id);
+    }
+
     /// Has the log of a plan begin earlier.
     pub(super) fn recall(&self, job: RecallJob) {
         self.queue.recall(job);
@@ -100,7 +105,7 @@ impl Worker {
                 Job::Hydrate(plan, turn) => {
                     let done = self.hydrated(&plan, &turn);
                     self.queue.finish(&plan, &turn);
-                    if turn.has_given_up() {
+                    if turn.has_given_up() || turn.is_cancelled() {
                         continue;
                     }
                     done
@@ -196,7 +201,7 @@ impl Worker {
         #[cfg(not(test))]
         let _ = plan;
         Budget::rows(self.options.hydration_max_rows).with_stop(move || {
-            let stop = turn.elapsed() > timeout || queue.must_give_up(&turn);
+            let stop = turn.is_cancelled() || turn.elapsed() > timeout || queue.must_give_up(&turn);
             #[cfg(test)]
             if let Some(hook) = hook.as_ref().filter(|_| !stop && turn.is_long()) {
                 hook.call(&plan);
@@ -225,7 +230,11 @@ impl Worker {
                 break;
             }
             let started = Instant::now();
-            if fast_forward(&self.replica, plan, &mut hydrated.state, latest)? {
+            let slices = (
+                AdvanceLimits::beside(&self.options),
+                self.options.forward_rows,
+            );
+            if fast_forward(&self.replica, plan, &mut hydrated.state, latest, slices)? {
                 hydrated.last_changed = latest;
             }
             if started.elapsed() < FOLLOWED {

@@ -5,12 +5,12 @@
 //! that has had its slice gives up its thread to those that wait, and is hydrated from the start
 //! when it is its turn among the long.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kelvin_ivm::Plan;
+use kelvin_ivm::{Plan, PlanId};
 
 use super::recall::RecallJob;
 
@@ -38,6 +38,8 @@ struct State {
     fresh: VecDeque<Arc<Plan>>,
     /// Plans that gave up their thread, with the time they had.
     long: VecDeque<(Arc<Plan>, Duration)>,
+    /// The turns of plans that are on threads.
+    running: HashMap<PlanId, Arc<Turn>>,
     /// Threads that are at long hydrations.
     at_long: usize,
     closed: bool,
@@ -51,6 +53,7 @@ pub(super) struct Turn {
     /// Whether it counts as long.
     long: AtomicBool,
     given_up: AtomicBool,
+    cancelled: AtomicBool,
 }
 
 impl Turn {
@@ -60,6 +63,7 @@ impl Turn {
             spent,
             long: AtomicBool::new(long),
             given_up: AtomicBool::new(false),
+            cancelled: AtomicBool::new(false),
         })
     }
 
@@ -77,6 +81,11 @@ impl Turn {
     #[cfg(test)]
     pub(super) fn is_long(&self) -> bool {
         self.long.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody waits for the plan any more.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
     }
 
     /// Whether it gave up its thread.
@@ -105,6 +114,16 @@ impl HydrationQueue {
     pub(super) fn hydrate(&self, plan: Arc<Plan>) {
         self.lock().fresh.push_back(plan);
         self.wake.notify_one();
+    }
+
+    /// Nobody waits for a plan any more: it is not begun, or ends at its next look at the clock.
+    pub(super) fn cancel(&self, id: PlanId) {
+        let mut state = self.lock();
+        state.fresh.retain(|plan| plan.id() != id);
+        state.long.retain(|(plan, _)| plan.id() != id);
+        if let Some(turn) = state.running.remove(&id) {
+            turn.cancelled.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Puts a plan whose log is to begin earlier ahead of all that are to be hydrated: it takes
@@ -163,7 +182,12 @@ impl HydrationQueue {
         if turn.long.load(Ordering::Relaxed) {
             state.at_long -= 1;
         }
-        if turn.has_given_up() {
+        // One that was cancelled may be on another thread again.
+        let runs = state.running.get(&plan.id());
+        if runs.is_some_and(|running| std::ptr::eq(Arc::as_ptr(running), turn)) {
+            state.running.remove(&plan.id());
+        }
+        if turn.has_given_up() && !turn.is_cancelled() {
             state.long.push_back((Arc::clone(plan), turn.took()));
         }
         drop(state);
@@ -180,9 +204,68 @@ impl State {
             && let Some((plan, spent)) = self.long.pop_front()
         {
             self.at_long += 1;
-            return Some(Job::Hydrate(plan, Turn::new(spent, true)));
+            return Some(self.begin(plan, Turn::new(spent, true)));
         }
         let plan = self.fresh.pop_front()?;
-        Some(Job::Hydrate(plan, Turn::new(Duration::ZERO, false)))
+        Some(self.begin(plan, Turn::new(Duration::ZERO, false)))
+    }
+
+    fn begin(&mut self, plan: Arc<Plan>, turn: Arc<Turn>) -> Job {
+        self.running.insert(plan.id(), Arc::clone(&turn));
+        Job::Hydrate(plan, turn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::engine::tests::{plan, replica};
+
+    fn next(queue: &HydrationQueue) -> (Arc<Plan>, Arc<Turn>) {
+        match queue.next(|| {}) {
+            Some(Job::Hydrate(plan, turn)) => (plan, turn),
+            _ => panic!("there is nothing to hydrate"),
+        }
+    }
+
+    #[test]
+    fn a_plan_that_nobody_waits_for_is_not_begun_and_does_not_go_on() {
+        let (_dir, replica) = replica();
+        let top = |limit| {
+            let by_id = json!([["id", "asc"]]);
+            plan(
+                &replica,
+                json!({"table": "issue", "orderBy": by_id, "limit": limit}),
+            )
+        };
+        let plans = [1, 2, 3].map(top);
+        let queue = HydrationQueue::new(2, Duration::ZERO);
+        for plan in &plans {
+            queue.hydrate(Arc::clone(plan));
+        }
+        let (first, turn) = next(&queue);
+        assert!(!queue.must_give_up(&turn), "the first may go on");
+        let (second, given_up) = next(&queue);
+        assert!(queue.must_give_up(&given_up), "another one waits");
+        for plan in [&first, &second] {
+            queue.cancel(plan.id());
+        }
+        assert!(turn.is_cancelled() && given_up.is_cancelled());
+        // It is asked for again before its thread has noticed.
+        queue.hydrate(Arc::clone(&first));
+        queue.finish(&second, &given_up);
+        let (third, _) = next(&queue);
+        let (again, anew) = next(&queue);
+        assert_eq!((third.id(), again.id()), (plans[2].id(), first.id()));
+        queue.finish(&first, &turn);
+        queue.cancel(first.id());
+        assert!(anew.is_cancelled());
+        queue.cancel(third.id());
+        queue.hydrate(Arc::clone(&third));
+        queue.hydrate(Arc::clone(&plans[1]));
+        queue.cancel(third.id());
+        assert_eq!(next(&queue).0.id(), plans[1].id());
     }
 }

@@ -103,15 +103,25 @@ pub struct EngineOptions {
     /// How long the engine thread works at a commit before the others help it. Waking them and
     /// handing plans over costs some tens of microseconds, which a small commit is to be spared.
     pub advance_alone: std::time::Duration,
+    /// Rows a plan may examine while it is moved over a commit.
+    pub advance_max_rows: u64,
+    /// How long moving a plan over a commit may take. All groups wait for it.
+    pub advance_timeout: std::time::Duration,
     /// Threads that hydrate plans; there are two at least.
     pub hydration_threads: usize,
     /// A hydration that takes longer gives up its thread where others wait and it is not among the
     /// few that may go on.
     pub hydration_slice: std::time::Duration,
+    /// How long a plan goes on hydrating after its last group left: one that lost its connection is
+    /// back within seconds.
+    pub hydration_deserted: std::time::Duration,
     /// Rows a plan may examine while it hydrates.
     pub hydration_max_rows: u64,
     /// How long a plan may take to hydrate.
     pub hydration_timeout: std::time::Duration,
+    /// Changed rows that are in memory at a time while a plan is brought up to what was committed
+    /// since it began to hydrate; a larger transaction is whole.
+    pub forward_rows: u64,
     /// Hydrations that take longer are logged.
     pub slow_hydration: std::time::Duration,
     /// How long a plan is kept up to date after its last group left.
@@ -130,10 +140,14 @@ impl Default for EngineOptions {
         Self {
             advance_threads: 1,
             advance_alone: std::time::Duration::from_micros(250),
+            advance_max_rows: 20_000_000,
+            advance_timeout: std::time::Duration::from_secs(10),
             hydration_threads: std::thread::available_parallelism().map_or(2, usize::from),
             hydration_slice: std::time::Duration::from_millis(200),
+            hydration_deserted: std::time::Duration::from_secs(10),
             hydration_max_rows: 20_000_000,
             hydration_timeout: std::time::Duration::from_secs(60),
+            forward_rows: fast_forward::SLICE_ROWS,
             slow_hydration: std::time::Duration::from_millis(100),
             plan_idle: std::time::Duration::from_secs(60),
             snapshot_cache_bytes: 64 << 20,
@@ -243,6 +257,8 @@ pub struct EngineMetrics {
     pub deliveries: u64,
     /// Plans that were hydrated since the start.
     pub hydrations: u64,
+    /// Plans that failed since the start because a commit took them more than it may.
+    pub over_budget: u64,
     /// How clients that came back since the start were brought up.
     pub pasts: PastCounts,
     /// Memory the plans' delta logs take, in bytes.

@@ -4,9 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kelvin_ivm::{ChangeSet, LoggedDelta, PlanDelta, RowKeys};
+use kelvin_ivm::{Budget, ChangeSet, ErrorKind, LoggedDelta, PlanDelta, RowKeys};
 use kelvin_storage::View;
 
+use super::EngineOptions;
 use super::patch::{EncodedRows, PlanPatch, RowEncoder};
 use super::thread::LivePlan;
 
@@ -19,8 +20,24 @@ pub(super) struct Step {
     before: View,
     after: View,
     encoder: Arc<RowEncoder>,
+    limits: AdvanceLimits,
     #[cfg(test)]
     hook: Option<super::hooks::PlanHook>,
+}
+
+/// What moving one plan over a commit may take.
+#[derive(Clone, Copy)]
+pub(super) struct AdvanceLimits {
+    max_rows: u64,
+    timeout: Duration,
+}
+
+/// A plan that is of no use any more.
+pub(super) struct Broken {
+    /// For the application's developer.
+    pub(super) message: String,
+    /// Whether it took more than it may.
+    pub(super) over_budget: bool,
 }
 
 /// What is made of the rows of one commit once, for all plans that one thread advances.
@@ -45,17 +62,63 @@ pub(super) struct Advanced {
     pub(super) patch: Option<PlanPatch>,
 }
 
+impl AdvanceLimits {
+    pub(super) fn of(options: &EngineOptions) -> Self {
+        Self {
+            max_rows: options.advance_max_rows,
+            timeout: options.advance_timeout,
+        }
+    }
+
+    /// For a plan that is moved on a hydration thread, where nobody else waits for it.
+    pub(super) fn beside(options: &EngineOptions) -> Self {
+        Self {
+            max_rows: options.hydration_max_rows,
+            timeout: options.hydration_timeout,
+        }
+    }
+
+    /// The budget of a plan that is moved since `started`.
+    pub(super) fn budget(self, started: Instant) -> Budget {
+        Budget::rows(self.max_rows).with_stop(move || started.elapsed() > self.timeout)
+    }
+
+    /// Why moving a plan failed.
+    pub(super) fn told(self, error: &kelvin_ivm::Error) -> Broken {
+        let what = match error.kind() {
+            ErrorKind::Stopped => format!("took longer than {} ms", self.timeout.as_millis()),
+            ErrorKind::Budget => format!("examined more than {} rows", self.max_rows),
+            _ => return Broken::by(&error.to_string()),
+        };
+        Broken {
+            message: format!("the query {what} to be brought up to a commit"),
+            over_budget: true,
+        }
+    }
+}
+
+impl Broken {
+    fn by(message: &str) -> Self {
+        Self {
+            message: message.to_owned(),
+            over_budget: false,
+        }
+    }
+}
+
 impl Step {
     pub(super) fn new(
         changes: ChangeSet,
         (before, after): (View, View),
         encoder: Arc<RowEncoder>,
+        limits: AdvanceLimits,
     ) -> Self {
         Self {
             changes,
             before,
             after,
             encoder,
+            limits,
             #[cfg(test)]
             hook: None,
         }
@@ -71,31 +134,32 @@ impl Step {
     /// Moves one plan, its counts included. After an error it is of no use.
     ///
     /// # Errors
-    /// A sentence for the application's developer.
+    /// Why it is broken.
     pub(super) fn advance(
         &self,
         live: &mut LivePlan,
         encoded: &mut Encoded,
-    ) -> Result<Advanced, String> {
+    ) -> Result<Advanced, Broken> {
         // A panic in one plan must not take the others with it.
         catch_unwind(AssertUnwindSafe(|| self.advance_unguarded(live, encoded)))
-            .unwrap_or_else(|_| Err(DEFECT.to_owned()))
+            .unwrap_or_else(|_| Err(Broken::by(DEFECT)))
     }
 
     fn advance_unguarded(
         &self,
         live: &mut LivePlan,
         encoded: &mut Encoded,
-    ) -> Result<Advanced, String> {
+    ) -> Result<Advanced, Broken> {
         #[cfg(test)]
         if let Some(hook) = &self.hook {
             hook.call(&live.plan);
         }
         let started = Instant::now();
         let state = Arc::make_mut(&mut live.state);
+        let budget = self.limits.budget(started);
         let delta = state
-            .advance(&self.changes, &self.before, &self.after)
-            .map_err(|error| error.to_string())?;
+            .advance_within(&self.changes, &self.before, &self.after, &budget)
+            .map_err(|error| self.limits.told(&error))?;
         let (took, examined, delta_rows) = (started.elapsed(), state.examined(), delta.rows.len());
         let rows = state.row_count();
         let rows_before = std::mem::replace(&mut live.rows, rows);
@@ -111,7 +175,8 @@ impl Step {
         };
         if !delta.rows.is_empty() {
             live.last_changed = self.after.version();
-            self.encode(live, &delta, encoded, &mut advanced)?;
+            self.encode(live, &delta, encoded, &mut advanced)
+                .map_err(|message| Broken::by(&message))?;
         }
         Ok(advanced)
     }

@@ -46,14 +46,14 @@ fn catalog() -> Catalog {
     Catalog::new(vec![issue], Vec::new())
 }
 
-fn replica() -> (tempfile::TempDir, Replica) {
+pub(super) fn replica() -> (tempfile::TempDir, Replica) {
     let dir = tempfile::tempdir().unwrap();
     let loader = Replica::create(dir.path(), &ReplicaOptions::default(), catalog()).unwrap();
     let replica = loader.finish(ReplicaIdentity::default(), 100).unwrap();
     (dir, replica)
 }
 
-fn plan(replica: &Replica, query: serde_json::Value) -> Arc<Plan> {
+pub(super) fn plan(replica: &Replica, query: serde_json::Value) -> Arc<Plan> {
     let ast: Ast = serde_json::from_value(query).unwrap();
     Arc::new(Plan::compile(&ast, &replica.catalog(), &ClientKeys::new()).unwrap())
 }
@@ -65,12 +65,12 @@ fn tops(replica: &Replica, plans: usize) -> Vec<Arc<Plan>> {
     (1..=plans).map(|limit| plan(replica, top(limit))).collect()
 }
 
-fn apply(replica: &Replica, ops: Vec<RowOp>) -> kelvin_storage::Applied {
+pub(super) fn apply(replica: &Replica, ops: Vec<RowOp>) -> kelvin_storage::Applied {
     let version = replica.watermark() + 10;
     replica.apply(&[Transaction { version, ops }]).unwrap()
 }
 
-fn insert(id: u32, project: u32, votes: u32) -> RowOp {
+pub(super) fn insert(id: u32, project: u32, votes: u32) -> RowOp {
     let row = [id, project, votes].map(|n| Value::from(f64::from(n)));
     RowOp::Insert {
         table: ISSUE,
@@ -500,6 +500,91 @@ fn a_group_that_waits_hears_of_a_plan_that_fails_meanwhile() {
             assert_eq!((failed, added), (vec![id], vec![slow.id()]));
         }
         other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_hydration_that_its_groups_have_left_ends_and_can_be_asked_for_again() {
+    let (_dir, replica) = replica();
+    fill(&replica);
+    let gate = Arc::new(Gate::default());
+    let hook = Arc::clone(&gate);
+    let options = EngineOptions {
+        hooks: Hooks {
+            hydrate: Some(PlanHook::new(move |_| hook.hold())),
+            ..Hooks::default()
+        },
+        hydration_slice: Duration::ZERO,
+        hydration_deserted: Duration::ZERO,
+        ..options(1)
+    };
+    let engine = Engine::start(replica.clone(), "app", 0, options).unwrap();
+    let runtime = runtime();
+    let slow = || plan(&replica, json!({"table": "issue"}));
+    let mut left = ask(&runtime, &engine, 1, &[slow()]);
+    gate.wait_for(1);
+    runtime.block_on(engine.detach(GroupId(1))).unwrap();
+    let mut waiting = ask(&runtime, &engine, 2, &[slow()]);
+    gate.open();
+    assert_eq!(added(next(&runtime, &mut waiting)), 1);
+    assert!(left.try_recv().is_err());
+    // Answered after the counts of what came before are published.
+    runtime.block_on(engine.plan("none")).unwrap();
+    assert_eq!(engine.metrics().hydrations, 1);
+}
+
+#[test]
+fn a_commit_that_takes_a_query_more_than_it_may_fails_that_query_alone() {
+    // Issues of projects in which there is one with such votes: the first makes all of them enter.
+    let exists = json!({"type": "correlatedSubquery", "op": "EXISTS", "related": {
+        "correlation": {"parentField": ["project"], "childField": ["project"]},
+        "subquery": {"table": "issue", "alias": "winner", "where": {"type": "simple", "op": "=",
+            "left": {"type": "column", "name": "votes"},
+            "right": {"type": "literal", "value": 1_000_000}}}}});
+    let late = EngineOptions {
+        advance_timeout: Duration::ZERO,
+        ..options(1)
+    };
+    let wide = EngineOptions {
+        advance_max_rows: 1_000,
+        ..options(4)
+    };
+    for (options, why) in [(late, "longer than 0 ms"), (wide, "more than 1000 rows")] {
+        let (_dir, replica) = replica();
+        apply(
+            &replica,
+            (0..2_000).map(|id| insert(id + 100, 5, id)).collect(),
+        );
+        let engine = Engine::start(replica.clone(), "app", 0, options).unwrap();
+        let runtime = runtime();
+        let wide = plan(&replica, json!({"table": "issue", "where": exists}));
+        let others = tops(&replica, 10);
+        let mut both = join(
+            &runtime,
+            &engine,
+            1,
+            &[vec![wide.clone()], others.clone()].concat(),
+        );
+        let mut other = join(&runtime, &engine, 2, &others);
+        engine.committed(apply(&replica, vec![insert(1, 5, 1_000_000)]));
+        match next(&runtime, &mut both) {
+            GroupEvent::PlanFailed { plan, message } => {
+                assert_eq!(plan, wide.id());
+                assert!(message.contains(why), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
+        for events in [&mut both, &mut other] {
+            assert_eq!(told(next(&runtime, events)).1.len(), others.len());
+        }
+        // Answered after the counts of what came before are published.
+        runtime.block_on(engine.plan("none")).unwrap();
+        assert_eq!(
+            (engine.metrics().over_budget, engine.metrics().plans),
+            (1, 10)
+        );
+        // It is hydrated anew for whoever asks again.
+        join(&runtime, &engine, 3, &[wide]);
     }
 }
 

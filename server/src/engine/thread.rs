@@ -16,6 +16,7 @@ use super::fast_forward::fast_forward;
 use super::hydration::HydrationPool;
 use super::pasts::Recalls;
 use super::snapshot::SnapshotCache;
+use super::step::AdvanceLimits;
 use super::{
     Command, Durations, EngineMetrics, EngineOptions, GroupEvent, GroupId, Hydrated,
     HydrationError, PlanCosts, Reconciled,
@@ -52,6 +53,15 @@ struct Wanted {
     failed: Vec<(PlanId, String)>,
 }
 
+/// A plan that is being hydrated, or waits for it.
+struct Hydrating {
+    plan: Arc<Plan>,
+    /// Groups that wait for it.
+    waiting: HashSet<GroupId>,
+    /// Since when there is none.
+    deserted: Option<Instant>,
+}
+
 /// All state of the engine. Only its own thread touches it.
 pub(super) struct EngineThread {
     pub(super) replica: Replica,
@@ -63,8 +73,8 @@ pub(super) struct EngineThread {
     pub(super) recalls: Recalls,
     pub(super) router: Router,
     pub(super) groups: HashMap<GroupId, AttachedGroup>,
-    /// Plans in the pool, with the groups that wait for them.
-    hydrating: HashMap<PlanId, (Arc<Plan>, HashSet<GroupId>)>,
+    /// Plans in the pool.
+    hydrating: HashMap<PlanId, Hydrating>,
     /// Plans hydrated at a version the engine has not reached yet.
     early: Vec<(PlanId, Hydrated)>,
     pub(super) signals: Signals,
@@ -180,7 +190,10 @@ impl EngineThread {
             Command::Find { id, answer } => {
                 let _ = answer.send(self.find(&id));
             }
-            Command::Tick => self.drop_idle_plans(),
+            Command::Tick => {
+                self.drop_idle_plans();
+                self.cancel_deserted();
+            }
             Command::Stop => {}
         }
         self.publish_metrics();
@@ -208,12 +221,18 @@ impl EngineThread {
             if self.plans.contains_key(&id) {
                 continue;
             }
-            let waiting = self.hydrating.entry(id).or_insert_with(|| {
+            let hydrating = self.hydrating.entry(id).or_insert_with(|| {
                 self.pool.submit(Arc::clone(&plan));
-                (plan, HashSet::new())
+                Hydrating {
+                    plan,
+                    waiting: HashSet::new(),
+                    deserted: None,
+                }
             });
-            waiting.1.insert(group);
+            hydrating.waiting.insert(group);
+            hydrating.deserted = None;
         }
+        self.leave_hydrations(group);
         self.answer_if_complete(group);
     }
 
@@ -228,7 +247,7 @@ impl EngineThread {
 
     fn hydration_failed(&mut self, id: PlanId, message: &str) {
         tracing::warn!(plan = %id, error = %message, "a query could not be hydrated");
-        let Some((_, waiting)) = self.hydrating.remove(&id) else {
+        let Some(Hydrating { waiting, .. }) = self.hydrating.remove(&id) else {
             return;
         };
         self.answer_without(id, message, waiting);
@@ -249,7 +268,7 @@ impl EngineThread {
     /// A table of the plan changed while it was on its way: those who wait for it compile their
     /// queries anew.
     fn hydration_stale(&mut self, id: PlanId) {
-        let Some((_, waiting)) = self.hydrating.remove(&id) else {
+        let Some(Hydrating { waiting, .. }) = self.hydrating.remove(&id) else {
             return;
         };
         for group in waiting {
@@ -277,10 +296,11 @@ impl EngineThread {
             examined,
         } = first;
         if state.version() < self.version {
-            let Some((plan, _)) = self.hydrating.get(&id) else {
+            let Some(Hydrating { plan, .. }) = self.hydrating.get(&id) else {
                 return;
             };
-            match fast_forward(&self.replica, plan, &mut state, self.version) {
+            let slices = (AdvanceLimits::of(&self.options), self.options.forward_rows);
+            match fast_forward(&self.replica, plan, &mut state, self.version, slices) {
                 Ok(true) => last_changed = self.version,
                 Ok(false) => {}
                 Err(HydrationError::Stale) => return self.hydration_stale(id),
@@ -289,7 +309,7 @@ impl EngineThread {
                 }
             }
         }
-        let Some((plan, waiting)) = self.hydrating.remove(&id) else {
+        let Some(Hydrating { plan, waiting, .. }) = self.hydrating.remove(&id) else {
             return;
         };
         self.metrics.hydrations += 1;
@@ -330,6 +350,25 @@ impl EngineThread {
         };
         let waiting = self.groups.iter().filter(|(_, attached)| waits(attached));
         waiting.map(|(group, _)| *group).collect()
+    }
+
+    /// The same by the plan, for plans that failed.
+    pub(super) fn waiting_for(
+        &self,
+        failed: &[(PlanId, String)],
+    ) -> HashMap<PlanId, HashSet<GroupId>> {
+        let mut waiting: HashMap<PlanId, HashSet<GroupId>> = HashMap::new();
+        if failed.is_empty() {
+            return waiting;
+        }
+        let failed: HashSet<PlanId> = failed.iter().map(|(id, _)| *id).collect();
+        for (group, attached) in &self.groups {
+            let wanted = attached.wanted.iter().flat_map(|wanted| &wanted.plans);
+            for id in wanted.filter(|id| failed.contains(id)) {
+                waiting.entry(*id).or_default().insert(*group);
+            }
+        }
+        waiting
     }
 
     fn answer_if_complete(&mut self, group: GroupId) {
@@ -418,10 +457,34 @@ impl EngineThread {
         for id in attached.plans {
             self.unsubscribe(group, id);
         }
-        for (_, waiting) in self.hydrating.values_mut() {
-            waiting.remove(&group);
-        }
+        self.leave_hydrations(group);
         self.count_subscriptions();
+    }
+
+    /// A group does not wait for plans any more that it does not want.
+    fn leave_hydrations(&mut self, group: GroupId) {
+        let attached = self.groups.get(&group);
+        let wanted = attached.and_then(|attached| attached.wanted.as_ref());
+        let wants = |id| wanted.is_some_and(|wanted| wanted.plans.contains(id));
+        for (id, hydrating) in &mut self.hydrating {
+            if !wants(id) && hydrating.waiting.remove(&group) && hydrating.waiting.is_empty() {
+                hydrating.deserted = Some(Instant::now());
+            }
+        }
+        self.cancel_deserted();
+    }
+
+    /// Ends hydrations that nobody has waited for in a while.
+    fn cancel_deserted(&mut self) {
+        let limit = self.options.hydration_deserted;
+        let over = |hydrating: &Hydrating| {
+            let since = hydrating.deserted;
+            since.is_some_and(|since| since.elapsed() >= limit)
+        };
+        let over = self.hydrating.extract_if(|_, hydrating| over(hydrating));
+        for (id, _) in over {
+            self.pool.cancel(id);
+        }
     }
 
     fn unsubscribe(&mut self, group: GroupId, id: PlanId) {

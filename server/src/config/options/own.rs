@@ -26,6 +26,10 @@ pub const OWN: &[Setting] = &[
     number("kelvin-advance-threads", "1").help(
         "Threads, up to 256, that bring queries up to a commit of many; 0 is as many as cores",
     ),
+    number("kelvin-advance-timeout-ms", "10000")
+        .help("Longest a commit may take a query; beyond it the query fails, alone"),
+    number("kelvin-advance-max-rows", "2000000")
+        .help("Most rows a query may read for a commit; beyond it the query fails, alone"),
     flag("kelvin-event-triggers", "true").help(
         "Have event triggers in PostgreSQL tell of schema changes; false drops those of kelvin",
     ),

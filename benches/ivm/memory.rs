@@ -1,0 +1,91 @@
+//! What one more plan of a known shape takes: its nodes, its state and what the router keeps of it.
+
+use kelvin_ivm::{PlanState, Router};
+
+use super::allocations::in_use;
+use super::measure::{Measure, size};
+use super::{World, hydrate};
+
+/// Queries that differ in one constant.
+struct Shape {
+    name: &'static str,
+    query: fn(usize) -> String,
+}
+
+const SHAPES: [Shape; 3] = [
+    Shape {
+        name: "where owner = …",
+        query: |n| format!(r#"{{"table":"issue","where":{}}}"#, owner(n)),
+    },
+    Shape {
+        name: "where owner = …, orderBy, limit 50",
+        query: |n| {
+            let owner = owner(n);
+            format!(
+                r#"{{"table":"issue","where":{owner},"orderBy":[["modified","desc"]],"limit":50}}"#
+            )
+        },
+    },
+    Shape {
+        name: "where owner = …, related comments",
+        query: |n| {
+            let owner = owner(n);
+            format!(
+                r#"{{"table":"issue","where":{owner},"related":[
+                {{"correlation":{{"parentField":["id"],"childField":["issue_id"]}},
+                "subquery":{{"table":"comment","alias":"comments"}}}}]}}"#
+            )
+        },
+    },
+];
+
+fn owner(n: usize) -> String {
+    format!(
+        r#"{{"type":"simple","op":"=","left":{{"type":"column","name":"owner"}},"right":{{"type":"literal","value":"member {n}"}}}}"#
+    )
+}
+
+/// Members who own issues, each as many as the others; further ones own none.
+const MEMBERS: usize = 1000;
+
+/// Bytes for each further plan: its nodes, its state with bitmaps and windows, and its entries in
+/// the router.
+pub fn memory(measure: &mut Measure, world: &World) {
+    let plans = size("MEMORY_PLANS", MEMBERS).min(MEMBERS);
+    for shape in &SHAPES {
+        for (rows, first) in [("no row", MEMBERS), ("with rows", 0)] {
+            let (bytes, in_view) = further(world, shape, first, plans);
+            let group = format!("memory of a further plan, {}, {in_view} rows", shape.name);
+            println!("{group}: {bytes} bytes");
+            assert_eq!(in_view > 0, rows == "with rows");
+            measure.note(&group, "bytes", bytes as f64, "2 KiB", 2048.0);
+        }
+    }
+}
+
+/// Bytes and rows of a view of each of so many plans, counted after one that has them founded what
+/// the shape shares.
+fn further(world: &World, shape: &Shape, first: usize, plans: usize) -> (usize, u64) {
+    let view = world.replica.latest().unwrap();
+    let mut router = Router::new();
+    let mut states: Vec<PlanState> = Vec::with_capacity(plans);
+    let register = |n: usize, router: &mut Router| {
+        let plan = world.plan(&(shape.query)(n));
+        let state = hydrate(&plan, &view);
+        router.insert(plan.id(), &plan);
+        router.narrow(&state);
+        state
+    };
+    // What the replica caches is read once before.
+    for n in first..first + plans {
+        hydrate(&world.plan(&(shape.query)(n)), &view);
+    }
+    states.push(register(first, &mut router));
+    let before = in_use();
+    for n in first + 1..first + plans {
+        states.push(register(n, &mut router));
+    }
+    let bytes = in_use().saturating_sub(before) / (plans - 1);
+    let rows: u64 = states.iter().map(PlanState::row_count).sum();
+    (bytes, rows / plans as u64)
+}
