@@ -181,7 +181,8 @@ impl<R: FnOnce()> Replicas<'_, R> {
     ) -> Result<Result<(), kelvin_replication::Error>, ServeError> {
         let (registry, engine) = start_generation(self.config, &prepared)?;
         self.current.set(Some(Arc::clone(&registry)));
-        self.reports.replica_opened(prepared.backfills(), prepared.lag());
+        self.reports
+            .replica_opened(prepared.backfills(), prepared.lag());
         if let Some(opening) = self.opening.take() {
             opening();
         }

@@ -100,6 +100,34 @@ async fn count(client: &Client, of: &str) -> i64 {
         .get(0)
 }
 
+async fn its_triggers_keep_issues_up_to_date(client: &Client) {
+    client
+        .execute(
+            "INSERT INTO comments VALUES ('c', 'issue-1', 'user-001', 'x')",
+            &[],
+        )
+        .await
+        .unwrap();
+    let modified = "issues WHERE id = 'issue-1' AND modified > now() - interval '1 minute'";
+    assert_eq!(
+        count(client, modified).await,
+        1,
+        "a comment is a change of its issue"
+    );
+    client
+        .execute(
+            "INSERT INTO issues (id, project_id, title, creator_id) \
+         VALUES ('new', 'web', 'x', 'user-001')",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        count(client, "issues WHERE id = 'new' AND number = 301").await,
+        1
+    );
+}
+
 #[tokio::test]
 async fn a_demo_is_filled_served_and_leaves_nothing_behind() {
     let page = page();
@@ -140,31 +168,7 @@ async fn a_demo_is_filled_served_and_leaves_nothing_behind() {
         1
     );
 
-    client
-        .execute(
-            "INSERT INTO comments VALUES ('c', 'issue-1', 'user-001', 'x')",
-            &[],
-        )
-        .await
-        .unwrap();
-    let modified = "issues WHERE id = 'issue-1' AND modified > now() - interval '1 minute'";
-    assert_eq!(
-        count(&client, modified).await,
-        1,
-        "a comment is a change of its issue"
-    );
-    client
-        .execute(
-            "INSERT INTO issues (id, project_id, title, creator_id) \
-         VALUES ('new', 'web', 'x', 'user-001')",
-            &[],
-        )
-        .await
-        .unwrap();
-    assert_eq!(
-        count(&client, "issues WHERE id = 'new' AND number = 301").await,
-        1
-    );
+    its_triggers_keep_issues_up_to_date(&client).await;
 
     shutdown.cancel();
     tokio::time::timeout(PATIENCE, demo)
