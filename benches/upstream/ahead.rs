@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::follower::{Nobody, options, until};
 use crate::measure::Measure;
 use crate::server::Server;
+use crate::transaction::KEPT;
 use crate::{ROUNDS, median};
 
 /// Time for PostgreSQL to write its WAL without being asked to.
@@ -19,10 +20,7 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &mut Server, ro
     let directory = tempfile::tempdir().unwrap();
     let mut options = options(server.cluster.url(), &directory.path().join("replica"));
     let mut times = Vec::new();
-    for (how, spool_bytes) in [
-        ("sent before", options.spool_bytes),
-        ("sent when it commits", 0),
-    ] {
+    for (how, spool_bytes) in [("sent in progress", KEPT), ("sent when it commits", 0)] {
         options.spool_bytes = spool_bytes;
         let prepared = prepare(&options, Arc::new(())).await.unwrap();
         let replica = prepared.replica.clone();

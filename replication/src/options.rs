@@ -106,7 +106,7 @@ impl Default for Options {
             queue_transactions: 1024,
             queue_bytes: 64 << 20,
             transaction_bytes: 64 << 20,
-            spool_bytes: 8 << 30,
+            spool_bytes: 0,
             backfill_bytes: 64 << 20,
             slot_timeout: Duration::from_secs(30),
         }

@@ -476,7 +476,38 @@ pub(crate) fn lsn(version: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::lsn;
+    use std::time::Duration;
+
+    use kelvin_replication::LagReport;
+
+    use super::{lag_figures, lsn};
+
+    #[test]
+    fn a_lag_that_was_not_measured_is_left_out_and_one_that_is_awaited_is_told() {
+        let shown = |lag: LagReport| -> Vec<(&str, f64)> {
+            let figures = lag_figures(lag).into_iter();
+            figures
+                .map(|(name, _, _, value)| {
+                    (name.trim_start_matches("kelvin_replication_lag_"), value)
+                })
+                .collect()
+        };
+        let nothing = [("awaited_seconds", 0.0), ("reports", 0.0)];
+        assert_eq!(shown(LagReport::default()), nothing);
+        let lag = LagReport {
+            received: Some(Duration::from_millis(250)),
+            applied: Some(Duration::from_millis(500)),
+            awaited: Some(Duration::from_secs(2)),
+            count: 3,
+        };
+        let all = [
+            ("received_seconds", 0.25),
+            ("applied_seconds", 0.5),
+            ("awaited_seconds", 2.0),
+            ("reports", 3.0),
+        ];
+        assert_eq!(shown(lag), all);
+    }
 
     #[test]
     fn versions_are_shown_as_postgresql_shows_them() {

@@ -497,6 +497,12 @@ impl Assembler {
             self.settle()?;
         }
         let open = self.open.take().ok_or_else(outside)?;
+        if self.binary
+            && open.reforms
+            && let Some(why) = not_in_binary(&self.schema.catalog)
+        {
+            self.renews = Some(Renewal::Text(why));
+        }
         if open.version != version {
             return Err(Error::Protocol(
                 "pgoutput: a commit is not at the LSN its transaction began with".into(),

@@ -91,7 +91,11 @@ mod tests {
 
     fn chosen(modes: &mut Modes, start: Version) -> StreamOptions {
         let schema = StreamSchema::new(Arc::default());
-        modes.choose(&Options::default(), &schema, start)
+        let options = Options {
+            spool_bytes: 1,
+            ..Options::default()
+        };
+        modes.choose(&options, &schema, start)
     }
 
     #[test]

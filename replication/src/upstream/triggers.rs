@@ -88,16 +88,21 @@ const DDL_END: &str = "
           PERFORM pg_logical_emit_message(true, PREFIX, '{}');
         END IF;
         IF TG_TAG = 'ALTER TABLE' AND one.relkind = 'p' THEN
-          -- Rows of this transaction are seen, but not by its snapshot.
+          -- Rows of this transaction are seen, but not by its snapshot, until a later one has ended:
+          -- a snapshot does not list its own transaction as running.
           now8 := pg_current_xact_id()::text::bigint;
           fresh := ARRAY(
             SELECT i.inhrelid::bigint FROM pg_inherits i
             CROSS JOIN LATERAL (
               SELECT (now8 >> 32 << 32) + i.xmin::text::bigint AS at) AS x
             WHERE i.inhparent = one.oid::oid AND i.xmin::text::bigint > 2
-              AND NOT pg_visible_in_snapshot(
-                (CASE WHEN x.at > now8 + 2147483648 THEN x.at - 4294967296 ELSE x.at END)
-                  ::text::xid8, pg_current_snapshot()));
+              AND (CASE
+                WHEN x.at >= now8
+                  AND x.at < pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+                THEN pg_xact_status(x.at::text::xid8) = 'in progress'
+                ELSE NOT pg_visible_in_snapshot(
+                  (CASE WHEN x.at > now8 + 2147483648 THEN x.at - 4294967296 ELSE x.at END)
+                    ::text::xid8, pg_current_snapshot()) END));
           roots := ARRAY(
             SELECT a.relid::oid::bigint FROM pg_partition_ancestors(one.oid::oid) AS a (relid));
           PERFORM pg_logical_emit_message(true, PREFIX, json_build_object('partitioned',

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kelvin_protocol::Value;
 use kelvin_replication::Options;
+use tempfile::TempDir;
 use tokio_postgres::Client;
 
 use crate::cluster::{Cluster, Setup};
@@ -19,6 +20,16 @@ fn cluster() -> Cluster {
         settings: SMALL_MEMORY,
         ..Setup::default()
     })
+}
+
+/// Options for a fresh directory, with room for transactions in progress.
+fn keeping(cluster: &Cluster) -> (Options, TempDir) {
+    let (options, directory) = options(cluster);
+    let options = Options {
+        spool_bytes: 1 << 30,
+        ..options
+    };
+    (options, directory)
 }
 
 const SCHEMA: &str = "
@@ -112,7 +123,7 @@ async fn transactions_that_come_by_turns_arrive_whole_and_in_the_order_of_their_
     for (parts, text_stream) in [(false, false), (true, true)] {
         let cluster = cluster();
         cluster.sql(SCHEMA).await;
-        let (options, _directory) = options(&cluster);
+        let (options, _directory) = keeping(&cluster);
         let options = if parts { low(options) } else { options };
         let options = Options {
             text_stream,
@@ -134,7 +145,7 @@ async fn a_schema_that_changes_within_a_transaction_in_progress_is_followed_when
     for event_triggers in [true, false] {
         let cluster = cluster();
         cluster.sql(SCHEMA).await;
-        let (options, _directory) = options(&cluster);
+        let (options, _directory) = keeping(&cluster);
         let options = Options {
             event_triggers,
             ..options
@@ -178,7 +189,7 @@ async fn a_schema_that_changes_within_a_transaction_in_progress_is_followed_when
 async fn what_is_only_in_progress_is_sent_again_after_a_restart_or_a_lost_connection() {
     let cluster = cluster();
     cluster.sql(SCHEMA).await;
-    let (options, _directory) = options(&cluster);
+    let (options, _directory) = keeping(&cluster);
     let following = Following::start(&options).await;
     let one = begin(&cluster).await;
     insert(&one, 10_000).await;
@@ -213,7 +224,7 @@ async fn what_is_only_in_progress_is_sent_again_after_a_restart_or_a_lost_connec
 async fn what_is_more_than_may_be_kept_is_left_to_postgresql() {
     let cluster = cluster();
     cluster.sql(SCHEMA).await;
-    let (options, _directory) = options(&cluster);
+    let (options, _directory) = keeping(&cluster);
     let options = Options {
         spool_bytes: 200_000,
         ..options
@@ -242,7 +253,7 @@ async fn what_is_more_than_may_be_kept_is_left_to_postgresql() {
 async fn transactions_in_progress_are_not_asked_for_where_nothing_may_be_kept() {
     let cluster = cluster();
     cluster.sql(SCHEMA).await;
-    let (options, _directory) = options(&cluster);
+    let (options, _directory) = keeping(&cluster);
     let options = Options {
         spool_bytes: 0,
         ..options

@@ -74,6 +74,24 @@ async fn what_only_a_trigger_tells_leads_to_what_a_new_copy_would_have() {
     }
 }
 
+#[tokio::test]
+async fn a_partition_that_comes_with_rows_is_told_however_many_transactions_end_meanwhile() {
+    let cluster = Cluster::start();
+    cluster.sql(SCHEMA).await;
+    let (options, _directory) = options(&cluster);
+    let mut following = Following::start(&options).await;
+    let client = cluster.client().await;
+    let statements = "BEGIN; CREATE TABLE r1 (id int PRIMARY KEY, n int);
+         INSERT INTO r1 VALUES (10, 10); SAVEPOINT s";
+    client.batch_execute(statements).await.unwrap();
+    cluster.sql("INSERT INTO other VALUES (1)").await;
+    let statements = "ALTER TABLE r ATTACH PARTITION r1 FOR VALUES FROM (9) TO (19); COMMIT";
+    client.batch_execute(statements).await.unwrap();
+    let rows = [row(&["1", "1"]), row(&["10", "10"])];
+    following.until_rows("r", &rows).await;
+    following.stop().await;
+}
+
 /// Changes that are followed without a copy, also with triggers.
 const HARMLESS: &[&str] = &[
     "ALTER TABLE t ADD m int DEFAULT 3 | UPDATE t SET m = 4 WHERE id = 1",

@@ -95,6 +95,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn load(pairs: &[(&str, &str)]) -> Result<ReplicationConfig, ConfigError> {
@@ -112,6 +114,27 @@ mod tests {
         assert_eq!(options.app_id, "zero");
         assert!(options.auto_reset);
         assert!(matches!(load(&[]), Err(ConfigError::Missing(_))));
+    }
+
+    #[test]
+    fn how_the_stream_comes_and_how_its_lag_is_measured_is_passed_on() {
+        let upstream = ("ZERO_UPSTREAM_DB", "postgres://x");
+        let options = load(&[upstream]).unwrap().options();
+        assert_eq!((options.text_stream, options.spool_bytes), (false, 0));
+        assert_eq!(options.lag_report_interval, Some(Duration::from_secs(30)));
+        let stream = [
+            upstream,
+            ("ZERO_KELVIN_TEXT_STREAM", "true"),
+            ("ZERO_KELVIN_SPOOL_BYTES", "1000"),
+        ];
+        let options = load(&stream).unwrap().options();
+        assert_eq!((options.text_stream, options.spool_bytes), (true, 1000));
+        let interval = "ZERO_REPLICATION_LAG_REPORT_INTERVAL_MS";
+        for (millis, expected) in [("0", None), ("-1", None), ("500", Some(500))] {
+            let options = load(&[upstream, (interval, millis)]).unwrap().options();
+            let expected = expected.map(Duration::from_millis);
+            assert_eq!(options.lag_report_interval, expected, "{millis}");
+        }
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub const OWN: &[Setting] = &[
         .help("Bytes of journals beyond which tables that hold them back are written to files"),
     number("kelvin-transaction-bytes", "67108864")
         .help("Bytes of one upstream transaction held in memory; a larger one is applied in parts"),
-    number("kelvin-spool-bytes", "8589934592").help(
-        "Disk for upstream transactions in progress; PostgreSQL keeps what is more, or all if 0",
+    number("kelvin-spool-bytes", "0").help(
+        "Disk for large upstream transactions received in progress; what is more is left upstream",
     ),
     number("kelvin-backfill-bytes", "67108864").help(
         "Memory for changes of tables that are copied beside the stream; beyond it, it waits",
