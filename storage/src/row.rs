@@ -44,6 +44,7 @@ impl Row {
     }
 
     /// The value of the table's column at this position; null beyond the last one.
+    #[inline]
     #[must_use]
     pub fn value(&self, column: usize) -> ValueRef<'_> {
         let value = match &self.sources {
@@ -59,8 +60,10 @@ impl Row {
 
     /// One value for each column of the table, in the table's order.
     pub fn values(&self) -> impl ExactSizeIterator<Item = ValueRef<'_>> {
-        let columns = self.sources.as_ref().map(|sources| sources.len());
-        (0..columns.unwrap_or(self.record.len())).map(|at| self.value(at))
+        match &self.sources {
+            None => Values::Stored(self.record.values()),
+            Some(sources) => Values::Sourced((0..sources.len()).map(|at| self.value(at))),
+        }
     }
 
     /// All values, copied.
@@ -75,6 +78,42 @@ impl Row {
         let value = |at: &usize| self.value(*at).to_value();
         columns.iter().map(value).collect()
     }
+}
+
+/// Values as the record has them, or where the table's present form finds them.
+enum Values<A, B> {
+    Stored(A),
+    Sourced(B),
+}
+
+impl<'a, A, B> Iterator for Values<A, B>
+where
+    A: Iterator<Item = ValueRef<'a>>,
+    B: Iterator<Item = ValueRef<'a>>,
+{
+    type Item = ValueRef<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Stored(values) => values.next(),
+            Self::Sourced(values) => values.next(),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self {
+            Self::Stored(values) => values.size_hint(),
+            Self::Sourced(values) => values.size_hint(),
+        }
+    }
+}
+
+impl<'a, A, B> ExactSizeIterator for Values<A, B>
+where
+    A: ExactSizeIterator<Item = ValueRef<'a>>,
+    B: ExactSizeIterator<Item = ValueRef<'a>>,
+{
 }
 
 impl PartialEq for Row {
