@@ -116,5 +116,6 @@ fn known_values(filter: &Filter) -> Vec<(usize, Value)> {
     let mut fixed: Vec<_> = known.collect();
     fixed.sort();
     fixed.dedup_by_key(|(column, _)| *column);
+    fixed.shrink_to_fit();
     fixed
 }

@@ -52,7 +52,8 @@ impl fmt::Debug for PlanId {
 #[derive(Clone, Debug)]
 pub struct Plan {
     id: PlanId,
-    nodes: Vec<Node>,
+    nodes: Box<[Node]>,
+    /// Those that are not the replica's.
     client_keys: BTreeMap<TableId, Vec<usize>>,
 }
 
@@ -67,11 +68,16 @@ impl Plan {
         let draft = drafter.root(ast)?;
         let id = PlanId(canonical::hash(&draft));
         let nodes = lower::lower(draft);
-        let key_of = |node: &Node| Ok((node.table.id, drafter.key(&node.table)?));
-        let client_keys = nodes.iter().map(key_of).collect::<Result<_, Error>>()?;
+        let mut client_keys = BTreeMap::new();
+        for node in &nodes {
+            let key = drafter.key(&node.table)?;
+            if key != node.table.key {
+                client_keys.insert(node.table.id, key);
+            }
+        }
         Ok(Self {
             id,
-            nodes,
+            nodes: nodes.into(),
             client_keys,
         })
     }

@@ -7,8 +7,9 @@ mod interval_tree;
 mod listeners;
 mod rank;
 mod spans;
+mod subscribers;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use kelvin_protocol::{Direction, Value};
@@ -17,6 +18,7 @@ use kelvin_storage::{RowChange, TableId};
 use self::condition::Condition;
 use self::cover::{Cover, Term, window_range};
 use self::listeners::{GroupId, Listeners};
+use self::subscribers::Subscribers;
 use crate::plan::node::NodeId;
 use crate::plan::{Plan, PlanId};
 use crate::{ChangeSet, PlanState};
@@ -38,7 +40,7 @@ pub struct Router {
     groups: Vec<Option<Group>>,
     free: Vec<GroupId>,
     /// Numbers of groups by table and form.
-    numbers: HashMap<(TableId, Vec<u8>), GroupId>,
+    numbers: HashMap<(TableId, Arc<[u8]>), GroupId>,
 }
 
 /// A plan and the groups its nodes are in.
@@ -47,7 +49,7 @@ struct Registered {
     plan: Arc<Plan>,
     /// Groups of the nodes, by position.
     groups: Vec<GroupId>,
-    window: Option<Window>,
+    window: Option<Box<Window>>,
 }
 
 /// The root of a plan with a limit, which may listen to no more than its window.
@@ -68,10 +70,9 @@ struct Group {
     condition: Arc<Condition>,
     /// Whether a row that a term finds meets the condition anyway.
     exact: bool,
-    terms: Vec<Term>,
-    form: Vec<u8>,
-    /// Plans with the number of their nodes in the group.
-    plans: BTreeMap<PlanId, usize>,
+    terms: Box<[Term]>,
+    form: Arc<[u8]>,
+    plans: Subscribers,
 }
 
 impl Router {
@@ -100,12 +101,12 @@ impl Router {
                 && cover.is_wide()
                 && let Some((column, direction)) = node.order.columns.first()
             {
-                registered.window = Some(Window {
+                registered.window = Some(Box::new(Window {
                     condition: condition.clone(),
                     column: *column,
                     direction: *direction,
                     end: None,
-                });
+                }));
             }
             let group = self.join(id, node.table.id, &condition, cover.terms);
             registered.groups.push(group);
@@ -198,9 +199,7 @@ impl Router {
             }
         }
         let groups = heard.into_iter().filter_map(|group| self.group(group));
-        let mut plans: Vec<PlanId> = groups
-            .flat_map(|group| group.plans.keys().copied())
-            .collect();
+        let mut plans: Vec<PlanId> = groups.flat_map(|group| group.plans.plans()).collect();
         plans.sort_unstable();
         plans.dedup();
         plans
@@ -237,7 +236,7 @@ impl Router {
         };
         let group = self.groups.get_mut(number as usize);
         if let Some(group) = group.and_then(Option::as_mut) {
-            *group.plans.entry(id).or_default() += 1;
+            group.plans.add(id);
         }
         number
     }
@@ -247,7 +246,7 @@ impl Router {
         table: TableId,
         condition: &Arc<Condition>,
         terms: Vec<Term>,
-        form: Vec<u8>,
+        form: Arc<[u8]>,
     ) -> GroupId {
         let number = self.free.pop().unwrap_or_else(|| {
             self.groups.push(None);
@@ -261,9 +260,9 @@ impl Router {
             table,
             condition: condition.clone(),
             exact: is_exact(condition, &terms),
-            terms,
+            terms: terms.into(),
             form: form.clone(),
-            plans: BTreeMap::new(),
+            plans: Subscribers::none(),
         };
         if let Some(place) = self.groups.get_mut(number as usize) {
             *place = Some(group);
@@ -280,12 +279,7 @@ impl Router {
         let Some(group) = place else {
             return;
         };
-        if let Some(nodes) = group.plans.get_mut(&id) {
-            *nodes -= 1;
-            if *nodes == 0 {
-                group.plans.remove(&id);
-            }
-        }
+        group.plans.remove(&id);
         if !group.plans.is_empty() {
             return;
         }
@@ -306,7 +300,7 @@ impl Router {
 
 /// Bytes that are the same for groups that are the same. The terms follow from the condition, but
 /// for those of a window.
-fn form(condition: &Condition, terms: &[Term]) -> Vec<u8> {
+fn form(condition: &Condition, terms: &[Term]) -> Arc<[u8]> {
     let mut form = crate::plan::canonical::Form::default();
     form.bytes(&condition.form());
     for term in terms {
@@ -318,7 +312,7 @@ fn form(condition: &Condition, terms: &[Term]) -> Vec<u8> {
             }
         }
     }
-    form.finish()
+    form.finish().into()
 }
 
 /// Whether the terms say all that the condition says.

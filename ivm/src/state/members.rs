@@ -1,6 +1,6 @@
 //! Which rows are in a view, and by how many paths.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use kelvin_storage::{RowId, TableId};
 use roaring::RoaringBitmap;
@@ -8,7 +8,9 @@ use roaring::RoaringBitmap;
 /// A bag of row numbers: a bitmap for all, a count only where it is more than one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Members {
-    tables: BTreeMap<TableId, TableMembers>,
+    /// By the numbers of the tables. A view has rows of few tables, and for one of them a tree would
+    /// take more than many a view has to tell.
+    tables: Vec<(TableId, TableMembers)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,9 +21,28 @@ struct TableMembers {
 }
 
 impl Members {
+    fn of(&self, table: TableId) -> Option<&TableMembers> {
+        let at = self
+            .tables
+            .binary_search_by_key(&table, |(table, _)| *table);
+        Some(&self.tables.get(at.ok()?)?.1)
+    }
+
+    fn of_mut(&mut self, table: TableId) -> &mut TableMembers {
+        let at = self
+            .tables
+            .binary_search_by_key(&table, |(table, _)| *table);
+        let at = at.unwrap_or_else(|at| {
+            self.tables.reserve_exact(1);
+            self.tables.insert(at, (table, TableMembers::default()));
+            at
+        });
+        &mut self.tables[at].1
+    }
+
     /// Paths that lead to the row.
     pub(crate) fn count(&self, table: TableId, id: RowId) -> u32 {
-        match self.tables.get(&table) {
+        match self.of(table) {
             Some(members) if members.ids.contains(id) => {
                 1 + members.more.get(&id).copied().unwrap_or(0)
             }
@@ -31,7 +52,7 @@ impl Members {
 
     /// Adds a path; `true` if it is the first one.
     pub(crate) fn add(&mut self, table: TableId, id: RowId) -> bool {
-        let members = self.tables.entry(table).or_default();
+        let members = self.of_mut(table);
         let first = members.ids.insert(id);
         if !first {
             *members.more.entry(id).or_default() += 1;
@@ -41,7 +62,7 @@ impl Members {
 
     /// Sets the number of paths.
     pub(crate) fn set(&mut self, table: TableId, id: RowId, count: u32) {
-        let members = self.tables.entry(table).or_default();
+        let members = self.of_mut(table);
         if count == 0 {
             members.ids.remove(id);
         } else {
@@ -53,12 +74,12 @@ impl Members {
             members.more.remove(&id);
         }
         if members.ids.is_empty() {
-            self.tables.remove(&table);
+            self.tables.retain(|(other, _)| *other != table);
         }
     }
 
     pub(crate) fn len(&self) -> u64 {
-        self.tables.values().map(|members| members.ids.len()).sum()
+        self.tables().map(|(_, ids)| ids.len()).sum()
     }
 
     pub(crate) fn tables(&self) -> impl Iterator<Item = (TableId, &RoaringBitmap)> + '_ {

@@ -1,6 +1,7 @@
 //! What reads and steps cost, in rows examined.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use kelvin_protocol::Direction::{Asc, Desc};
 use kelvin_storage::RowOp;
@@ -8,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::case::{Case, delete, equal, exists, filtered, issue, link, put};
 use super::watched::Watched;
-use crate::{Budget, ClientKeys, Plan, evaluate};
+use crate::{Budget, ChangeSet, ClientKeys, Plan, PlanState, evaluate};
 
 const ISSUES: i64 = 500;
 
@@ -203,6 +204,31 @@ fn a_window_is_refilled_from_its_end() {
         "{} rows",
         case.watched.examined()
     );
+}
+
+#[test]
+fn a_window_that_keeps_losing_rows_is_read_ahead_of() {
+    let query = json!({ "table": "issue", "limit": 50, "orderBy": [["prio", "asc"]] });
+    let mut world = case(&query).world;
+    let ast = serde_json::from_value(query).unwrap();
+    let plan = Plan::compile(&ast, &world.catalog(), &ClientKeys::new()).unwrap();
+    let mut ignore = |_, _: &_| ControlFlow::Continue(());
+    let (plan, budget) = (Arc::new(plan), Budget::unlimited());
+    let mut state = PlanState::hydrate(plan, &world.view(), &budget, &mut ignore).unwrap();
+    let mut scans = 0;
+    for id in 0..200 {
+        let before = world.view();
+        let ops = vec![delete(&world, "issue", json!([id]))];
+        let changes = ChangeSet::new(world.apply(ops));
+        let after = world.view();
+        let reads = world.replica.metrics().scans;
+        let delta = state.advance(&changes, &before, &after).unwrap();
+        scans += world.replica.metrics().scans - reads;
+        assert_eq!((delta.rows.len(), state.row_count()), (2, 50));
+        // One group of equal priority at most is looked through in vain.
+        assert!(state.examined() <= 1 + 32 + 10 + 1, "{}", state.examined());
+    }
+    assert!(scans <= 200 / 10, "{scans} scans for 200 rows");
 }
 
 #[test]
