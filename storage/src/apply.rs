@@ -7,7 +7,7 @@ use fjall::OwnedWriteBatch;
 use kelvin_protocol::Version;
 
 use crate::error::{Error, Result};
-use crate::overlay::{Outcome, Overlay};
+use crate::overlay::{Outcome, Overlay, WINDOW};
 use crate::replica::{Inner, Writer};
 use crate::shape::Bucket;
 use crate::view::View;
@@ -107,34 +107,28 @@ impl Replica {
         let mut overlay = Overlay::new(base, &writer.next_rows, workshop);
         let mut batch = inner.db.batch();
         let bucket = base.inner().shape.active_bucket()?;
-        let (mut last, mut count) = (base.version(), 0);
-        let mut steps = Vec::new();
+        let (mut last, mut history_bytes, mut count) = (base.version(), 0, 0);
+        // Operations so far, those of skipped transactions included, and read ahead.
+        let (mut at, mut fetched) = (0, 0);
         for transaction in transactions {
-            if transaction.version > last {
-                last = transaction.version;
-                count += 1;
-                steps.extend(transaction.ops.iter().map(|op| (last, op)));
+            if transaction.version <= last {
+                at += transaction.ops.len();
+                continue;
             }
-        }
-        let mut history_bytes = 0;
-        let mut log = |overlay: &mut Overlay<'_>, version| {
+            last = transaction.version;
+            count += 1;
+            for op in &transaction.ops {
+                if at >= fetched {
+                    let ahead = transactions.iter().flat_map(|transaction| &transaction.ops);
+                    overlay.prefetch(&ahead.skip(at).take(WINDOW).collect::<Vec<_>>())?;
+                    fetched = at + WINDOW;
+                }
+                at += 1;
+                overlay.apply(op, last)?;
+            }
             let touched = overlay.end_transaction();
-            let bytes =
-                crate::changelog::write(&mut batch, &bucket.keyspace, version, 0, &touched)?;
-            history_bytes += bytes;
-            Ok::<_, Error>(())
-        };
-        let mut under_way = None;
-        overlay.apply_all(&steps, |overlay, (version, op)| {
-            if let Some(before) = under_way.replace(version)
-                && before != version
-            {
-                log(overlay, before)?;
-            }
-            overlay.apply(op, version)
-        })?;
-        if let Some(last) = under_way {
-            log(&mut overlay, last)?;
+            history_bytes +=
+                crate::changelog::write(&mut batch, &bucket.keyspace, last, 0, &touched)?;
         }
         let completion = Completion {
             batch,

@@ -170,27 +170,21 @@ impl<'a> Parts<'a> {
     }
 
     fn apply(&mut self, ops: &[RowOp]) -> Result<()> {
-        let is_truncate = |op: &RowOp| matches!(op, RowOp::Truncate { .. });
-        for ops in ops.chunk_by(|a, b| is_truncate(a) == is_truncate(b)) {
-            let mut steps = Vec::with_capacity(ops.len());
-            for op in ops {
-                match op {
-                    RowOp::Truncate { tables } => {
-                        for table in tables {
-                            self.truncate(*table)?;
-                        }
+        self.overlay.prefetch(&ops.iter().collect::<Vec<_>>())?;
+        for op in ops {
+            match op {
+                RowOp::Truncate { tables } => {
+                    for table in tables {
+                        self.truncate(*table)?;
                     }
-                    RowOp::Schema(_) => {
-                        return Err(Error::Invalid(
-                            "a transaction that is applied in parts cannot change the schema"
-                                .into(),
-                        ));
-                    }
-                    op => steps.push((self.version, op)),
                 }
+                RowOp::Schema(_) => {
+                    return Err(Error::Invalid(
+                        "a transaction that is applied in parts cannot change the schema".into(),
+                    ));
+                }
+                op => self.overlay.apply(op, self.version)?,
             }
-            let apply = |overlay: &mut Overlay<'a>, (version, op)| overlay.apply(op, version);
-            self.overlay.apply_all(&steps, apply)?;
         }
         self.cut_if_full()
     }

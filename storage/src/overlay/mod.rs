@@ -21,7 +21,7 @@ use crate::table_space::TableSpace;
 use crate::view::View;
 use crate::{Datum, IndexId, Row, RowChange, RowId, RowOp, TableId};
 
-pub(crate) use prefetch::Readers;
+pub(crate) use prefetch::{Readers, WINDOW};
 pub(crate) use schema::{SchemaDraft, Workshop};
 
 /// Bytes a record of the history takes beside its key and value, for accounting.

@@ -1,9 +1,8 @@
-//! Reading the rows that operations are about, ahead of them and on several threads, while the
-//! writer applies those whose rows are there.
+//! Reading the rows that operations are about, ahead of them and on several threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 
 use fjall::{Readable, Slice, Snapshot};
@@ -16,7 +15,7 @@ use crate::table_space::TableSpace;
 use crate::{Row, RowOp};
 
 /// Operations whose rows are read ahead at once: a bound of memory.
-const WINDOW: usize = 4096;
+pub(crate) const WINDOW: usize = 4096;
 /// Rows that are worth another thread, which has to be woken.
 const ROWS_PER_THREAD: usize = 32;
 /// Rows that a thread takes at once.
@@ -42,77 +41,44 @@ impl Readers {
     }
 }
 
-/// An operation of the transaction at a version.
-pub(crate) type Step<'t> = (Version, &'t RowOp);
-
 /// A row to be read.
 type Wanted = (Arc<TableSpace>, Slice);
 
 impl Overlay<'_> {
-    /// Calls `apply` for each step, in order, and meanwhile reads the rows that the next ones are
-    /// about, if they are many.
-    pub(crate) fn apply_all<'t>(
-        &mut self,
-        steps: &[Step<'t>],
-        mut apply: impl FnMut(&mut Self, Step<'t>) -> Result<()>,
-    ) -> Result<()> {
-        for window in steps.chunks(WINDOW) {
-            self.reserve(window.len());
-            self.apply_window(window, &mut apply)?;
+    /// Reads the rows that these operations are about, if they are many.
+    pub(crate) fn prefetch(&mut self, ops: &[&RowOp]) -> Result<()> {
+        self.reserve(ops.len());
+        if ops.len() < 2 * ROWS_PER_THREAD {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn apply_window<'t>(
-        &mut self,
-        steps: &[Step<'t>],
-        apply: &mut impl FnMut(&mut Self, Step<'t>) -> Result<()>,
-    ) -> Result<()> {
-        let readers = self.workshop.readers;
-        let many = steps.len() >= 2 * ROWS_PER_THREAD;
-        let Some(pool) = many.then(|| readers.pool()).flatten() else {
-            return steps.iter().try_for_each(|step| apply(self, *step));
+        let Some(pool) = self.workshop.readers.pool() else {
+            return Ok(());
         };
-        let wanted = self.wanted(steps);
+        // What is wrong with an operation is told when it is its turn.
+        let wanted: Vec<Wanted> = ops.iter().filter_map(|op| self.row_of(op)).collect();
         let work = Work {
-            snapshot: self.snapshot.clone(),
+            snapshot: &self.snapshot,
             loaded_at: self.loaded_at,
             next: AtomicUsize::new(0),
-            pieces: wanted.chunks(PIECE).map(Piece::new).collect(),
+            pieces: wanted.chunks(PIECE).collect(),
         };
-        let helpers = pool
-            .current_num_threads()
-            .min(steps.len() / ROWS_PER_THREAD);
-        pool.in_place_scope(|scope| {
-            for _ in 0..helpers {
-                scope.spawn(|_| work.share());
+        let helpers = pool.current_num_threads().min(ops.len() / ROWS_PER_THREAD);
+        let mut others: Vec<_> = (0..helpers).map(|_| Ok(vec![])).collect();
+        let mut done = pool.in_place_scope(|scope| {
+            for rows in &mut others {
+                scope.spawn(|_| *rows = work.share());
             }
-            let mut each = || {
-                for (piece, steps) in steps.chunks(PIECE).enumerate() {
-                    for (wanted, row) in work.rows(piece)? {
-                        if let Some((space, key)) = wanted {
-                            self.take_in(space, key.clone(), row)?;
-                        }
-                    }
-                    steps.iter().try_for_each(|step| apply(self, *step))?;
-                }
-                Ok(())
-            };
-            let applied = each();
-            work.stop();
-            applied
-        })
-    }
-
-    /// The rows that steps are about; those behind a change of the schema or a truncation are not
-    /// told. What is wrong with an operation is told when it is its turn.
-    ///
-    /// INVARIANT: what is read ahead is what the snapshot of now has, in the form the table has
-    /// now. Such an operation may change either.
-    fn wanted(&self, steps: &[Step<'_>]) -> Vec<Option<Wanted>> {
-        let ops = steps.iter().map(|(_, op)| *op);
-        let ops = ops.take_while(|op| !matches!(op, RowOp::Schema(_) | RowOp::Truncate { .. }));
-        ops.map(|op| self.row_of(op)).collect()
+            work.share()
+        })?;
+        for other in others {
+            done.extend(other?);
+        }
+        done.sort_unstable_by_key(|(piece, _)| *piece);
+        let rows = done.into_iter().flat_map(|(_, rows)| rows);
+        for ((space, key), row) in wanted.into_iter().zip(rows) {
+            self.take_in(&space, key, row)?;
+        }
+        Ok(())
     }
 
     /// Makes room for what so many operations touch, for growing bit by bit takes several times as
@@ -161,92 +127,34 @@ impl Overlay<'_> {
 /// Rows to be read, of which each thread takes a piece as soon as it is done with the last, so that
 /// one that wakes up late is not waited for.
 struct Work<'a> {
-    snapshot: Snapshot,
+    snapshot: &'a Snapshot,
     loaded_at: Version,
     next: AtomicUsize,
-    pieces: Vec<Piece<'a>>,
+    pieces: Vec<&'a [Wanted]>,
 }
 
-/// Some rows, in the order they are wanted in.
-struct Piece<'a> {
-    wanted: &'a [Option<Wanted>],
-    rows: Mutex<Option<Result<Vec<Option<Row>>>>>,
-}
-
-impl<'a> Piece<'a> {
-    fn new(wanted: &'a [Option<Wanted>]) -> Self {
-        Self {
-            wanted,
-            rows: Mutex::new(None),
-        }
-    }
-
-    fn put(&self, rows: Result<Vec<Option<Row>>>) {
-        *self.rows.lock().unwrap_or_else(PoisonError::into_inner) = Some(rows);
-    }
-
-    fn take(&self) -> Option<Result<Vec<Option<Row>>>> {
-        self.rows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-    }
-}
+/// Rows of pieces, by the number of the piece.
+type Done = Vec<(usize, Vec<Option<Row>>)>;
 
 impl Work<'_> {
-    /// A piece that nobody has taken.
-    fn claim(&self) -> Option<(usize, &Piece<'_>)> {
-        let at = self.next.fetch_add(1, Ordering::Relaxed);
-        Some((at, self.pieces.get(at)?))
-    }
-
-    /// Leaves the pieces that nobody has taken.
-    fn stop(&self) {
-        self.next.store(self.pieces.len(), Ordering::Relaxed);
-    }
-
     /// Reads pieces until none is left.
-    fn share(&self) {
-        while let Some((_, piece)) = self.claim() {
-            piece.put(self.read(piece));
-        }
-    }
-
-    /// The rows of a piece; of none where there is no such piece. While another thread reads them,
-    /// this one reads others, and those it would have to wait for it reads as well.
-    fn rows(&self, at: usize) -> Result<impl Iterator<Item = (&Option<Wanted>, Option<Row>)>> {
-        let wanted = self.pieces.get(at).map_or(&[][..], |piece| piece.wanted);
-        let rows = match self.pieces.get(at) {
-            Some(piece) => self.wait_for(at, piece)?,
-            None => Vec::new(),
+    fn share(&self) -> Result<Done> {
+        let next = || {
+            let at = self.next.fetch_add(1, Ordering::Relaxed);
+            Some((at, *self.pieces.get(at)?))
         };
-        Ok(wanted.iter().zip(rows))
-    }
-
-    fn wait_for(&self, at: usize, piece: &Piece<'_>) -> Result<Vec<Option<Row>>> {
-        loop {
-            if let Some(rows) = piece.take() {
-                return rows;
-            }
-            match self.claim() {
-                Some((other, piece)) if other != at => piece.put(self.read(piece)),
-                _ => return self.read(piece),
-            }
-        }
-    }
-
-    fn read(&self, piece: &Piece<'_>) -> Result<Vec<Option<Row>>> {
-        let row = |wanted: &Option<Wanted>| {
-            let Some((space, key)) = wanted else {
-                return Ok(None);
-            };
-            match self.snapshot.get(&space.keyspace, key)? {
-                Some(bytes) => space.read(bytes, self.loaded_at).map(Some),
-                None => Ok(None),
-            }
-        };
+        let read = |(at, piece)| Ok((at, self.read(piece)?));
+        let pieces = || std::iter::from_fn(next).map(read).collect();
         // A panic of the engine would else be handed on to the writer.
-        catch_unwind(AssertUnwindSafe(|| piece.wanted.iter().map(row).collect()))
+        catch_unwind(AssertUnwindSafe(pieces))
             .unwrap_or_else(|_| Err(Error::Corrupt("the engine failed to read".into())))
+    }
+
+    fn read(&self, piece: &[Wanted]) -> Result<Vec<Option<Row>>> {
+        let row = |(space, key): &Wanted| match self.snapshot.get(&space.keyspace, key)? {
+            Some(bytes) => space.read(bytes, self.loaded_at).map(Some),
+            None => Ok(None),
+        };
+        piece.iter().map(row).collect()
     }
 }
