@@ -9,8 +9,8 @@ use crate::Error;
 /// Rows between two questions to the stop condition.
 const STOP_CHECK_INTERVAL: u64 = 256;
 
-/// Limits of one evaluation, hydration or advance. The crate has no clock: a deadline is a stop condition
-/// that the caller supplies.
+/// Limits of one evaluation, hydration or advance. The crate has no clock: a deadline is a stop
+/// condition that the caller supplies.
 #[derive(Clone)]
 pub struct Budget {
     /// Rows that may be examined, whether they are in the result or not.

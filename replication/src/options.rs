@@ -71,8 +71,8 @@ pub struct Options {
     /// parts, as it comes.
     pub transaction_bytes: usize,
     /// Bytes of transactions in progress that are kept in files next to the replica, so that they
-    /// are there when they commit. What is more, or does not fit on the disk, PostgreSQL keeps until
-    /// then, as it does with everything where this is 0.
+    /// are there when they commit. What is more, or does not fit on the disk, PostgreSQL keeps
+    /// until then, as it does with everything where this is 0.
     pub spool_bytes: u64,
     /// Estimated bytes of changes of tables that are being copied beside the stream; when there are
     /// more, the stream waits for the copy. Where one transaction alone changes twice as much, the

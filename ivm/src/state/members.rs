@@ -8,8 +8,8 @@ use roaring::RoaringBitmap;
 /// A bag of row numbers: a bitmap for all, a count only where it is more than one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Members {
-    /// By the numbers of the tables. A view has rows of few tables, and for one of them a tree would
-    /// take more than many a view has to tell.
+    /// By the numbers of the tables. A view has rows of few tables, and for one of them a tree
+    /// would take more than many a view has to tell.
     tables: Vec<(TableId, TableMembers)>,
 }
 

@@ -77,9 +77,9 @@ impl Decoder {
         }
     }
 
-    /// Whether [`Decoder::binary`] reads what the send function of the column's type writes. Without
-    /// one, as for types of the extension isn, PostgreSQL sends text whatever it is asked for, but
-    /// fails to send an array of them.
+    /// Whether [`Decoder::binary`] reads what the send function of the column's type writes.
+    /// Without one, as for types of the extension isn, PostgreSQL sends text whatever it is asked
+    /// for, but fails to send an array of them.
     pub(crate) fn reads_sent(column: &Column) -> bool {
         // The send function of an enum writes its label.
         Self::of(column).knows_binary() || scalar::is_enum(column)

@@ -156,8 +156,8 @@ impl Session<'_> {
         }
         match message {
             Inbound::Keepalive { wal_end, reply } => {
-                // In the middle of a transaction the position may lie beyond its commit. What is only
-                // spooled commits behind it.
+                // In the middle of a transaction the position may lie beyond its commit. What is
+                // only spooled commits behind it.
                 if !self.assembler.in_transaction() && !self.spool.in_chunk() {
                     self.feedback.received(self.shift.version(wal_end));
                 }
