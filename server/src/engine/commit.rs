@@ -61,7 +61,8 @@ impl EngineThread {
         }
         self.hand_out(&outcomes.patches);
         // INVARIANT: behind the commit, whose version their answer has.
-        let mut waiting = self.waiting_for(&outcomes.failed);
+        let failed = outcomes.failed.iter().map(|(id, _)| *id).collect();
+        let mut waiting = self.waiting_for(&failed);
         for (id, message) in &outcomes.failed {
             let groups = waiting.remove(id).unwrap_or_default();
             self.answer_without(*id, message, groups);
@@ -102,8 +103,9 @@ impl EngineThread {
             .plans
             .iter()
             .filter(|(_, live)| reads_any(&live.plan, tables));
-        let stale: Vec<PlanId> = stale.map(|(id, _)| *id).collect();
-        let mut groups = self.waiting_for_any(&stale);
+        let stale: HashSet<PlanId> = stale.map(|(id, _)| *id).collect();
+        let waiting = self.waiting_for(&stale).into_values();
+        let mut groups: HashSet<GroupId> = waiting.flatten().collect();
         for live in stale.into_iter().filter_map(|id| self.forget(id)) {
             groups.extend(live.groups);
         }

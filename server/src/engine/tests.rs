@@ -416,20 +416,25 @@ fn slow_hydrations_leave_a_thread_to_quick_ones_and_end_themselves() {
     }
 }
 
+/// Hydrations wait at their first look at the clock until the gate opens.
+fn held(gate: &Arc<Gate>, threads: usize) -> EngineOptions {
+    let gate = Arc::clone(gate);
+    EngineOptions {
+        hooks: Hooks {
+            hydrate: Some(PlanHook::new(move |_| gate.hold())),
+            ..Hooks::default()
+        },
+        hydration_slice: Duration::ZERO,
+        ..options(threads)
+    }
+}
+
 #[test]
 fn commits_go_on_while_a_hydration_is_under_way_and_are_in_its_result() {
     let (_dir, replica) = replica();
     fill(&replica);
     let gate = Arc::new(Gate::default());
-    let hook = Arc::clone(&gate);
-    let options = EngineOptions {
-        hooks: Hooks {
-            hydrate: Some(PlanHook::new(move |_| hook.hold())),
-            ..Hooks::default()
-        },
-        hydration_slice: Duration::ZERO,
-        ..options(2)
-    };
+    let options = held(&gate, 2);
     let engine = Engine::start(replica.clone(), "app", 0, options).unwrap();
     let runtime = runtime();
     let key = json!({"type": "simple", "op": "=", "left": {"type": "column", "name": "id"},
@@ -508,15 +513,9 @@ fn a_hydration_that_its_groups_have_left_ends_and_can_be_asked_for_again() {
     let (_dir, replica) = replica();
     fill(&replica);
     let gate = Arc::new(Gate::default());
-    let hook = Arc::clone(&gate);
     let options = EngineOptions {
-        hooks: Hooks {
-            hydrate: Some(PlanHook::new(move |_| hook.hold())),
-            ..Hooks::default()
-        },
-        hydration_slice: Duration::ZERO,
         hydration_deserted: Duration::ZERO,
-        ..options(1)
+        ..held(&gate, 1)
     };
     let engine = Engine::start(replica.clone(), "app", 0, options).unwrap();
     let runtime = runtime();

@@ -342,29 +342,15 @@ impl EngineThread {
         }
     }
 
-    /// Groups that wait for an answer with one of these plans in it.
-    pub(super) fn waiting_for_any(&self, plans: &[PlanId]) -> HashSet<GroupId> {
-        let waits = |attached: &AttachedGroup| {
-            let wanted = attached.wanted.as_ref();
-            wanted.is_some_and(|wanted| plans.iter().any(|id| wanted.plans.contains(id)))
-        };
-        let waiting = self.groups.iter().filter(|(_, attached)| waits(attached));
-        waiting.map(|(group, _)| *group).collect()
-    }
-
-    /// The same by the plan, for plans that failed.
-    pub(super) fn waiting_for(
-        &self,
-        failed: &[(PlanId, String)],
-    ) -> HashMap<PlanId, HashSet<GroupId>> {
+    /// Groups that wait for an answer with one of these plans in it, by the plan.
+    pub(super) fn waiting_for(&self, plans: &HashSet<PlanId>) -> HashMap<PlanId, HashSet<GroupId>> {
         let mut waiting: HashMap<PlanId, HashSet<GroupId>> = HashMap::new();
-        if failed.is_empty() {
+        if plans.is_empty() {
             return waiting;
         }
-        let failed: HashSet<PlanId> = failed.iter().map(|(id, _)| *id).collect();
         for (group, attached) in &self.groups {
             let wanted = attached.wanted.iter().flat_map(|wanted| &wanted.plans);
-            for id in wanted.filter(|id| failed.contains(id)) {
+            for id in wanted.filter(|id| plans.contains(id)) {
                 waiting.entry(*id).or_default().insert(*group);
             }
         }
