@@ -85,7 +85,8 @@ impl Decoder {
         Self::of(column).knows_binary() || scalar::is_enum(column)
     }
 
-    /// Whether values of the column can be asked for in binary form.
+    /// Whether values of a column that is held can be asked for in binary form. A scalar without a
+    /// decoder is an enum, or its type has no send function: both come as text.
     pub(crate) fn takes_binary(column: &Column) -> bool {
         match Self::of(column) {
             decoder @ Self::Array { .. } => decoder.knows_binary(),

@@ -1,7 +1,7 @@
 //! How PostgreSQL is asked to send the stream.
 
 use kelvin_protocol::Version;
-use kelvin_storage::Catalog;
+use kelvin_storage::{Catalog, Column, Table};
 
 use super::assembler::StreamSchema;
 use crate::decode::Decoder;
@@ -75,11 +75,16 @@ pub(super) fn not_in_binary(catalog: &Catalog) -> Option<String> {
     catalog.tables().iter().find_map(|table| {
         let mut columns = table.columns.iter();
         let text = columns.find(|column| !Decoder::takes_binary(column))?;
-        Some(format!(
-            "column {:?} of table {:?} is of type {}, which is taken as text",
-            text.name, table.name, text.upstream_type
-        ))
+        Some(taken_as_text(table, text))
     })
+}
+
+/// Says that a column is not understood in binary form.
+pub(super) fn taken_as_text(table: &Table, column: &Column) -> String {
+    format!(
+        "column {:?} of table {:?} is of type {}, which is taken as text",
+        column.name, table.name, column.upstream_type
+    )
 }
 
 #[cfg(test)]

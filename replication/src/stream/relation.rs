@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kelvin_protocol::Value;
 use kelvin_storage::{Catalog, Datum, RowOp, Table};
 
+use super::modes::taken_as_text;
 use super::pgoutput::{Field, Message, OldTuple, Relation, Tuple};
 use crate::decode::Decoder;
 use crate::discovery::client_name;
@@ -212,12 +213,8 @@ impl Held {
 
     fn not_in_binary(&self, at: usize) -> Error {
         let column = self.table.columns.get(at);
-        let (column, kind) =
-            column.map_or(("", ""), |it| (it.name.as_str(), it.upstream_type.as_str()));
-        Error::NotInBinary(format!(
-            "column {column:?} of table {:?} is of type {kind}, which is taken as text",
-            self.table.name
-        ))
+        let why = column.map(|column| taken_as_text(&self.table, column));
+        Error::NotInBinary(why.unwrap_or_default())
     }
 
     fn fault(&self, at: usize, what: &str) -> Error {

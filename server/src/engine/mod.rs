@@ -140,7 +140,7 @@ impl Default for EngineOptions {
         Self {
             advance_threads: 1,
             advance_alone: std::time::Duration::from_micros(250),
-            advance_max_rows: 20_000_000,
+            advance_max_rows: 2_000_000,
             advance_timeout: std::time::Duration::from_secs(10),
             hydration_threads: std::thread::available_parallelism().map_or(2, usize::from),
             hydration_slice: std::time::Duration::from_millis(200),

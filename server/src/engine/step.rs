@@ -91,7 +91,10 @@ impl AdvanceLimits {
             _ => return Broken::by(&error.to_string()),
         };
         Broken {
-            message: format!("the query {what} to be brought up to a commit"),
+            message: format!(
+                "the query {what} to be brought up to a commit; narrow it, or raise \
+                 ZERO_KELVIN_ADVANCE_TIMEOUT_MS or ZERO_KELVIN_ADVANCE_MAX_ROWS"
+            ),
             over_budget: true,
         }
     }

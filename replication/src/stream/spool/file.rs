@@ -14,6 +14,7 @@ use crate::{Error, Result};
 
 /// Bytes before each message: its length.
 pub(super) const HEADER: usize = 4;
+
 /// A message of a chunk, which is as that of an ordinary transaction but for the transaction's
 /// number.
 pub(super) struct Piece {

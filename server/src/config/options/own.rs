@@ -24,7 +24,7 @@ pub const OWN: &[Setting] = &[
         "Memory for changes of tables that are copied beside the stream; beyond it, it waits",
     ),
     number("kelvin-advance-threads", "1").help(
-        "Threads, up to 256, that bring queries up to a commit of many; 0 is as many as cores",
+        "Threads, up to 256, that bring many queries up to one commit; 0 is as many as cores",
     ),
     number("kelvin-advance-timeout-ms", "10000")
         .help("Longest a commit may take a query; beyond it the query fails, alone"),
