@@ -7,7 +7,6 @@
     reason = "a bench fails by panicking and uses its share of what is shared"
 )]
 
-mod allocations;
 mod catch_up;
 #[path = "../measure.rs"]
 mod measure;
@@ -25,11 +24,12 @@ use kelvin_ivm::{Budget, ChangeSet, ClientKeys, Plan, PlanState, evaluate};
 use kelvin_protocol::{Ast, Value};
 use kelvin_storage::{Replica, TableId, View};
 use measure::{Measure, size};
+use peak_alloc::PeakAlloc;
 use tempfile::TempDir;
 use world::{COMMENT, ISSUE, MEMBER};
 
 #[global_allocator]
-static ALLOCATOR: allocations::Counting = allocations::Counting;
+static MEMORY: PeakAlloc = PeakAlloc;
 
 /// Comments of an issue.
 const COMMENTS: usize = 3;

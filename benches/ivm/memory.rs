@@ -2,9 +2,8 @@
 
 use kelvin_ivm::{PlanState, Router};
 
-use super::allocations::in_use;
 use super::measure::{Measure, size};
-use super::{World, hydrate};
+use super::{MEMORY, World, hydrate};
 
 /// Queries that differ in one constant.
 struct Shape {
@@ -51,7 +50,8 @@ const MEMBERS: usize = 1000;
 /// Bytes for each further plan beyond its row bitmaps: its nodes, its state with windows, and its
 /// entries in the router.
 pub fn memory(measure: &mut Measure, world: &World) {
-    let plans = size("MEMORY_PLANS", MEMBERS).min(MEMBERS);
+    // The first one founds what the shape shares.
+    let plans = size("MEMORY_PLANS", MEMBERS).clamp(2, MEMBERS);
     for shape in &SHAPES {
         for first in [MEMBERS, 0] {
             let (bytes, bitmaps, in_view) = further(world, shape, first, plans);
@@ -80,16 +80,16 @@ fn further(world: &World, shape: &Shape, first: usize, plans: usize) -> (usize, 
         hydrate(&world.plan(&(shape.query)(n)), &view);
     }
     states.push(register(first, &mut router));
-    let before = in_use();
+    let before = MEMORY.current_usage();
     for n in first + 1..first + plans {
         states.push(register(n, &mut router));
     }
-    let bytes = in_use().saturating_sub(before) / (plans - 1);
+    let bytes = MEMORY.current_usage().saturating_sub(before) / (plans - 1);
     let rows: u64 = states.iter().map(PlanState::row_count).sum();
-    let before = in_use();
+    let before = MEMORY.current_usage();
     let copy = |state: &PlanState| -> Vec<_> { state.rows().map(|(_, ids)| ids.clone()).collect() };
     let mut copies = Vec::with_capacity(plans);
     copies.extend(states.iter().map(copy));
-    let bitmaps = in_use().saturating_sub(before) / plans;
+    let bitmaps = MEMORY.current_usage().saturating_sub(before) / plans;
     (bytes.saturating_sub(bitmaps), bitmaps, rows / plans as u64)
 }
