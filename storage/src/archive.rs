@@ -29,7 +29,6 @@ const FORMAT: u8 = 3;
 
 const SINCE: Range<usize> = 1..9;
 const ROW_ID: Range<usize> = 9..13;
-const LAYOUT: Range<usize> = 13..15;
 /// How many entries are older than the row; their list follows.
 const OLDER: Range<usize> = 15..17;
 const ROW_HEADER: usize = 17;
@@ -82,6 +81,7 @@ fn put_text(text: &str, texts: &mut String) -> Result<u64> {
 }
 
 /// Whether a cell is of a kind there is, and its text, if it has one, among the texts of the row.
+#[inline]
 fn is_whole(cell: &Cell, texts: &str) -> bool {
     let [kind, bits @ ..] = cell;
     match *kind {
@@ -92,31 +92,31 @@ fn is_whole(cell: &Cell, texts: &str) -> bool {
 }
 
 /// The value of a cell that is whole.
+///
+/// INVARIANT: there always is a `text`. That was seen when the bytes were read, and they never
+/// change.
 #[inline]
-fn value_of<'t>(cell: &Cell, texts: &'t [u8]) -> ValueRef<'t> {
+fn value_of<'t>(cell: &Cell, text: impl Fn(Range<usize>) -> Option<&'t str>) -> ValueRef<'t> {
     let [kind, bits @ ..] = cell;
     let number = u64::from_be_bytes(*bits);
+    let text = |bits| text(text_range(bits)?);
     match *kind {
         FALSE => ValueRef::Bool(false),
         TRUE => ValueRef::Bool(true),
         NUMBER => ValueRef::Number(f64::from_bits(number)),
         BIG_INT => ValueRef::BigInt(number.cast_signed()),
-        STRING => text(*bits, texts).map_or(ValueRef::Null, ValueRef::String),
-        JSON => text(*bits, texts).map_or(ValueRef::Null, ValueRef::Json),
+        STRING => text(*bits).map_or(ValueRef::Null, ValueRef::String),
+        JSON => text(*bits).map_or(ValueRef::Null, ValueRef::Json),
         _ => ValueRef::Null,
     }
 }
 
 /// Where a text begins and ends.
+#[inline]
 fn text_range(bits: [u8; 8]) -> Option<Range<usize>> {
     let [a, b, c, d, e, f, g, h] = bits;
     let [start, end] = [[a, b, c, d], [e, f, g, h]].map(u32::from_be_bytes);
     Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
-}
-
-/// INVARIANT: there is always one. That was seen when the bytes were read, and they never change.
-fn text(bits: [u8; 8], texts: &[u8]) -> Option<&str> {
-    from_utf8(texts.get(text_range(bits)?)?).ok()
 }
 
 /// The checked bytes of a row. They stay where the engine has them, in a block of its cache or in
@@ -130,31 +130,79 @@ pub(crate) struct Record {
     texts: u32,
 }
 
+/// What the bytes of a row say besides its values.
+#[derive(Clone, Copy)]
+struct Outline {
+    version: Version,
+    id: RowId,
+    layout: u16,
+    /// How many values there are.
+    width: u16,
+    /// Where the cells begin.
+    cells: u32,
+    /// Where the texts begin.
+    texts: u32,
+}
+
+impl Outline {
+    /// `None` for bytes that are not a row.
+    #[inline]
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_first_chunk::<ROW_HEADER>()?;
+        let [FORMAT, a, b, c, d, e, f, g, h, rest_of_head @ ..] = *head else {
+            return None;
+        };
+        let [i, j, k, l, m, n, o, p] = rest_of_head;
+        let older = usize::from(u16::from_be_bytes([o, p])) * OLDER_BYTES;
+        let (width, rest) = rest.get(older..)?.split_first_chunk()?;
+        let width = u16::from_be_bytes(*width);
+        let (cells, texts) = rest.split_at_checked(usize::from(width) * CELL_BYTES)?;
+        let text = from_utf8(texts).ok()?;
+        if !cells.as_chunks().0.iter().all(|cell| is_whole(cell, text)) {
+            return None;
+        }
+        Some(Self {
+            version: Version::from_be_bytes([a, b, c, d, e, f, g, h]),
+            id: RowId::from_be_bytes([i, j, k, l]),
+            layout: u16::from_be_bytes([m, n]),
+            width,
+            cells: u32::try_from(bytes.len() - rest.len()).ok()?,
+            texts: u32::try_from(bytes.len() - texts.len()).ok()?,
+        })
+    }
+
+    /// Why bytes are not a row.
+    #[cold]
+    fn fault(bytes: &[u8]) -> Error {
+        match check_format(bytes) {
+            Ok(()) => Error::Corrupt("unreadable row".into()),
+            Err(error) => error,
+        }
+    }
+}
+
 impl Record {
     /// # Errors
     /// [`Error::Corrupt`] for bytes that are not a row.
     pub(crate) fn read(bytes: Slice) -> Result<Self> {
-        check_format(&bytes)?;
-        let unreadable = || Error::Corrupt("unreadable row".into());
-        let count = older_end(&bytes);
-        let cells = count + COUNT_BYTES;
-        let count = usize::from(u16::from_be_bytes(array(&bytes, count..cells)?));
-        let texts = cells + count * CELL_BYTES;
-        let (head, text) = bytes.split_at_checked(texts).ok_or_else(unreadable)?;
-        let text = from_utf8(text).map_err(|_| unreadable())?;
-        let head = head.get(cells..).unwrap_or_default();
-        if !head.as_chunks().0.iter().all(|cell| is_whole(cell, text)) {
-            return Err(unreadable());
+        match Outline::read(&bytes) {
+            Some(outline) => Ok(Self::new(bytes, outline)),
+            None => Err(Outline::fault(&bytes)),
         }
-        let [cells, texts] = [cells, texts].map(u32::try_from);
-        Ok(Self {
+    }
+
+    #[inline]
+    fn new(bytes: Slice, outline: Outline) -> Self {
+        let Outline { cells, texts, .. } = outline;
+        Self {
             bytes,
-            cells: cells.map_err(|_| unreadable())?,
-            texts: texts.map_err(|_| unreadable())?,
-        })
+            cells,
+            texts,
+        }
     }
 
     /// The cells and the texts.
+    #[inline]
     fn parts(&self) -> (&[Cell], &[u8]) {
         let split = self.bytes.split_at_checked(self.texts as usize);
         let (head, texts) = split.unwrap_or_default();
@@ -178,21 +226,21 @@ impl Record {
         }
     }
 
-    /// How many values there are.
-    pub(crate) fn len(&self) -> usize {
-        self.parts().0.len()
-    }
-
     /// The value at this position; `None` beyond the last one.
     pub(crate) fn value(&self, at: usize) -> Option<ValueRef<'_>> {
         let (cells, texts) = self.parts();
-        cells.get(at).map(|cell| value_of(cell, texts))
+        let text = |range| from_utf8(texts.get(range)?).ok();
+        cells.get(at).map(|cell| value_of(cell, text))
     }
 
-    /// All values.
+    /// All values. The texts are checked as a whole, which is quicker than one by one.
+    #[inline]
     pub(crate) fn values(&self) -> impl ExactSizeIterator<Item = ValueRef<'_>> {
         let (cells, texts) = self.parts();
-        cells.iter().map(|cell| value_of(cell, texts))
+        let texts = from_utf8(texts).unwrap_or_default();
+        cells
+            .iter()
+            .map(|cell| value_of(cell, |range| texts.get(range)))
     }
 }
 
@@ -267,29 +315,34 @@ pub(crate) fn set_row_id(bytes: &mut [u8], id: RowId) {
 ///
 /// # Errors
 /// [`Error::Corrupt`] for bytes that are not a row of one of these layouts.
+#[inline]
 pub(crate) fn decode_row(bytes: Slice, readings: &[Reading], loaded_at: Version) -> Result<Row> {
-    let record = Record::read(bytes)?;
-    let bytes = record.bytes();
-    let id = array(bytes, ROW_ID).map(RowId::from_be_bytes)?;
-    let version = since(bytes)?;
-    let layout = array(bytes, LAYOUT).map(u16::from_be_bytes)?;
-    let reading = readings.get(usize::from(layout));
-    let reading = reading.filter(|reading| reading.width == record.len());
+    let Some(outline) = Outline::read(&bytes) else {
+        return Err(Outline::fault(&bytes));
+    };
+    let reading = readings.get(usize::from(outline.layout));
+    let reading = reading.filter(|reading| reading.width == usize::from(outline.width));
     let Some(reading) = reading else {
         return Err(Error::Corrupt(format!(
-            "a row of {} values has layout {layout}, which its table does not know",
-            record.len()
+            "a row of {} values has layout {}, which its table does not know",
+            outline.width, outline.layout
         )));
     };
-    let version = if version == LOADED {
-        loaded_at
-    } else {
-        version
+    let version = match outline.version {
+        LOADED => loaded_at,
+        version => version,
     };
-    Ok(Row::new(version, id, record, reading.sources.clone()))
+    let record = Record::new(bytes, outline);
+    Ok(Row::new(
+        version,
+        outline.id,
+        record,
+        reading.sources.clone(),
+    ))
 }
 
 /// Where the list of older entries ends.
+#[inline]
 fn older_end(bytes: &[u8]) -> usize {
     let older = array(bytes, OLDER).map_or(0, u16::from_be_bytes);
     ROW_HEADER + usize::from(older) * OLDER_BYTES
@@ -314,10 +367,12 @@ pub(crate) fn entry_primary<'k>(key: &'k [u8], value: &[u8]) -> Result<&'k [u8]>
 }
 
 /// The version since which a row or an index entry stands.
+#[inline]
 pub(crate) fn since(bytes: &[u8]) -> Result<Version> {
     array(bytes, SINCE).map(Version::from_be_bytes)
 }
 
+#[inline]
 fn check_format(bytes: &[u8]) -> Result<()> {
     match bytes.first() {
         Some(&FORMAT) => Ok(()),
@@ -326,6 +381,7 @@ fn check_format(bytes: &[u8]) -> Result<()> {
     }
 }
 
+#[inline]
 fn array<const N: usize>(bytes: &[u8], range: Range<usize>) -> Result<[u8; N]> {
     bytes
         .get(range)

@@ -85,6 +85,7 @@ impl Records {
     }
 
     /// The next record in the direction of the scan.
+    #[inline]
     pub(crate) fn step(&mut self) -> Option<Result<(Slice, Slice)>> {
         let iter = self.iter.as_mut()?;
         let record = if self.reverse {

@@ -71,6 +71,7 @@ impl TableSpace {
     ///
     /// # Errors
     /// [`Error::Corrupt`] for bytes that are no row of this table.
+    #[inline]
     pub(crate) fn read(&self, bytes: Slice, loaded_at: Version) -> Result<Row> {
         decode_row(bytes, &self.readings, loaded_at)
     }

@@ -215,6 +215,7 @@ impl ViewInner {
         ended_at(self, space.number(), key, end)
     }
 
+    #[inline]
     pub(crate) fn decode(&self, space: &TableSpace, bytes: Slice) -> Result<Row> {
         space.read(bytes, self.shape.loaded_at)
     }
