@@ -169,6 +169,8 @@ fn past(measure: &mut Measure, stores: &mut Stores, versions: usize) {
     for _ in 0..versions {
         stores.write(10);
     }
+    // How many files there are to look into is else left to chance.
+    settle(&stores.replica);
     let stores: &Stores = stores;
     let past = stores.replica.at(then).unwrap();
     let now = stores.replica.latest().unwrap();

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kelvin_replication::prepare;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &Server, second
     let prepared = prepare(&options, Arc::new(())).await.unwrap();
     let replica = prepared.replica.clone();
     let half = seconds.div_ceil(2);
-    let before = beside_the_stream(server, half).await;
+    let (before, behind_before) = beside_the_stream(server, half).await;
     let shutdown = CancellationToken::new();
     let run = tokio::spawn(prepared.run(Arc::new(Nobody), shutdown.clone()));
     until(&replica, server.commit(MARK).await).await;
@@ -39,11 +39,12 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &Server, second
     shutdown.cancel();
     run.await.unwrap().unwrap();
 
-    let after = beside_the_stream(server, half).await;
+    let (after, behind_after) = beside_the_stream(server, half).await;
     let beside = f64::midpoint(before, after);
     println!(
         "{group}: {rate:.0}/s followed by kelvin, {before:.0}/s and {after:.0}/s received by \
-         pg_recvlogical; at the end kelvin was {behind} bytes of WAL and {catching_up:.0?} behind"
+         pg_recvlogical; at the end kelvin was {behind} bytes of WAL and {catching_up:.1?} behind, \
+         pg_recvlogical {behind_before:.1?} and {behind_after:.1?} after half the time"
     );
     let group = format!("rate of {group}");
     measure.note(
@@ -56,15 +57,22 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &Server, second
     let (catching_up, writing) = (catching_up.as_secs_f64(), writing.as_secs_f64());
     let group = "after them";
     measure.note(group, "time to catch up", catching_up, "to write", writing);
+    let decoding = (behind_before + behind_after).as_secs_f64();
+    let subject = "time kelvin takes to catch up";
+    measure.note(group, subject, catching_up, "pg_recvlogical", decoding);
 }
 
-async fn beside_the_stream(server: &Server, seconds: usize) -> f64 {
+/// The rate, and how long afterwards PostgreSQL had decoded everything.
+async fn beside_the_stream(server: &Server, seconds: usize) -> (f64, Duration) {
     server.create_slot().await;
     let reader = server.throw_away(None);
     server.until_streaming().await;
     let rate = write(server, seconds).await;
+    let start = Instant::now();
+    server.until_sent().await;
+    let behind = start.elapsed();
     server.drop_slot(Some(reader)).await;
-    rate
+    (rate, behind)
 }
 
 /// Commits of a second.
