@@ -166,6 +166,7 @@ fn newest(measure: &mut Measure, stores: &Stores) {
 /// Reads at a version from before many transactions, beside reads of now.
 fn past(measure: &mut Measure, stores: &mut Stores, versions: usize) {
     let then: Version = stores.replica.watermark();
+    let modified_then = stores.modified.clone();
     for _ in 0..versions {
         stores.write(10);
     }
@@ -185,6 +186,15 @@ fn past(measure: &mut Measure, stores: &mut Stores, versions: usize) {
     let at = |view| move || scan(view, &Scan::all().start(vec![stores.any_id()], true));
     measure.run_both(&group, PAGE, ("then", at(&past)), ("now", at(&now)));
     let group = format!("scan of 50 by an index {versions} versions back");
+    let at = |view, modified: &[usize]| {
+        let start = Value::from(modified[stores.any()] as f64);
+        scan(view, &Scan::of(BY_MODIFIED).start(vec![start], true))
+    };
+    let (then, current) = (|| at(&past, &modified_then), || at(&now, &stores.modified));
+    measure.run_both(&group, PAGE, ("then", then), ("now", current));
+    // Where everything since lies in front of what was first then, and what is first now is not on
+    // the disk yet.
+    let group = format!("scan of the first 50 by an index {versions} versions back");
     let at = |view| move || scan(view, &Scan::of(BY_MODIFIED));
     measure.run_both(&group, PAGE, ("then", at(&past)), ("now", at(&now)));
 }
