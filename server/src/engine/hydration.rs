@@ -212,13 +212,20 @@ impl Worker {
 
     /// The reason for the application's developer.
     fn told(&self, error: &kelvin_ivm::Error) -> String {
-        match error.kind() {
-            ErrorKind::Stopped => format!(
-                "the query took longer than {} ms to hydrate",
-                self.options.hydration_timeout.as_millis()
-            ),
-            _ => error.to_string(),
-        }
+        let options = &self.options;
+        let (what, setting) = match error.kind() {
+            ErrorKind::Stopped => {
+                let timeout = options.hydration_timeout.as_millis();
+                let what = format!("took longer than {timeout} ms");
+                (what, "ZERO_KELVIN_HYDRATION_TIMEOUT_MS")
+            }
+            ErrorKind::Budget => {
+                let what = format!("examined more than {} rows", options.hydration_max_rows);
+                (what, "ZERO_KELVIN_HYDRATION_MAX_ROWS")
+            }
+            _ => return error.to_string(),
+        };
+        format!("the query {what} to hydrate; narrow it, or raise {setting}")
     }
 
     /// Brings a plan up to what was committed while it hydrated, and while it was brought up, so

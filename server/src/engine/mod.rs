@@ -145,7 +145,7 @@ impl Default for EngineOptions {
             hydration_threads: std::thread::available_parallelism().map_or(2, usize::from),
             hydration_slice: std::time::Duration::from_millis(200),
             hydration_deserted: std::time::Duration::from_secs(10),
-            hydration_max_rows: 20_000_000,
+            hydration_max_rows: 2_000_000,
             hydration_timeout: std::time::Duration::from_secs(60),
             forward_rows: fast_forward::SLICE_ROWS,
             slow_hydration: std::time::Duration::from_millis(100),
