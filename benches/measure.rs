@@ -13,6 +13,12 @@ struct Thing {
     samples: Vec<f64>,
 }
 
+/// A name, and what it is the name of.
+pub type Contender<'a> = (&'a str, &'a mut dyn FnMut());
+
+/// Calls of a short routine before it is the next one's turn.
+const CALLS_OF_A_TURN: u64 = 16;
+
 /// Measures by groups. The first thing of a group is what is asked about, the others are what it is
 /// held against.
 pub struct Measure {
@@ -55,21 +61,48 @@ impl Measure {
         (name, mut routine): (&str, impl FnMut() -> A),
         (other_name, mut other): (&str, impl FnMut() -> B),
     ) {
-        let mut samples = Vec::new();
-        self.run_timed(group, name, rows, |iterations| {
-            let (mut elapsed, mut beside) = (Duration::ZERO, Duration::ZERO);
-            for _ in 0..iterations {
-                let start = Instant::now();
-                black_box(routine());
-                let turn = Instant::now();
-                black_box(other());
-                elapsed += turn - start;
-                beside += turn.elapsed();
+        let contenders: &mut [Contender<'_>] = &mut [
+            (name, &mut || drop(black_box(routine()))),
+            (other_name, &mut || drop(black_box(other()))),
+        ];
+        self.take_turns(group, rows, 1, contenders);
+    }
+
+    /// Measures short routines that take turns, a few calls each: next to one call, looking at the
+    /// clock would count.
+    pub fn run_all(&mut self, group: &str, contenders: &mut [Contender<'_>]) {
+        self.take_turns(group, 1, CALLS_OF_A_TURN, contenders);
+    }
+
+    fn take_turns(
+        &mut self,
+        group: &str,
+        rows: usize,
+        calls: u64,
+        contenders: &mut [Contender<'_>],
+    ) {
+        let names: Vec<String> = contenders.iter().map(|(name, _)| (*name).into()).collect();
+        let mut samples = vec![Vec::new(); contenders.len()];
+        self.run_timed(group, &names[0], rows, |iterations| {
+            let mut elapsed = vec![Duration::ZERO; contenders.len()];
+            let mut left = iterations;
+            while left > 0 {
+                let calls = calls.min(left);
+                left -= calls;
+                for ((_, routine), elapsed) in contenders.iter_mut().zip(&mut elapsed) {
+                    let start = Instant::now();
+                    (0..calls).for_each(|_| routine());
+                    *elapsed += start.elapsed();
+                }
             }
-            samples.push(beside.as_secs_f64() * 1e9 / iterations as f64);
-            elapsed
+            for (samples, elapsed) in samples.iter_mut().zip(&elapsed) {
+                samples.push(elapsed.as_secs_f64() * 1e9 / iterations as f64);
+            }
+            elapsed[0]
         });
-        self.beside(group, other_name, samples);
+        for (name, samples) in names.iter().zip(samples).skip(1) {
+            self.beside(group, name, samples);
+        }
     }
 
     /// Takes samples that were measured along with the last thing of the group, in nanoseconds for
@@ -115,7 +148,7 @@ impl Measure {
             .push(format!("  {group}: {subject} / {other} = {ratio}"));
     }
 
-    /// Prints the ratios.
+    /// Prints the ratios, and the times they are of.
     pub fn finish(self) {
         self.criterion.final_summary();
         println!("\nratios of medians, all of this run:");
@@ -130,7 +163,12 @@ impl Measure {
             let subject = &self.things[subject];
             if let (Some(a), Some(b)) = (median(&subject.samples), median(&thing.samples)) {
                 let (group, subject, other) = (&thing.group, &subject.name, &thing.name);
-                println!("  {group}: {subject} / {other} = {}", shown(a / b));
+                println!(
+                    "  {group}: {subject} / {other} = {} ({} / {})",
+                    shown(a / b),
+                    time(a),
+                    time(b)
+                );
             }
         }
         for note in self.notes {
@@ -146,6 +184,11 @@ fn shown(ratio: f64) -> String {
     } else {
         format!("{ratio:.2}")
     }
+}
+
+/// Nanoseconds as one reads them.
+fn time(nanoseconds: f64) -> String {
+    format!("{:.2?}", Duration::from_secs_f64(nanoseconds / 1e9))
 }
 
 fn median(samples: &[f64]) -> Option<f64> {

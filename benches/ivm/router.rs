@@ -1,6 +1,8 @@
 //! Who hears of a change: what that costs for ever more plans, by what their queries ask.
 
-use kelvin_ivm::Router;
+use std::hint::black_box;
+
+use kelvin_ivm::{ChangeSet, Router};
 use kelvin_protocol::Value;
 
 use super::World;
@@ -67,34 +69,68 @@ const SHAPES: [Shape; 3] = [
 ];
 
 /// A change that concerns none of ever more plans, the most of them against each lesser number; and
-/// one that concerns a single plan, beside one that concerns none.
+/// one that concerns a single plan, beside one that concerns none. All take turns, so that
+/// whatever else the machine does meets each.
 pub fn routing(measure: &mut Measure, world: &World) {
     let most = size("PLANS", 100_000);
     for shape in &SHAPES {
         let mut sizes = vec![most, 10_000, 10];
         sizes.retain(|plans| *plans <= most);
         sizes.dedup();
+        let routed = sizes
+            .into_iter()
+            .map(|plans| Routed::new(world, shape, plans));
+        let routed: Vec<Routed> = routed.collect();
+        let mut routines: Vec<_> = routed.iter().map(|routed| || routed.route()).collect();
+        let names = routed.iter().map(|routed| routed.name.as_str());
+        let mut contenders: Vec<_> = names
+            .zip(routines.iter_mut().map(|routine| routine as _))
+            .collect();
         let group = format!("router, {}: a change that concerns none", shape.name);
-        for plans in sizes {
-            let router = router(world, shape, plans);
-            // Before the change, the issue is nobody's either.
-            world.write(ISSUE, vec![(shape.nobodys)(plans)]);
-            let (_, changes, _) = world.write(ISSUE, vec![(shape.nobodys)(plans)]);
-            assert!(router.route(&changes).is_empty());
-            let name = format!("{plans} plans");
-            measure.run(&group, &name, 1, || router.route(&changes));
-            if let Some(ones) = shape.ones.filter(|_| plans == most) {
-                let (_, one, _) = world.write(ISSUE, vec![ones(plans)]);
-                assert_eq!(router.route(&one).len(), 1);
-                let group = format!("router, {}: {plans} plans", shape.name);
-                measure.run(&group, "a change that concerns one", 1, || {
-                    router.route(&one)
-                });
-                measure.run(&group, "one that concerns none", 1, || {
-                    router.route(&changes)
-                });
-            }
+        measure.run_all(&group, &mut contenders);
+        if let (Some(ones), Some(routed)) = (shape.ones, routed.first()) {
+            // Before the change, the issue is nobody's.
+            world.write(ISSUE, vec![(shape.nobodys)(most)]);
+            let one = world.write(ISSUE, vec![ones(most)]).1;
+            assert_eq!(routed.router.route(&one).len(), 1);
+            let group = format!("router, {}: {}", shape.name, routed.name);
+            measure.run_all(
+                &group,
+                &mut [
+                    ("a change that concerns one", &mut || {
+                        drop(black_box(routed.router.route(&one)));
+                    }),
+                    ("one that concerns none", &mut || routed.route()),
+                ],
+            );
         }
+    }
+}
+
+/// So many plans of a shape, and a change that concerns none of them.
+struct Routed {
+    name: String,
+    router: Router,
+    changes: ChangeSet,
+}
+
+impl Routed {
+    fn new(world: &World, shape: &Shape, plans: usize) -> Self {
+        let router = router(world, shape, plans);
+        // Before the change, the issue is nobody's either.
+        world.write(ISSUE, vec![(shape.nobodys)(plans)]);
+        let (_, changes, _) = world.write(ISSUE, vec![(shape.nobodys)(plans)]);
+        assert!(router.route(&changes).is_empty());
+        let name = format!("{plans} plans");
+        Self {
+            name,
+            router,
+            changes,
+        }
+    }
+
+    fn route(&self) {
+        drop(black_box(self.router.route(&self.changes)));
     }
 }
 
