@@ -10,7 +10,7 @@ use crate::budget::{Budget, Meter};
 use crate::plan::Plan;
 use crate::plan::node::{NodeId, PartitionKey};
 use crate::reader::Reader;
-use crate::state::{Members, NodeState, Partition, Spot, Window};
+use crate::state::{Filling, Members, Partitions};
 
 /// The rows a client needs for the plan at the view's version, each distinct row once, in no
 /// particular order. A pure function of the database at that version: what it yields is what a
@@ -38,35 +38,28 @@ pub(crate) fn hydrate(
     reader: &Reader<'_>,
     windows: bool,
     sink: &mut dyn FnMut(TableId, &Row) -> ControlFlow<()>,
-) -> Result<(Vec<NodeState>, Members), Error> {
-    let mut nodes = vec![NodeState::default(); plan.nodes().len()];
+) -> Result<(Vec<Partitions>, Members), Error> {
+    let mut nodes = vec![Partitions::default(); plan.nodes().len()];
     let mut members = Members::default();
-    let root = Partition {
-        parents: 1,
-        window: Window::default(),
-    };
-    insert(&mut nodes, NodeId::ROOT, Box::new([]), root);
+    insert(plan, &mut nodes, NodeId::ROOT, vec![(Box::new([]), 1)]);
     for id in plan.ids() {
         let node = plan.node(id);
-        let Some(state) = nodes.get_mut(id.0) else {
+        let Some(own) = nodes.get_mut(id.0) else {
             continue;
         };
-        let mut own = std::mem::take(&mut state.partitions);
-        let mut keys: Vec<PartitionKey> = own.keys().cloned().collect();
-        keys.sort_unstable();
-        let mut references: Vec<HashMap<PartitionKey, u64>> =
+        let keys: Vec<PartitionKey> = own.keys().collect();
+        let mut references: Vec<HashMap<PartitionKey, u32>> =
             vec![HashMap::new(); node.branches.len()];
+        let limited = node.limit.filter(|_| windows);
+        let mut filling = limited.map(|_| Filling::new(&node.order, keys.len()));
         reader.contents(node, &keys, &mut |at, row| {
             for (branch, counts) in node.branches.iter().zip(&mut references) {
                 if let Some(key) = plan.node(*branch).partition_of_parent(&row) {
                     *counts.entry(key).or_default() += 1;
                 }
             }
-            if windows
-                && node.limit.is_some()
-                && let Some(partition) = keys.get(at).and_then(|key| own.get_mut(key))
-            {
-                partition.window.spots.push(Spot::of(&node.order, &row));
+            if let Some(filling) = &mut filling {
+                filling.push(at, &row);
             }
             reader.note_kept(id);
             if members.add(node.table.id, row.id) && sink(node.table.id, &row).is_break() {
@@ -74,21 +67,28 @@ pub(crate) fn hydrate(
             }
             Ok(())
         })?;
-        for (branch, counts) in node.branches.iter().zip(references) {
-            for (key, parents) in counts {
-                let window = Window::default();
-                insert(&mut nodes, *branch, key, Partition { parents, window });
+        let filled = filling.into_iter().flat_map(Filling::finish);
+        for (key, window) in keys.iter().zip(filled) {
+            if let Some(place) = own.window_mut(key) {
+                *place = window;
             }
         }
-        if let Some(state) = nodes.get_mut(id.0) {
-            state.partitions = own;
+        for (branch, counts) in node.branches.iter().zip(references) {
+            insert(plan, &mut nodes, *branch, counts.into_iter().collect());
         }
     }
     Ok((nodes, members))
 }
 
-fn insert(nodes: &mut [NodeState], id: NodeId, key: PartitionKey, partition: Partition) {
-    if let Some(state) = nodes.get_mut(id.0) {
-        state.partitions.insert(key, partition);
+/// Makes these the live partitions of a node, each of so many kept parents.
+fn insert(
+    plan: &Plan,
+    nodes: &mut [Partitions],
+    id: NodeId,
+    mut parents: Vec<(PartitionKey, u32)>,
+) {
+    parents.sort_unstable();
+    if let Some(partitions) = nodes.get_mut(id.0) {
+        *partitions = Partitions::of(plan.node(id), &parents);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use kelvin_protocol::{Direction, Value};
+use kelvin_protocol::{Direction, Value, ValueRef};
 use kelvin_storage::{Row, Table};
 
 /// Ordering columns as positions in the table's columns, none twice, with a key of the table among
@@ -63,6 +63,12 @@ impl RowOrder {
             .collect()
     }
 
+    /// The row's place, its text borrowed.
+    pub(crate) fn refs<'r>(&self, row: &'r Row) -> Vec<ValueRef<'r>> {
+        let columns = self.columns.iter();
+        columns.map(|(column, _)| row.value(*column)).collect()
+    }
+
     /// The replica's key of the row at `place`.
     pub(crate) fn key_of(&self, place: &[Value]) -> Vec<Value> {
         self.key_at
@@ -78,6 +84,15 @@ impl RowOrder {
             .map(|((column, direction), value)| {
                 directed(*direction, row.value(*column).zql_cmp(value.as_ref()))
             })
+            .find(|ordering| ordering.is_ne())
+            .unwrap_or(Ordering::Equal)
+    }
+
+    /// Compares two places whose text is borrowed.
+    pub(crate) fn compare_refs(&self, a: &[ValueRef<'_>], b: &[ValueRef<'_>]) -> Ordering {
+        let pairs = self.columns.iter().zip(a.iter().zip(b));
+        pairs
+            .map(|((_, direction), (a, b))| directed(*direction, a.zql_cmp(*b)))
             .find(|ordering| ordering.is_ne())
             .unwrap_or(Ordering::Equal)
     }

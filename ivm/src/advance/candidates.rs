@@ -134,12 +134,9 @@ fn existed(
     id: NodeId,
     key: &PartitionKey,
 ) -> Result<bool, Error> {
-    let live = state
-        .nodes
-        .get(id.0)
-        .and_then(|node| node.partitions.get(key));
+    let live = state.nodes.get(id.0).and_then(|node| node.window(key));
     match live {
-        Some(partition) => Ok(!partition.window.spots.is_empty()),
+        Some(window) => Ok(!window.is_empty()),
         None => step.before.exists(id, key),
     }
 }

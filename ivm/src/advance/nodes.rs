@@ -10,7 +10,7 @@ use super::touches::Touches;
 use super::window::{self, WindowChange};
 use crate::Error;
 use crate::plan::node::{Node, NodeId, PartitionKey};
-use crate::state::{NodeState, Partition, PlanState, Spot, Window};
+use crate::state::{Filling, Partition, Partitions, PlanState, refs};
 
 /// The state of the pass.
 pub(super) struct Pass<'a> {
@@ -24,7 +24,7 @@ pub(super) struct Pass<'a> {
 /// Partitions of a node that come to life or end in this step.
 #[derive(Default)]
 struct Turnover {
-    opened: Vec<(PartitionKey, u64)>,
+    opened: Vec<(PartitionKey, u32)>,
     closed: Vec<(PartitionKey, Partition)>,
 }
 
@@ -47,7 +47,7 @@ impl<'a> Pass<'a> {
         let references = self.references.get_mut(id.0).map(std::mem::take);
         let turnover = turn_over(own, references.unwrap_or_default());
         self.close(node, turnover.closed)?;
-        if !own.partitions.is_empty() {
+        if !own.is_empty() {
             match node.limit {
                 None => self.unlimited(id, node, own)?,
                 Some(limit) => self.limited(id, node, limit, own)?,
@@ -75,7 +75,7 @@ impl<'a> Pass<'a> {
         if let Some(limit) = node.limit {
             let windows = closed.iter().map(|(_, partition)| &partition.window);
             for spot in windows.flat_map(|window| window.in_view(limit)) {
-                let row = self.step.before.row_at(node, spot)?;
+                let row = self.step.before.row_at(node, &spot)?;
                 self.count(node, &row, -1);
             }
             return Ok(());
@@ -91,34 +91,36 @@ impl<'a> Pass<'a> {
     fn open(
         &mut self,
         node: &Node,
-        own: &mut NodeState,
-        mut opened: Vec<(PartitionKey, u64)>,
+        own: &mut Partitions,
+        mut opened: Vec<(PartitionKey, u32)>,
     ) -> Result<(), Error> {
         if opened.is_empty() {
             return Ok(());
         }
         opened.sort_unstable();
         let keys: Vec<_> = opened.iter().map(|(key, _)| key.clone()).collect();
-        let mut windows = vec![Window::default(); keys.len()];
+        let mut filling = node.limit.map(|_| Filling::new(&node.order, keys.len()));
         self.step.after.contents(node, &keys, &mut |at, row| {
             self.count(node, &row, 1);
-            if let Some(window) = windows.get_mut(at).filter(|_| node.limit.is_some()) {
-                window.spots.push(Spot::of(&node.order, &row));
+            if let Some(filling) = &mut filling {
+                filling.push(at, &row);
             }
             Ok(())
         })?;
-        for ((key, parents), window) in opened.into_iter().zip(windows) {
-            own.partitions.insert(key, Partition { parents, window });
+        let mut windows = filling.map(Filling::finish).unwrap_or_default().into_iter();
+        for (key, parents) in opened {
+            let window = windows.next().unwrap_or_default();
+            own.insert(&key, Partition { parents, window });
         }
         Ok(())
     }
 
     /// Candidates of partitions that live on, where nothing but the candidate itself matters.
-    fn unlimited(&mut self, id: NodeId, node: &Node, own: &NodeState) -> Result<(), Error> {
+    fn unlimited(&mut self, id: NodeId, node: &Node, own: &Partitions) -> Result<(), Error> {
         let (step, candidates) = (self.step, self.candidates);
         let is_live = |row: &Row| {
-            node.partition(row)
-                .is_some_and(|key| own.partitions.contains_key(&key))
+            let key = node.partition_refs(row);
+            key.is_some_and(|key| own.contains(&key))
         };
         for candidate in candidates.of(step, id) {
             if let Some(old) = candidate.old
@@ -142,15 +144,15 @@ impl<'a> Pass<'a> {
         id: NodeId,
         node: &Node,
         limit: usize,
-        own: &mut NodeState,
+        own: &mut Partitions,
     ) -> Result<(), Error> {
         let (step, candidates) = (self.step, self.candidates);
         for (key, group) in by_partition(node, own, candidates.of(step, id)) {
-            let Some(partition) = own.partitions.get_mut(&key) else {
+            let Some(window) = own.window_mut(&key) else {
                 continue;
             };
             let WindowChange { left, entered } =
-                window::advance(step, node, limit, &key, &mut partition.window, &group)?;
+                window::advance(step, node, limit, &key, window, &group)?;
             for row in left {
                 self.count(node, &row, -1);
             }
@@ -163,24 +165,22 @@ impl<'a> Pass<'a> {
 }
 
 /// Applies the changed numbers of parents.
-fn turn_over(own: &mut NodeState, references: HashMap<PartitionKey, i64>) -> Turnover {
+fn turn_over(own: &mut Partitions, references: HashMap<PartitionKey, i64>) -> Turnover {
     let mut turnover = Turnover::default();
     for (key, change) in references {
-        let before = own
-            .partitions
-            .get(&key)
-            .map_or(0, |partition| partition.parents);
-        let after = before.saturating_add_signed(change);
-        debug_assert!(
-            before.checked_add_signed(change).is_some(),
-            "more parents left than were"
-        );
+        let before = own.parents(&key);
+        let after = i64::from(before).saturating_add(change);
+        debug_assert!(after >= 0, "more parents left than were");
+        let after = u32::try_from(after.max(0)).unwrap_or(u32::MAX);
         if before == 0 && after > 0 {
             turnover.opened.push((key, after));
         } else if before > 0 && after == 0 {
-            turnover.closed.extend(own.partitions.remove_entry(&key));
-        } else if let Some(partition) = own.partitions.get_mut(&key) {
-            partition.parents = after;
+            let partition = own.remove(&key);
+            turnover
+                .closed
+                .extend(partition.map(|partition| (key, partition)));
+        } else if after != before {
+            own.set_parents(&key, after);
         }
     }
     turnover
@@ -190,12 +190,12 @@ fn turn_over(own: &mut NodeState, references: HashMap<PartitionKey, i64>) -> Tur
 /// with the side that belongs there.
 fn by_partition<'c>(
     node: &Node,
-    own: &NodeState,
+    own: &Partitions,
     candidates: impl Iterator<Item = Candidate<'c>>,
 ) -> HashMap<PartitionKey, Vec<Candidate<'c>>> {
     let mut groups: HashMap<PartitionKey, Vec<Candidate<'c>>> = HashMap::new();
     let mut add = |key: Option<PartitionKey>, candidate: Candidate<'c>| {
-        if let Some(key) = key.filter(|key| own.partitions.contains_key(key)) {
+        if let Some(key) = key.filter(|key| own.contains(&refs(key))) {
             groups.entry(key).or_default().push(candidate);
         }
     };

@@ -8,7 +8,6 @@ use kelvin_storage::{Row, RowId};
 use super::Step;
 use super::candidates::Candidate;
 use crate::Error;
-use crate::order::RowOrder;
 use crate::plan::node::Node;
 use crate::reader::Ahead;
 use crate::state::{Spot, Window};
@@ -38,32 +37,32 @@ pub(super) fn advance(
     candidates: &[Candidate<'_>],
 ) -> Result<WindowChange, Error> {
     let order = &node.order;
-    let place = |spot: &Spot| spot.place.clone();
-    let end = window.end(limit).map(place);
-    let last = window.in_view(limit).last().filter(|_| end.is_some());
-    let last = last.map(place);
-    let was_in_view = |spot: &&Spot| {
+    let end = window.end(limit);
+    let last = limit.checked_sub(1).filter(|_| end.is_some());
+    let last = last.and_then(|at| window.spot(at));
+    let was_in_view = |spot: &Spot| {
         let last = last.as_ref();
-        last.is_none_or(|last| order.compare(&spot.place, last).is_le())
+        last.is_none_or(|last| order.compare(&spot.place, &last.place).is_le())
     };
     let mut change = WindowChange::default();
 
-    for row in take_out(order, &mut window.spots, candidates) {
-        let last = last.as_ref();
-        if last.is_none_or(|last| order.compare_row(row, last).is_le()) {
+    for row in candidates.iter().filter_map(|candidate| candidate.old) {
+        let in_view = |last: &Spot| order.compare_row(row, &last.place).is_le();
+        if window.take(order, row) && last.as_ref().is_none_or(in_view) {
             change.left.push(row.clone());
         }
     }
     let mut incoming = Vec::new();
     for row in candidates.iter().filter_map(|candidate| candidate.new) {
-        let behind = |end: &[Value]| order.compare_row(row, end).is_gt();
-        if !end.as_deref().is_some_and(behind) && step.after.passes(node, row)? {
+        let behind = |end: &Spot| order.compare_row(row, &end.place).is_gt();
+        if !end.as_ref().is_some_and(behind) && step.after.passes(node, row)? {
+            window.put(order, row);
             incoming.push(row);
         }
     }
-    let written = put_in(order, &mut window.spots, &incoming);
+    let written: HashSet<RowId> = incoming.iter().map(|row| row.id).collect();
     let mut read = Vec::new();
-    let known = window.spots.len();
+    let known = window.len();
     if let Some(end) = &end
         && known < limit
     {
@@ -71,74 +70,35 @@ pub(super) fn advance(
             needed: limit - known,
             more: window.read_ahead(limit),
         };
-        read = step.after.rows_after(node, partition, end, ahead)?;
-        let spots = read.iter().map(|row| Spot::of(order, row));
-        window.spots.extend(spots);
+        read = step.after.rows_after(node, partition, &end.place, ahead)?;
+        window.extend(order, &read);
     }
 
-    let (in_view, behind) = window.spots.split_at(window.spots.len().min(limit));
     // Rows that are no candidates keep their order, so those that crossed the end of the view stand
     // together, but for candidates among them.
-    let crossed = behind.iter().take_while(was_in_view);
-    for spot in crossed.filter(|spot| !written.contains(&spot.id)) {
-        change.left.push(step.before.row_at(node, spot)?);
+    let behind = (limit..).map_while(|at| window.spot(at));
+    for spot in behind.take_while(was_in_view) {
+        if !written.contains(&spot.id) {
+            change.left.push(step.before.row_at(node, &spot)?);
+        }
     }
-    let (in_view, refilled) = in_view.split_at(known.min(in_view.len()));
-    let crossed = in_view.iter().rev();
-    let crossed = crossed.take_while(|spot| !was_in_view(spot));
-    for spot in crossed.filter(|spot| !written.contains(&spot.id)) {
-        change.entered.push(step.after.row_at(node, spot)?);
+    let in_view = window.len().min(limit);
+    let known = known.min(in_view);
+    let crossed = (0..known).rev().map_while(|at| window.spot(at));
+    for spot in crossed.take_while(|spot| !was_in_view(spot)) {
+        if !written.contains(&spot.id) {
+            change.entered.push(step.after.row_at(node, &spot)?);
+        }
     }
-    read.truncate(refilled.len());
+    read.truncate(in_view - known);
     change.entered.append(&mut read);
+    let last = known.checked_sub(1).and_then(|at| window.spot(at));
     let enters = |row: &&&Row| {
-        let last = in_view.last();
+        let last = last.as_ref();
         last.is_some_and(|last| order.compare_row(row, &last.place).is_le())
     };
     let written = incoming.iter().filter(enters).copied();
     change.entered.extend(written.cloned());
     window.shorten(limit);
     Ok(change)
-}
-
-/// Removes what candidates were before; gives those of them that were there.
-fn take_out<'c>(
-    order: &RowOrder,
-    spots: &mut Vec<Spot>,
-    candidates: &[Candidate<'c>],
-) -> Vec<&'c Row> {
-    let (mut taken, mut places) = (Vec::new(), Vec::new());
-    for row in candidates.iter().filter_map(|candidate| candidate.old) {
-        let found = spots.binary_search_by(|spot| order.compare_row(row, &spot.place).reverse());
-        if let Ok(at) = found
-            && spots.get(at).is_some_and(|spot| spot.id == row.id)
-        {
-            taken.push(row);
-            places.push(at);
-        }
-    }
-    if let [only] = places[..] {
-        spots.remove(only);
-    } else if !places.is_empty() {
-        places.sort_unstable();
-        let (mut next, mut at) = (places.into_iter().peekable(), 0);
-        spots.retain(|_| {
-            let goes = next.next_if_eq(&at).is_some();
-            at += 1;
-            !goes
-        });
-    }
-    taken
-}
-
-/// Puts rows where they belong; gives their numbers.
-fn put_in(order: &RowOrder, spots: &mut Vec<Spot>, rows: &[&Row]) -> HashSet<RowId> {
-    if let [only] = rows {
-        let at = spots.partition_point(|spot| order.compare_row(only, &spot.place).is_gt());
-        spots.insert(at, Spot::of(order, only));
-    } else if !rows.is_empty() {
-        spots.extend(rows.iter().map(|row| Spot::of(order, row)));
-        spots.sort_by(|a, b| order.compare(&a.place, &b.place));
-    }
-    rows.iter().map(|row| row.id).collect()
 }

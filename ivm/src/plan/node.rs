@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kelvin_protocol::Value;
+use kelvin_protocol::{Value, ValueRef};
 use kelvin_storage::{Row, Table};
 
 use crate::check::Check;
@@ -49,6 +49,14 @@ impl Node {
     /// The partition a row falls into; `None` where a null ties it to no parent.
     pub(crate) fn partition(&self, row: &Row) -> Option<PartitionKey> {
         project(row, &self.correlation)
+    }
+
+    /// The same, its text borrowed.
+    pub(crate) fn partition_refs<'r>(&self, row: &'r Row) -> Option<Vec<ValueRef<'r>>> {
+        let columns = self.correlation.iter();
+        columns
+            .map(|column| Some(row.value(*column)).filter(|value| !value.is_null()))
+            .collect()
     }
 
     /// The partition of this node that belongs to a row of the parent node.

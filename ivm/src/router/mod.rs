@@ -130,17 +130,17 @@ impl Router {
             return;
         };
         let end = state.window_end();
-        if end == window.end.as_ref() {
+        if end == window.end {
             return;
         }
-        window.end = end.cloned();
-        let terms = match end {
+        let terms = match &end {
             Some(end) => vec![Term::Range(
                 window.column,
                 window_range(end, window.direction),
             )],
             None => Cover::of(&window.condition).terms,
         };
+        window.end = end;
         let condition = window.condition.clone();
         let (table, former) = (
             registered.plan.node(NodeId::ROOT).table.id,

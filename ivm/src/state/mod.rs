@@ -1,9 +1,11 @@
 //! What is kept of a plan between two versions: numbers of rows and places in windows, never rows.
 
 mod members;
+mod packing;
+mod partitions;
+mod places;
 mod window;
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -13,12 +15,13 @@ use kelvin_storage::{Row, RowId, TableId, View};
 use crate::budget::{Budget, Meter};
 use crate::hydrate::hydrate;
 use crate::plan::Plan;
-use crate::plan::node::{NodeId, PartitionKey};
+use crate::plan::node::NodeId;
 use crate::reader::Reader;
 use crate::{ChangeSet, Error, PlanDelta};
 
 pub(crate) use members::Members;
-pub(crate) use window::{Spot, Window};
+pub(crate) use partitions::{Partition, Partitions, refs};
+pub(crate) use window::{Filling, Spot, Window};
 
 /// A plan's view at one version, ready to be brought to the next.
 ///
@@ -30,27 +33,13 @@ pub(crate) use window::{Spot, Window};
 pub struct PlanState {
     plan: Arc<Plan>,
     version: Version,
-    pub(crate) nodes: Vec<NodeState>,
+    /// The live partitions of each node.
+    pub(crate) nodes: Vec<Partitions>,
     pub(crate) members: Members,
     /// Rows the last step examined.
     pub(crate) examined: u64,
     /// Whether an advance failed half way.
     broken: bool,
-}
-
-/// The live partitions of one node.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct NodeState {
-    pub(crate) partitions: HashMap<PartitionKey, Partition>,
-}
-
-/// A live partition.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Partition {
-    /// Kept parent rows that refer to it.
-    pub(crate) parents: u64,
-    /// The rows it keeps, where the node has a limit.
-    pub(crate) window: Window,
 }
 
 impl PlanState {
@@ -199,10 +188,10 @@ impl PlanState {
 
     /// Where what is known of the root's window ends, in the first column of its order, if there
     /// may be rows behind it.
-    pub(crate) fn window_end(&self) -> Option<&Value> {
+    pub(crate) fn window_end(&self) -> Option<Value> {
         let limit = self.plan.node(NodeId::ROOT).limit?;
-        let partition = self.nodes.first()?.partitions.values().next()?;
-        partition.window.end(limit)?.place.first()
+        let end = self.nodes.first()?.window(&[])?.end(limit)?;
+        end.place.first().cloned()
     }
 
     /// Numbers of the rows in the view, by table.

@@ -1,8 +1,9 @@
 //! The rows of a limited partition, by place.
 
-use kelvin_protocol::Value;
+use kelvin_protocol::{Value, ValueRef};
 use kelvin_storage::{Row, RowId};
 
+use super::places::{Place, Places};
 use crate::order::RowOrder;
 
 /// Rows that are known behind the end of a window, at most: as many as the window holds, or this.
@@ -18,38 +19,77 @@ const MOST_BEHIND: usize = 32;
 /// are fewer rows than the limit allows, these are all there are.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
-    /// In order; empty where the node has no limit.
-    pub(crate) spots: Vec<Spot>,
+    /// In order, with the numbers of the rows; none where the node has no limit.
+    places: Places,
     /// How many times it had to be refilled.
     refills: u8,
 }
 
 /// A row in a window.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spot {
     /// Its values in the columns of the order; the replica's key is among them.
     pub(crate) place: Box<[Value]>,
     pub(crate) id: RowId,
 }
 
-impl Spot {
-    pub(crate) fn of(order: &RowOrder, row: &Row) -> Self {
+impl Window {
+    /// An empty one.
+    pub(crate) fn of(order: &RowOrder) -> Self {
         Self {
-            place: order.place(row),
-            id: row.id,
+            places: Places::new(order.columns.len()),
+            refills: 0,
         }
     }
-}
 
-impl Window {
+    /// Rows that are known.
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// The row at a position.
+    pub(crate) fn spot(&self, at: usize) -> Option<Spot> {
+        self.places.get(at).map(spot)
+    }
+
+    /// The rows that are known, in order.
+    pub(crate) fn spots(&self) -> impl Iterator<Item = Spot> + '_ {
+        self.places.iter().map(spot)
+    }
+
     /// The rows in the view.
-    pub(crate) fn in_view(&self, limit: usize) -> &[Spot] {
-        self.spots.get(..limit).unwrap_or(&self.spots)
+    pub(crate) fn in_view(&self, limit: usize) -> impl Iterator<Item = Spot> + '_ {
+        self.spots().take(limit)
     }
 
     /// The last row that is known, if there may be others behind it.
-    pub(crate) fn end(&self, limit: usize) -> Option<&Spot> {
-        self.spots.last().filter(|_| self.spots.len() >= limit)
+    pub(crate) fn end(&self, limit: usize) -> Option<Spot> {
+        let len = self.len();
+        self.spot(len.checked_sub(1)?).filter(|_| len >= limit)
+    }
+
+    /// Puts a row where it belongs.
+    pub(crate) fn put(&mut self, order: &RowOrder, row: &Row) {
+        let compare = |a: &[ValueRef<'_>], b: &[ValueRef<'_>]| order.compare_refs(a, b);
+        self.places.put(&order.refs(row), row.id.into(), compare);
+    }
+
+    /// Takes a row out; `false` if it was not known.
+    pub(crate) fn take(&mut self, order: &RowOrder, row: &Row) -> bool {
+        let compare = |a: &[ValueRef<'_>], b: &[ValueRef<'_>]| order.compare_refs(a, b);
+        let place = order.refs(row);
+        let known = self.places.find(&place, compare) == Some(row.id.into());
+        known && self.places.remove(&place, compare).is_some()
+    }
+
+    /// Adds rows that come behind all that are known, in order.
+    pub(crate) fn extend(&mut self, order: &RowOrder, rows: &[Row]) {
+        let entries = rows.iter().map(|row| (order.refs(row), row.id.into()));
+        self.places.extend(entries);
     }
 
     /// How many rows to read beyond those that are missing: none at first, ever more for a window
@@ -64,13 +104,58 @@ impl Window {
     /// moves rarely.
     pub(crate) fn shorten(&mut self, limit: usize) {
         let behind = most_behind(limit);
-        if self.spots.len() > limit.saturating_add(behind) {
-            self.spots.truncate(limit.saturating_add(behind / 2));
-            self.spots.shrink_to(limit.saturating_add(behind));
+        if self.len() > limit.saturating_add(behind) {
+            self.places.truncate(limit.saturating_add(behind / 2));
         }
     }
 }
 
 fn most_behind(limit: usize) -> usize {
     limit.min(MOST_BEHIND)
+}
+
+fn spot((place, id): Place) -> Spot {
+    let id = RowId::try_from(id).unwrap_or_default();
+    Spot { place, id }
+}
+
+/// The windows of several partitions, filled with rows that come partition by partition.
+pub(crate) struct Filling<'a> {
+    order: &'a RowOrder,
+    windows: Vec<Window>,
+    /// Rows of the partition that is being filled.
+    rows: Vec<Row>,
+    at: usize,
+}
+
+impl<'a> Filling<'a> {
+    pub(crate) fn new(order: &'a RowOrder, windows: usize) -> Self {
+        Self {
+            order,
+            windows: vec![Window::of(order); windows],
+            rows: Vec::new(),
+            at: 0,
+        }
+    }
+
+    /// Adds the next row of the window at a position.
+    pub(crate) fn push(&mut self, at: usize, row: &Row) {
+        if at != self.at {
+            self.pack();
+            self.at = at;
+        }
+        self.rows.push(row.clone());
+    }
+
+    fn pack(&mut self) {
+        if let Some(window) = self.windows.get_mut(self.at) {
+            window.extend(self.order, &self.rows);
+        }
+        self.rows.clear();
+    }
+
+    pub(crate) fn finish(mut self) -> Vec<Window> {
+        self.pack();
+        self.windows
+    }
 }

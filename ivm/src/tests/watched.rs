@@ -11,7 +11,7 @@ use super::world::{Model, World, keyed};
 use crate::budget::Meter;
 use crate::plan::node::{Node, NodeId, PartitionKey};
 use crate::reader::Reader;
-use crate::state::{NodeState, Window};
+use crate::state::{Partitions, Spot, Window};
 use crate::{
     Budget, ChangeSet, ClientKeys, DeltaLog, LoggedDelta, NetTouches, Plan, PlanDelta, PlanState,
     Router, RowKeys, evaluate,
@@ -267,28 +267,25 @@ fn assert_same_state(maintained: &PlanState, view: &View, context: &str) {
     let fresh = hydrated(plan, view);
     assert_eq!(maintained.members, fresh.members, "members: {context}");
     assert_eq!(maintained.row_count(), fresh.row_count());
-    let summary = |node: &NodeState, limit: usize| {
-        let spots = |window: &Window| -> Vec<_> {
-            let in_view = window.in_view(limit).iter();
-            in_view.map(|spot| (spot.place.clone(), spot.id)).collect()
+    let summary = |node: &Partitions, limit: usize| -> Vec<_> {
+        let in_view = |key: &PartitionKey| -> Vec<Spot> {
+            let window = node.window(key).into_iter();
+            window.flat_map(|window| window.in_view(limit)).collect()
         };
-        let mut partitions: Vec<_> = node
-            .partitions
-            .iter()
-            .map(|(key, it)| (key.clone(), it.parents, spots(&it.window)))
-            .collect();
-        partitions.sort();
-        partitions
+        let partition = |key: PartitionKey| (node.parents(&key), in_view(&key), key);
+        node.keys().map(partition).collect()
     };
     for (at, (kept, new)) in maintained.nodes.iter().zip(&fresh.nodes).enumerate() {
         let node = plan.node(NodeId(at));
         let limit = node.limit.unwrap_or_default();
         assert_eq!(summary(kept, limit), summary(new, limit), "{at}: {context}");
-        let windows = kept.partitions.iter().map(|(key, it)| (key, &it.window));
-        for (key, window) in windows.filter(|(_, window)| window.spots.len() > limit) {
-            let known: Vec<RowId> = window.spots.iter().map(|spot| spot.id).collect();
-            let first = first_rows(plan, node, key, known.len(), view);
-            assert_eq!(known, first, "behind a window of node {at}: {context}");
+        for key in kept.keys() {
+            let spots = kept.window(&key).into_iter().flat_map(Window::spots);
+            let known: Vec<RowId> = spots.map(|spot| spot.id).collect();
+            if known.len() > limit {
+                let first = first_rows(plan, node, &key, known.len(), view);
+                assert_eq!(known, first, "behind a window of node {at}: {context}");
+            }
         }
     }
 }

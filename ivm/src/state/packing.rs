@@ -1,0 +1,245 @@
+//! Values as few bytes: whole numbers as what they are more or less than the ones before.
+
+use kelvin_protocol::ValueRef;
+
+/// Bits of the first number of a value that say which kind it is of.
+const KIND_BITS: u32 = 3;
+/// Whole numbers beyond this are written as doubles: 2^53.
+const MOST_WHOLE: f64 = 9_007_199_254_740_992.0;
+
+/// Kinds of values. The rest of the first number is nothing, but for whole numbers, of which it is
+/// the difference, and for texts, of which it is the length.
+const NULL: u64 = 0;
+const FALSE: u64 = 1;
+const TRUE: u64 = 2;
+const WHOLE: u64 = 3;
+const DOUBLE: u64 = 4;
+const BIG_INT: u64 = 5;
+const STRING: u64 = 6;
+const JSON: u64 = 7;
+
+/// Writes entries of so many values and a number each.
+pub(super) struct Writer {
+    bytes: Vec<u8>,
+    /// Of the entry before: its number, and the last whole number in each column.
+    number: i64,
+    wholes: Box<[i64]>,
+}
+
+impl Writer {
+    pub(super) fn new(width: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            number: 0,
+            wholes: vec![0; width].into(),
+        }
+    }
+
+    /// Adds an entry; what the values have beyond the width is left out.
+    pub(super) fn push(&mut self, values: &[ValueRef<'_>], number: i64) {
+        let difference = number.wrapping_sub(std::mem::replace(&mut self.number, number));
+        write_varint(&mut self.bytes, zigzag(difference));
+        for (value, last) in values.iter().zip(&mut self.wholes) {
+            write_value(&mut self.bytes, *value, last);
+        }
+    }
+
+    pub(super) fn finish(self) -> Box<[u8]> {
+        self.bytes.into()
+    }
+}
+
+fn write_value(bytes: &mut Vec<u8>, value: ValueRef<'_>, last: &mut i64) {
+    let (kind, rest, tail): (u64, u64, &[u8]) = match value {
+        ValueRef::Null => (NULL, 0, &[]),
+        ValueRef::Bool(false) => (FALSE, 0, &[]),
+        ValueRef::Bool(true) => (TRUE, 0, &[]),
+        ValueRef::Number(number) => match whole(number) {
+            Some(whole) => {
+                let difference = whole.wrapping_sub(std::mem::replace(last, whole));
+                (WHOLE, zigzag(difference), &[])
+            }
+            None => (DOUBLE, 0, &number.to_le_bytes()),
+        },
+        ValueRef::BigInt(int) => (BIG_INT, 0, &int.to_le_bytes()),
+        ValueRef::String(text) => (STRING, text.len() as u64, text.as_bytes()),
+        ValueRef::Json(text) => (JSON, text.len() as u64, text.as_bytes()),
+    };
+    write_varint(bytes, (rest << KIND_BITS) | kind);
+    bytes.extend_from_slice(tail);
+}
+
+/// Reads what a [`Writer`] of the same width wrote.
+pub(super) struct Reader<'a> {
+    bytes: &'a [u8],
+    number: i64,
+    wholes: Box<[i64]>,
+    values: Vec<ValueRef<'a>>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8], width: usize) -> Self {
+        Self {
+            bytes,
+            number: 0,
+            wholes: vec![0; width].into(),
+            values: Vec::with_capacity(width),
+        }
+    }
+
+    /// The next entry; none behind the last, nor behind bytes that no writer wrote.
+    pub(super) fn next(&mut self) -> Option<(&[ValueRef<'a>], i64)> {
+        let difference = unzigzag(read_varint(&mut self.bytes)?);
+        self.number = self.number.wrapping_add(difference);
+        self.values.clear();
+        for last in &mut self.wholes {
+            self.values.push(read_value(&mut self.bytes, last)?);
+        }
+        Some((&self.values, self.number))
+    }
+}
+
+fn read_value<'a>(bytes: &mut &'a [u8], last: &mut i64) -> Option<ValueRef<'a>> {
+    let first = read_varint(bytes)?;
+    let rest = first >> KIND_BITS;
+    Some(match first & ((1 << KIND_BITS) - 1) {
+        NULL => ValueRef::Null,
+        FALSE => ValueRef::Bool(false),
+        TRUE => ValueRef::Bool(true),
+        WHOLE => {
+            *last = last.wrapping_add(unzigzag(rest));
+            #[expect(clippy::cast_precision_loss, reason = "a double held it")]
+            ValueRef::Number(*last as f64)
+        }
+        DOUBLE => ValueRef::Number(f64::from_le_bytes(read_eight(bytes)?)),
+        BIG_INT => ValueRef::BigInt(i64::from_le_bytes(read_eight(bytes)?)),
+        STRING => ValueRef::String(read_text(bytes, rest)?),
+        _ => ValueRef::Json(read_text(bytes, rest)?),
+    })
+}
+
+/// The number as an integer, if that is the same to the last bit.
+fn whole(number: f64) -> Option<i64> {
+    if number.abs() > MOST_WHOLE {
+        return None;
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "its range was just checked"
+    )]
+    let whole = number as i64;
+    #[expect(clippy::cast_precision_loss, reason = "which is what is asked")]
+    let same = (whole as f64).to_bits() == number.to_bits();
+    same.then_some(whole)
+}
+
+/// Small numbers of either sign as small ones without.
+fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)).cast_unsigned()
+}
+
+fn unzigzag(number: u64) -> i64 {
+    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
+}
+
+fn write_varint(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    Some(number)
+}
+
+fn read_eight(bytes: &mut &[u8]) -> Option<[u8; 8]> {
+    let (eight, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*eight)
+}
+
+fn read_text<'a>(bytes: &mut &'a [u8], len: u64) -> Option<&'a str> {
+    let (text, rest) = bytes.split_at_checked(usize::try_from(len).ok()?)?;
+    *bytes = rest;
+    std::str::from_utf8(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use kelvin_protocol::Value;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::Number),
+            (-9e15..9e15_f64).prop_map(|number| Value::Number(number.round())),
+            prop::sample::select(vec![-0.0, f64::NAN, f64::INFINITY, MOST_WHOLE, -MOST_WHOLE])
+                .prop_map(Value::Number),
+            any::<i64>().prop_map(Value::BigInt),
+            ".{0,40}".prop_map(Value::from),
+            ".{0,9}".prop_map(|text| Value::Json(text.into())),
+        ]
+    }
+
+    fn bits(value: ValueRef<'_>) -> (ValueRef<'_>, Option<u64>) {
+        (value, value.as_f64().map(f64::to_bits))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_packed_comes_back_to_the_last_bit(
+            entries in prop::collection::vec((prop::collection::vec(value(), 2), any::<i64>()), 0..20),
+        ) {
+            let mut writer = Writer::new(2);
+            for (values, number) in &entries {
+                let values: Vec<_> = values.iter().map(Value::as_ref).collect();
+                writer.push(&values, *number);
+            }
+            let bytes = writer.finish();
+            let mut reader = Reader::new(&bytes, 2);
+            for (values, number) in &entries {
+                let (found, number_found) = reader.next().unwrap();
+                prop_assert_eq!(number_found, *number);
+                prop_assert_eq!(found.len(), values.len());
+                for (found, value) in found.iter().zip(values) {
+                    prop_assert_eq!(bits(*found), bits(value.as_ref()));
+                }
+            }
+            prop_assert!(reader.next().is_none());
+        }
+
+        #[test]
+        fn bytes_that_nobody_wrote_end_somewhere(bytes in prop::collection::vec(any::<u8>(), 0..99)) {
+            let mut reader = Reader::new(&bytes, 1);
+            let mut entries = 0;
+            while reader.next().is_some() {
+                entries += 1;
+            }
+            prop_assert!(entries <= bytes.len());
+        }
+    }
+
+    #[test]
+    fn whole_numbers_that_lie_close_take_two_bytes_with_a_number_of_one() {
+        let mut writer = Writer::new(1);
+        writer.push(&[ValueRef::Number(1.7e12)], 1 << 30);
+        let first = writer.bytes.len();
+        writer.push(&[ValueRef::Number(1.7e12 - 1000.0)], (1 << 30) + 60);
+        assert_eq!(writer.bytes.len() - first, 3);
+    }
+}

@@ -1,0 +1,417 @@
+//! Places of rows, or keys of partitions, in order and packed.
+
+use std::cmp::Ordering;
+
+use kelvin_protocol::{Value, ValueRef};
+
+use super::packing::{Reader, Writer};
+
+/// Entries that are packed together, at most. To change one of them, all are packed anew.
+const MOST_TOGETHER: usize = 32;
+/// Blocks with fewer are joined to a neighbour, where one block can hold both.
+const FEW_TOGETHER: usize = MOST_TOGETHER / 4;
+
+/// Rows of values in an order, no two of them equal in it, each with a number. Every method that
+/// compares has to be told the same order.
+///
+/// A view may have very many, so they are packed in blocks; one is found by the first entries of
+/// these, and then by going through its block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Places {
+    /// Values of an entry.
+    width: usize,
+    /// In order, none of them empty.
+    blocks: Vec<Block>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Block {
+    len: usize,
+    bytes: Box<[u8]>,
+}
+
+/// An entry by itself: its values and its number.
+pub(crate) type Place = (Box<[Value]>, i64);
+
+impl Places {
+    /// None, of so many values each.
+    pub(crate) fn new(width: usize) -> Self {
+        Self {
+            width,
+            blocks: Vec::new(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.blocks.iter().map(|block| block.len).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// All of them, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Place> + '_ {
+        self.blocks.iter().flat_map(|block| {
+            let mut reader = block.reader(self.width);
+            std::iter::from_fn(move || reader.next().map(to_place))
+        })
+    }
+
+    /// The one at a position.
+    pub(crate) fn get(&self, mut at: usize) -> Option<Place> {
+        for block in &self.blocks {
+            if at < block.len {
+                let mut reader = block.reader(self.width);
+                for _ in 0..at {
+                    reader.next()?;
+                }
+                return reader.next().map(to_place);
+            }
+            at -= block.len;
+        }
+        None
+    }
+
+    /// The number of an entry.
+    pub(crate) fn find(
+        &self,
+        target: &[ValueRef<'_>],
+        compare: impl Fn(&[ValueRef<'_>], &[ValueRef<'_>]) -> Ordering,
+    ) -> Option<i64> {
+        let block = self.blocks.get(self.block_for(target, &compare))?;
+        let mut reader = block.reader(self.width);
+        while let Some((values, number)) = reader.next() {
+            match compare(values, target) {
+                Ordering::Less => {}
+                Ordering::Equal => return Some(number),
+                Ordering::Greater => break,
+            }
+        }
+        None
+    }
+
+    /// Adds an entry, or gives one another number.
+    pub(crate) fn put(
+        &mut self,
+        target: &[ValueRef<'_>],
+        number: i64,
+        compare: impl Fn(&[ValueRef<'_>], &[ValueRef<'_>]) -> Ordering,
+    ) {
+        let at = self.block_for(target, &compare);
+        let Some(block) = self.blocks.get(at) else {
+            let mut packer = Packer::new(self.width, MOST_TOGETHER);
+            packer.push(target, number);
+            self.blocks = packer.finish();
+            return;
+        };
+        let full = block.len == MOST_TOGETHER;
+        let most = if full {
+            MOST_TOGETHER / 2
+        } else {
+            MOST_TOGETHER
+        };
+        let mut packer = Packer::new(self.width, most);
+        let mut wanted = Some(target);
+        let mut reader = block.reader(self.width);
+        while let Some((values, its_number)) = reader.next() {
+            let ordering = wanted.map_or(Ordering::Less, |target| compare(values, target));
+            if ordering.is_ge()
+                && let Some(target) = wanted.take()
+            {
+                packer.push(target, number);
+            }
+            if ordering.is_ne() {
+                packer.push(values, its_number);
+            }
+        }
+        if let Some(target) = wanted {
+            packer.push(target, number);
+        }
+        self.replace(at, 1, packer);
+    }
+
+    /// Takes an entry out; gives its number.
+    pub(crate) fn remove(
+        &mut self,
+        target: &[ValueRef<'_>],
+        compare: impl Fn(&[ValueRef<'_>], &[ValueRef<'_>]) -> Ordering,
+    ) -> Option<i64> {
+        let at = self.block_for(target, &compare);
+        let block = self.blocks.get(at)?;
+        let mut packer = Packer::new(self.width, MOST_TOGETHER);
+        let mut removed = None;
+        let mut reader = block.reader(self.width);
+        while let Some((values, number)) = reader.next() {
+            if removed.is_none() && compare(values, target).is_eq() {
+                removed = Some(number);
+            } else {
+                packer.push(values, number);
+            }
+        }
+        removed?;
+        let left = block.len - 1;
+        self.replace(at, 1, packer);
+        if left > 0 && left < FEW_TOGETHER {
+            self.join(at);
+            self.join(at.wrapping_sub(1));
+        }
+        removed
+    }
+
+    /// Adds entries behind the last.
+    pub(crate) fn extend<'v>(&mut self, entries: impl Iterator<Item = (Vec<ValueRef<'v>>, i64)>) {
+        let mut packer = Packer::new(self.width, MOST_TOGETHER);
+        let last = self.blocks.len().saturating_sub(1);
+        if let Some(block) = self.blocks.get(last) {
+            packer.push_all(block);
+        }
+        for (values, number) in entries {
+            packer.push(&values, number);
+        }
+        self.replace(last, 1, packer);
+    }
+
+    /// Lets go of all but the first so many.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        let mut left = len;
+        for at in 0..self.blocks.len() {
+            let block = &self.blocks[at];
+            if block.len > left {
+                let mut packer = Packer::new(self.width, MOST_TOGETHER);
+                let mut reader = block.reader(self.width);
+                for _ in 0..left {
+                    if let Some((values, number)) = reader.next() {
+                        packer.push(values, number);
+                    }
+                }
+                self.replace(at, self.blocks.len() - at, packer);
+                self.blocks.shrink_to_fit();
+                return;
+            }
+            left -= block.len;
+        }
+    }
+
+    /// Position of the block that the target is in, if it is in any.
+    fn block_for(
+        &self,
+        target: &[ValueRef<'_>],
+        compare: &impl Fn(&[ValueRef<'_>], &[ValueRef<'_>]) -> Ordering,
+    ) -> usize {
+        let begins_before = |block: &Block| {
+            let mut reader = block.reader(self.width);
+            let first = reader.next();
+            first.is_some_and(|(first, _)| compare(first, target).is_le())
+        };
+        let after_first = self.blocks.get(1..).unwrap_or_default();
+        after_first.partition_point(begins_before)
+    }
+
+    /// Makes one of the block at a position and the next, if there are both and one can hold them.
+    fn join(&mut self, at: usize) {
+        let next = at.wrapping_add(1);
+        let (Some(block), Some(neighbour)) = (self.blocks.get(at), self.blocks.get(next)) else {
+            return;
+        };
+        if block.len + neighbour.len > MOST_TOGETHER {
+            return;
+        }
+        let mut packer = Packer::new(self.width, MOST_TOGETHER);
+        packer.push_all(block);
+        packer.push_all(neighbour);
+        self.replace(at, 2, packer);
+    }
+
+    fn replace(&mut self, at: usize, blocks: usize, packer: Packer) {
+        let until = (at + blocks).min(self.blocks.len());
+        self.blocks.splice(at..until, packer.finish());
+    }
+}
+
+impl Block {
+    fn reader(&self, width: usize) -> Reader<'_> {
+        Reader::new(&self.bytes, width)
+    }
+}
+
+fn to_place((values, number): (&[ValueRef<'_>], i64)) -> Place {
+    (
+        values.iter().map(|value| value.to_value()).collect(),
+        number,
+    )
+}
+
+/// Packs entries into blocks.
+struct Packer {
+    width: usize,
+    /// Entries of a block.
+    most: usize,
+    blocks: Vec<Block>,
+    writer: Writer,
+    len: usize,
+}
+
+impl Packer {
+    fn new(width: usize, most: usize) -> Self {
+        Self {
+            width,
+            most,
+            blocks: Vec::new(),
+            writer: Writer::new(width),
+            len: 0,
+        }
+    }
+
+    fn push(&mut self, values: &[ValueRef<'_>], number: i64) {
+        if self.len == self.most {
+            self.cut();
+        }
+        self.writer.push(values, number);
+        self.len += 1;
+    }
+
+    fn push_all(&mut self, block: &Block) {
+        let mut reader = block.reader(self.width);
+        while let Some((values, number)) = reader.next() {
+            self.push(values, number);
+        }
+    }
+
+    fn cut(&mut self) {
+        let writer = std::mem::replace(&mut self.writer, Writer::new(self.width));
+        self.blocks.push(Block {
+            len: std::mem::take(&mut self.len),
+            bytes: writer.finish(),
+        });
+    }
+
+    fn finish(mut self) -> Vec<Block> {
+        if self.len > 0 {
+            self.cut();
+        }
+        self.blocks.shrink_to_fit();
+        self.blocks
+    }
+}
+
+/// The order of the values themselves.
+pub(crate) fn by_value(a: &[ValueRef<'_>], b: &[ValueRef<'_>]) -> Ordering {
+    let pairs = a.iter().zip(b);
+    pairs
+        .map(|(a, b)| a.zql_cmp(*b))
+        .find(|ordering| ordering.is_ne())
+        .unwrap_or(Ordering::Equal)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(i32, i64),
+        Remove(i32),
+        Extend(u8),
+        Truncate(u16),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let key = -150..150_i32;
+        prop_oneof![
+            6 => (key.clone(), any::<i64>()).prop_map(|(key, number)| Step::Put(key, number)),
+            5 => key.prop_map(Step::Remove),
+            1 => any::<u8>().prop_map(Step::Extend),
+            1 => (0..300_u16).prop_map(Step::Truncate),
+        ]
+    }
+
+    fn values(key: i32) -> [Value; 2] {
+        let text = Value::from(format!("{}", key % 2));
+        [Value::from(f64::from(key / 2)), text]
+    }
+
+    fn refs(values: &[Value]) -> Vec<ValueRef<'_>> {
+        values.iter().map(Value::as_ref).collect()
+    }
+
+    /// Whether a block has fewer entries than one with its neighbour might have.
+    fn is_well_filled(places: &Places) -> bool {
+        let mut lens = places.blocks.windows(2);
+        places
+            .blocks
+            .iter()
+            .all(|block| (1..=MOST_TOGETHER).contains(&block.len))
+            && lens.all(|pair| {
+                let [a, b] = [pair[0].len, pair[1].len];
+                a.min(b) >= FEW_TOGETHER || a + b > MOST_TOGETHER
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn places_are_those_that_were_put_and_not_removed(
+            steps in prop::collection::vec(step(), 0..400),
+        ) {
+            let mut places = Places::new(2);
+            let mut model: BTreeMap<Vec<Value>, i64> = BTreeMap::new();
+            let (mut only_edits, mut last) = (true, 0);
+            for step in steps {
+                match step {
+                    Step::Put(key, number) => {
+                        places.put(&refs(&values(key)), number, by_value);
+                        model.insert(values(key).into(), number);
+                    }
+                    Step::Remove(key) => {
+                        let removed = model.remove(&values(key)[..]);
+                        prop_assert_eq!(places.remove(&refs(&values(key)), by_value), removed);
+                    }
+                    Step::Extend(count) => {
+                        let first = 1000 + last;
+                        last += i32::from(count) + 1;
+                        let added: Vec<_> = (0..i32::from(count))
+                            .map(|n| (values(2 * (first + n)), n))
+                            .collect();
+                        let entries = added.iter().map(|(values, n)| (refs(values), i64::from(*n)));
+                        places.extend(entries);
+                        model.extend(added.iter().map(|(values, n)| (values.to_vec(), i64::from(*n))));
+                        only_edits = false;
+                    }
+                    Step::Truncate(len) => {
+                        places.truncate(len.into());
+                        model = model.into_iter().take(len.into()).collect();
+                        only_edits = false;
+                    }
+                }
+                prop_assert_eq!(places.len(), model.len());
+                prop_assert_eq!(places.is_empty(), model.is_empty());
+                prop_assert!(!only_edits || is_well_filled(&places));
+            }
+            let all: Vec<(Vec<Value>, i64)> =
+                places.iter().map(|(values, number)| (values.into(), number)).collect();
+            prop_assert_eq!(&all, &model.clone().into_iter().collect::<Vec<_>>());
+            for key in -150..150 {
+                let expected = model.get(&values(key)[..]).copied();
+                prop_assert_eq!(places.find(&refs(&values(key)), by_value), expected);
+            }
+            for (at, (values, number)) in all.iter().enumerate() {
+                prop_assert_eq!(places.get(at), Some((values.clone().into(), *number)));
+            }
+            prop_assert_eq!(places.get(all.len()), None);
+        }
+    }
+
+    #[test]
+    fn entries_without_values_are_one() {
+        let mut places = Places::new(0);
+        places.put(&[], 1, by_value);
+        places.put(&[], 2, by_value);
+        assert_eq!((places.len(), places.find(&[], by_value)), (1, Some(2)));
+        assert_eq!(places.remove(&[], by_value), Some(2));
+        assert!(places.is_empty());
+    }
+}
