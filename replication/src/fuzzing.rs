@@ -84,7 +84,7 @@ pub fn copy_rows<'a>(
     let format = if binary { Format::Binary } else { Format::Text };
     let (mut reader, mut rows) = (Rows::new(table, format), Vec::new());
     for piece in pieces {
-        let read = reader.read(piece, |row| {
+        let read = reader.read([piece], |row| {
             let values = row.iter().map(|value| value.as_ref().to_value());
             rows.push(values.collect());
             Ok(())

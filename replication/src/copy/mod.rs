@@ -93,6 +93,8 @@ pub(crate) type LeftOut = BTreeMap<TableId, String>;
 pub(crate) struct Copy<L> {
     address: Address,
     snapshot: String,
+    /// Largest message that is taken from PostgreSQL.
+    max_message: usize,
     loader: L,
     queue: Mutex<VecDeque<Chunk>>,
     counters: CopyCounters,
@@ -202,6 +204,7 @@ pub(crate) async fn copy_most<L: Load>(
     let copy = Arc::new(Copy {
         address: address.clone(),
         snapshot,
+        max_message: options.max_message_bytes,
         loader,
         queue: Mutex::new(chunks.into()),
         counters: CopyCounters::new(tables, rows),

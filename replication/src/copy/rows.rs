@@ -44,33 +44,47 @@ impl<'a> Rows<'a> {
     }
 
     /// Takes in bytes, and gives each row that is there in full. Returns how many these are.
-    pub(crate) fn read(
+    pub(crate) fn read<'b>(
         &mut self,
-        bytes: &[u8],
+        pieces: impl IntoIterator<Item = &'b [u8]>,
         mut each: impl FnMut(&[Decoded<'_>]) -> Result<()>,
     ) -> Result<u64> {
-        // PostgreSQL mostly sends one row at a time. It is read where it is.
-        let mut held = std::mem::take(&mut self.held);
-        if !held.is_empty() {
-            held.extend_from_slice(bytes);
-        }
-        let all = if held.is_empty() { bytes } else { &held };
         let mut values = emptied(std::mem::take(&mut self.values));
-        let (mut left, mut count) = (all, 0);
-        while self.row(&mut left, &mut values)? {
-            each(&values)?;
-            values.clear();
-            count += 1;
+        let mut count = 0;
+        for piece in pieces {
+            // PostgreSQL sends one row at a time. It is read where it is.
+            if self.held.is_empty() {
+                let left = self.rows(piece, &mut values, &mut each, &mut count)?;
+                self.held.extend_from_slice(left);
+            } else {
+                let mut held = std::mem::take(&mut self.held);
+                held.extend_from_slice(piece);
+                let left = self
+                    .rows(&held, &mut Vec::new(), &mut each, &mut count)?
+                    .len();
+                held.drain(..held.len() - left);
+                self.held = held;
+            }
         }
-        let read = all.len() - left.len();
         self.values = emptied(values);
-        if held.is_empty() {
-            held.extend_from_slice(bytes.get(read..).unwrap_or_default());
-        } else {
-            held.drain(..read);
-        }
-        self.held = held;
         Ok(count)
+    }
+
+    /// Gives and counts each row that is there in full. Returns what is left.
+    fn rows<'b>(
+        &mut self,
+        bytes: &'b [u8],
+        values: &mut Vec<Decoded<'b>>,
+        each: &mut impl FnMut(&[Decoded<'_>]) -> Result<()>,
+        count: &mut u64,
+    ) -> Result<&'b [u8]> {
+        let mut left = bytes;
+        while self.row(&mut left, values)? {
+            each(values)?;
+            values.clear();
+            *count += 1;
+        }
+        Ok(left)
     }
 
     /// Takes the first row off the bytes; `false` where it is not there in full.
@@ -128,28 +142,31 @@ impl<'a> Rows<'a> {
         left: &mut &'b [u8],
         values: &mut Vec<Decoded<'b>>,
     ) -> Result<bool> {
-        let length = binary_row_length(left).map_err(|e| self.fault(None, &e))?;
-        let Some((mut row, rest)) = length.and_then(|length| left.split_at_checked(length)) else {
-            return Ok(false);
-        };
-        *left = rest;
+        let mut row = *left;
         match row.try_get_i16() {
+            Err(_) => return Ok(false),
             Ok(-1) => {
                 self.ended = true;
+                *left = row;
                 return Ok(false);
             }
             Ok(count) if usize::try_from(count) == Ok(self.columns.len()) => {}
-            _ => return Err(self.fault(None, &MALFORMED)),
+            Ok(_) => return Err(self.fault(None, &MALFORMED)),
         }
         for (at, (decoder, binary)) in self.columns.iter().enumerate() {
-            let bytes = binary_field(&mut row).map_err(|error| self.fault(Some(at), &error))?;
-            let value = match bytes {
-                None => Ok(Decoded::Borrowed(ValueRef::Null)),
-                Some(bytes) if *binary => decoder.binary(bytes),
-                Some(bytes) => decoder.text(bytes).map(Decoded::Owned),
+            let value = match binary_field(&mut row) {
+                Ok(Field::Cut) => {
+                    values.clear();
+                    return Ok(false);
+                }
+                Ok(Field::Null) => Ok(Decoded::Borrowed(ValueRef::Null)),
+                Ok(Field::Bytes(bytes)) if *binary => decoder.binary(bytes),
+                Ok(Field::Bytes(bytes)) => decoder.text(bytes).map(Decoded::Owned),
+                Err(error) => Err(error),
             };
             values.push(value.map_err(|error| self.fault(Some(at), &error))?);
         }
+        *left = row;
         Ok(true)
     }
 
@@ -187,37 +204,30 @@ fn emptied<'b>(mut values: Vec<Decoded<'_>>) -> Vec<Decoded<'b>> {
     values.into_iter().map(none).collect()
 }
 
-/// The first field of what is left of a binary row; `None` for a null.
-fn binary_field<'a>(row: &mut &'a [u8]) -> Result<Option<&'a [u8]>, DecodeError> {
-    let (length, rest) = row.split_first_chunk().ok_or(MALFORMED)?;
-    *row = rest;
-    // The lengths were checked when the row was measured: a negative one is a null.
-    let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
-        return Ok(None);
-    };
-    let (field, rest) = rest.split_at_checked(length).ok_or(MALFORMED)?;
-    *row = rest;
-    Ok(Some(field))
+/// A field of a binary row.
+enum Field<'b> {
+    Null,
+    Bytes(&'b [u8]),
+    /// It is not here in full.
+    Cut,
 }
 
-/// Length of the binary row at the start of `buffer`, if all of it is there.
-fn binary_row_length(buffer: &[u8]) -> Result<Option<usize>, DecodeError> {
-    let Some((count, _)) = buffer.split_first_chunk() else {
-        return Ok(None);
+/// The first field of what is left of a binary row.
+fn binary_field<'b>(row: &mut &'b [u8]) -> Result<Field<'b>, DecodeError> {
+    let Some((length, rest)) = row.split_first_chunk() else {
+        return Ok(Field::Cut);
     };
-    let mut length: usize = 2;
-    for _ in 0..i16::from_be_bytes(*count).max(0) {
-        let rest = buffer.get(length..).unwrap_or_default();
-        let Some((field, _)) = rest.split_first_chunk() else {
-            return Ok(None);
-        };
-        let field = match i32::from_be_bytes(*field) {
-            -1 => 0,
-            field => usize::try_from(field).map_err(|_| MALFORMED)?,
-        };
-        length = length.checked_add(4 + field).ok_or(MALFORMED)?;
+    let length = i32::from_be_bytes(*length);
+    if length == -1 {
+        *row = rest;
+        return Ok(Field::Null);
     }
-    Ok((buffer.len() >= length).then_some(length))
+    let length = usize::try_from(length).map_err(|_| MALFORMED)?;
+    let Some((field, rest)) = rest.split_at_checked(length) else {
+        return Ok(Field::Cut);
+    };
+    *row = rest;
+    Ok(Field::Bytes(field))
 }
 
 fn unescape(field: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
@@ -281,7 +291,7 @@ mod tests {
         let table = table();
         let (mut rows, mut all) = (Rows::new(&table, format), Vec::new());
         for piece in pieces {
-            rows.read(piece, |row| {
+            rows.read([*piece], |row| {
                 let values = row.iter().map(|value| value.as_ref().to_value());
                 all.push(values.collect());
                 Ok(())

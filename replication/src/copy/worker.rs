@@ -5,18 +5,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_util::TryStreamExt;
 use tokio::sync::mpsc;
-use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
 
 use super::chunk::Chunk;
 use super::rows::Rows;
 use super::{Copy, Load, Part};
 use crate::progress::CopyCounters;
 use crate::quote::{literal, qualified};
-use crate::{Error, Result, sql};
+use crate::sql::SESSION_SETTINGS;
+use crate::wire::{Purpose, ReplicationConnection};
+use crate::{Error, Result};
 
 /// Application name of the connections that copy.
 const APPLICATION: &str = "kelvin-initial-copy";
@@ -69,11 +67,11 @@ impl Tally {
 }
 
 async fn work<L: Load>(copy: &Copy<L>) -> Result<()> {
-    let mut client = None;
+    let mut connection = None;
     while let Some(chunk) = copy.next() {
         // Another worker may have found that the table is to be left out.
         while !copy.is_left_out(&chunk.table) {
-            let error = match attempt(copy, &mut client, &chunk).await {
+            let error = match attempt(copy, &mut connection, &chunk).await {
                 Ok(()) => {
                     if chunk.done() {
                         copy.counters.tables_done.fetch_add(1, Ordering::Relaxed);
@@ -84,7 +82,7 @@ async fn work<L: Load>(copy: &Copy<L>) -> Result<()> {
                 Err(error) => error,
             };
             // Its transaction, if it has one, is of no more use.
-            client = None;
+            connection = None;
             let lost = is_lost(&error);
             match error {
                 Failure::Changed(why) if copy.leave_out(&chunk.table, &why) => {}
@@ -94,8 +92,9 @@ async fn work<L: Load>(copy: &Copy<L>) -> Result<()> {
             }
         }
     }
-    if let Some(client) = client {
-        client.batch_execute("COMMIT").await?;
+    if let Some(mut connection) = connection {
+        connection.query("COMMIT").await?;
+        connection.close().await;
     }
     Ok(())
 }
@@ -120,7 +119,7 @@ fn is_lost(failure: &Failure) -> bool {
         return false;
     };
     match (error, error.sqlstate()) {
-        (Error::Io(_) | Error::Sql(_), None) => true,
+        (Error::Io(_), None) => true,
         // An operator or a server that stops has ended it, or it did not come to be.
         (_, Some(code)) => code.starts_with("57P") || code.starts_with("08"),
         _ => false,
@@ -130,16 +129,16 @@ fn is_lost(failure: &Failure) -> bool {
 /// Copies a chunk, over a new connection if there is none.
 async fn attempt<L: Load>(
     copy: &Copy<L>,
-    client: &mut Option<Client>,
+    connection: &mut Option<ReplicationConnection>,
     chunk: &Chunk,
 ) -> Result<(), Failure> {
-    let client = match client {
-        Some(client) => client,
-        None => client.insert(connect(copy).await?),
+    let connection = match connection {
+        Some(connection) => connection,
+        None => connection.insert(connect(copy).await?),
     };
     let mut part = copy.loader.part(chunk.table.id)?;
     let mut tally = Tally::default();
-    let copied = copy_chunk(copy, client, chunk, &mut part, &mut tally).await;
+    let copied = copy_chunk(copy, connection, chunk, &mut part, &mut tally).await;
     if let Err(failure) = copied {
         tally.take_back(&copy.counters);
         part.abandon()?;
@@ -149,36 +148,38 @@ async fn attempt<L: Load>(
 }
 
 /// A connection that sees the snapshot.
-async fn connect<L>(copy: &Copy<L>) -> Result<Client> {
-    let client = sql::connect(&copy.address, APPLICATION).await?;
-    sql::set_session(&client).await?;
+async fn connect<L>(copy: &Copy<L>) -> Result<ReplicationConnection> {
+    let (address, limit) = (&copy.address, copy.max_message);
+    let opened = ReplicationConnection::log_in(address, APPLICATION, limit, Purpose::Sql);
+    let (mut connection, _) = opened.await?;
+    connection.query(&SESSION_SETTINGS.join(";")).await?;
     // Rows come in the order they lie in, which mostly is that of their keys.
     let begin = format!(
-        "SET synchronize_seqscans = off; \
+        "SET synchronize_seqscans = off; SET standard_conforming_strings = on; \
          BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
         literal(&copy.snapshot)
     );
-    client.batch_execute(&begin).await?;
-    Ok(client)
+    connection.query(&begin).await?;
+    Ok(connection)
 }
 
 async fn copy_chunk<L: Load>(
     copy: &Copy<L>,
-    client: &Client,
+    connection: &mut ReplicationConnection,
     chunk: &Chunk,
     part: &mut L::Part,
     tally: &mut Tally,
 ) -> Result<(), Failure> {
     let mut rows = Rows::new(&chunk.table, chunk.format);
     let gone = |error| is_gone(error, chunk);
-    let stream = client.copy_out(&chunk.statement).await.map_err(gone)?;
-    let mut stream = std::pin::pin!(stream);
-    while let Some(bytes) = stream.try_next().await.map_err(gone)? {
+    let mut stream = connection.copy_out(&chunk.statement).await?;
+    while let Some(pieces) = stream.next().await.map_err(gone)? {
         if copy.given_up() {
             return Err(Error::Timeout("the copy was given up".into()).into());
         }
-        tally.new.0 += rows.read(&bytes, |row| part.row(row))?;
-        tally.new.1 += u64::try_from(bytes.len()).unwrap_or(0);
+        let (new_rows, new_bytes) = (&mut tally.new.0, &mut tally.new.1);
+        let pieces = pieces.inspect(|piece| *new_bytes += piece.len() as u64);
+        *new_rows += rows.read(pieces, |row| part.row(row))?;
         part.hand_on().await?;
         if tally.new.1 >= TALLY_BYTES {
             tally.tell(&copy.counters);
@@ -186,12 +187,12 @@ async fn copy_chunk<L: Load>(
     }
     tally.tell(&copy.counters);
     rows.finish()?;
-    is_as_discovered(client, chunk).await
+    is_as_discovered(connection, chunk).await
 }
 
 /// What a failure of COPY means: it finds a table and its columns by the names they have now.
-fn is_gone(error: tokio_postgres::Error, chunk: &Chunk) -> Failure {
-    match error.code().map(SqlState::code) {
+fn is_gone(error: Error, chunk: &Chunk) -> Failure {
+    match error.sqlstate() {
         // Undefined table, column, schema.
         Some("42P01" | "42703" | "3F000") => Failure::Changed(changed(chunk)),
         _ => error.into(),
@@ -208,13 +209,20 @@ fn changed(chunk: &Chunk) -> String {
 /// INVARIANT: COPY finds a table by the name it has now, and a rewrite hides rows from snapshots
 /// that are older. Neither can happen between COPY and this, for COPY holds its lock on the table
 /// until the transaction ends.
-async fn is_as_discovered(client: &Client, chunk: &Chunk) -> Result<(), Failure> {
+async fn is_as_discovered(
+    connection: &mut ReplicationConnection,
+    chunk: &Chunk,
+) -> Result<(), Failure> {
     let table = &chunk.table;
-    let same = "SELECT coalesce(to_regclass($1)::oid = $2, false)
-                       AND coalesce(pg_relation_filenode($2), 0) = $3";
-    let name = qualified(&table.schema, &table.upstream_name);
-    let about: [&(dyn ToSql + Sync); 3] = [&name, &table.oid, &chunk.filenode];
-    if client.query_one(same, &about).await?.try_get(0)? {
+    let name = literal(&qualified(&table.schema, &table.upstream_name));
+    let (oid, filenode) = (table.oid, chunk.filenode);
+    let same = format!(
+        "SELECT coalesce(to_regclass({name})::oid = {oid}::oid, false)
+                AND coalesce(pg_relation_filenode({oid}::oid::regclass), 0) = {filenode}::oid"
+    );
+    let rows = connection.query(&same).await?;
+    let same = rows.first().and_then(|row| row.first()?.as_deref());
+    if same == Some("t") {
         return Ok(());
     }
     Err(Failure::Changed(changed(chunk)))

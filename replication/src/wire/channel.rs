@@ -8,7 +8,7 @@ use super::socket::Duplex;
 use crate::{Error, Result};
 
 /// Size of a message's tag and length.
-const HEADER: usize = 5;
+pub(super) const HEADER: usize = 5;
 /// Bytes read from the socket at once.
 const READ_AHEAD: usize = 64 * 1024;
 
@@ -48,18 +48,46 @@ impl Channel {
             if let Some((tag, body)) = self.buffered()? {
                 return Ok((tag, Fields(body)));
             }
-            if self.inbound.capacity() - self.inbound.len() < READ_AHEAD / 8 {
-                self.inbound.reserve(READ_AHEAD);
-            }
-            if self.socket.read_buf(&mut self.inbound).await? == 0 {
-                return Err(Error::Io(std::io::ErrorKind::UnexpectedEof.into()));
-            }
+            self.fill(READ_AHEAD).await?;
         }
+    }
+
+    /// Reads what the socket has, up to `bytes` if it has more. Cancel-safe.
+    pub(super) async fn fill(&mut self, bytes: usize) -> Result<()> {
+        if self.inbound.capacity() - self.inbound.len() < bytes / 8 {
+            self.inbound.reserve(bytes);
+        }
+        if self.socket.read_buf(&mut self.inbound).await? == 0 {
+            return Err(Error::Io(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(())
     }
 
     /// The next message, if it is here in full.
     pub(super) fn buffered(&mut self) -> Result<Option<(u8, Bytes)>> {
-        let Some((&[tag, a, b, c, d], _)) = self.inbound.split_first_chunk::<HEADER>() else {
+        let Some((tag, whole)) = self.whole_at(0)? else {
+            return Ok(None);
+        };
+        let mut message = self.inbound.split_to(whole);
+        message.advance(HEADER);
+        Ok(Some((tag, message.freeze())))
+    }
+
+    /// What was read from the socket and not taken yet.
+    pub(super) fn inbound(&self) -> &[u8] {
+        &self.inbound
+    }
+
+    /// Takes bytes off what was read from the socket.
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.inbound.advance(bytes.min(self.inbound.len()));
+    }
+
+    /// Tag and length, with both of these, of the message that begins at `offset` of
+    /// [`Channel::inbound`], if it is here in full. Else there will be room for it.
+    pub(super) fn whole_at(&mut self, offset: usize) -> Result<Option<(u8, usize)>> {
+        let inbound = self.inbound.get(offset..).unwrap_or_default();
+        let Some((&[tag, a, b, c, d], _)) = inbound.split_first_chunk::<HEADER>() else {
             return Ok(None);
         };
         // The length counts itself but not the tag.
@@ -74,14 +102,12 @@ impl Channel {
                 self.max_message
             )));
         }
-        let whole = length + 1;
-        if self.inbound.len() < whole {
-            self.inbound.reserve(whole - self.inbound.len());
+        let (whole, here) = (length + 1, inbound.len());
+        if here < whole {
+            self.inbound.reserve(whole - here);
             return Ok(None);
         }
-        let mut message = self.inbound.split_to(whole);
-        message.advance(HEADER);
-        Ok(Some((tag, message.freeze())))
+        Ok(Some((tag, whole)))
     }
 }
 

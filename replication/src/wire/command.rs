@@ -5,6 +5,7 @@ use postgres_protocol::message::frontend;
 
 use super::channel::Channel;
 use super::copy_both::CopyBoth;
+use super::copy_out::CopyOut;
 use super::handshake::{Greeting, Purpose, connect, unexpected};
 use super::message::Fields;
 use crate::quote::{identifier, literal};
@@ -115,6 +116,13 @@ impl ReplicationConnection {
             }
         }
         failure.map_or(Ok(rows), |error| Err(error.into()))
+    }
+
+    /// Runs a COPY TO STDOUT and gives what it sends.
+    pub(crate) async fn copy_out(&mut self, statement: &str) -> Result<CopyOut<'_>> {
+        frontend::query(statement, &mut self.channel.outbound)?;
+        self.channel.flush().await?;
+        Ok(CopyOut::new(&mut self.channel))
     }
 
     /// Which cluster this is and where its WAL stands.

@@ -1,8 +1,10 @@
-//! A replication connection: the parts of the PostgreSQL protocol that `tokio-postgres` lacks.
+//! A connection of our own: the parts of the PostgreSQL protocol that `tokio-postgres` lacks, or
+//! does not do in place.
 
 mod channel;
 mod command;
 mod copy_both;
+mod copy_out;
 mod handshake;
 mod message;
 mod socket;
