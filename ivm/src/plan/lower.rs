@@ -1,5 +1,7 @@
 //! From the tree of a draft to the nodes of a plan.
 
+use std::sync::Arc;
+
 use kelvin_protocol::Value;
 
 use crate::check::Check;
@@ -33,7 +35,7 @@ fn add(nodes: &mut Vec<Node>, draft: Draft, root: Root) -> NodeId {
         id,
         table: draft.table,
         order: draft.order,
-        start: draft.start,
+        start: draft.start.map(Box::new),
         predicate: Predicate::Const(true),
         fixed,
         limit: draft.limit,
@@ -79,7 +81,10 @@ fn add_filter(
     };
     match filter {
         Filter::Const(truth) => Predicate::Const(truth),
-        Filter::Test { column, check } => Predicate::Test { column, check },
+        Filter::Test { column, check } => Predicate::Test {
+            column,
+            check: Arc::new(check),
+        },
         Filter::All(members) => Predicate::All(each(members)),
         Filter::Any(members) => Predicate::Any(each(members)),
         Filter::Exists {

@@ -28,7 +28,7 @@ pub(crate) struct Node {
     pub(crate) table: Arc<Table>,
     /// Order in which `limit` counts.
     pub(crate) order: RowOrder,
-    pub(crate) start: Option<Start>,
+    pub(crate) start: Option<Box<Start>>,
     pub(crate) predicate: Predicate,
     /// Columns that every row which passes has one known value in.
     pub(crate) fixed: Vec<(usize, Value)>,
@@ -89,7 +89,7 @@ pub(crate) fn project(row: &Row, columns: &[usize]) -> Option<PartitionKey> {
 #[derive(Clone, Debug)]
 pub(crate) enum Predicate {
     Const(bool),
-    Test { column: usize, check: Check },
+    Test { column: usize, check: Arc<Check> },
     All(Vec<Predicate>),
     Any(Vec<Predicate>),
     Exists { gate: NodeId, negated: bool },

@@ -81,7 +81,7 @@ impl Drive<'_, '_> {
         }
         match part {
             Predicate::Const(truth) => Ok(!truth),
-            Predicate::Test { column, check } => match check {
+            Predicate::Test { column, check } => match &**check {
                 Check::Equal(value) => self.by_value(node, *column, value, found),
                 Check::IsNull => self.by_value(node, *column, &Value::Null, found),
                 Check::Among {

@@ -37,7 +37,7 @@ impl Condition {
         // Children come after their parents.
         for (at, node) in nodes.iter().enumerate().rev() {
             let mut members = vec![Self::of_predicate(&node.predicate, nodes, &own)];
-            members.extend(node.start.clone().map(Self::From));
+            members.extend(node.start.as_deref().cloned().map(Self::From));
             if let Some(place) = own.get_mut(at) {
                 *place = junction(members, true);
             }
@@ -67,7 +67,7 @@ impl Condition {
             Predicate::Const(truth) => Self::Const(*truth),
             Predicate::Test { column, check } => Self::Test {
                 column: *column,
-                check: Arc::new(check.clone()),
+                check: check.clone(),
             },
             Predicate::All(members) => junction(each(members), true),
             Predicate::Any(members) => junction(each(members), false),

@@ -32,7 +32,7 @@ pub(super) enum Term {
     /// Rows that have this value in the column: one look-up for all of them.
     Value(usize, Value),
     /// Rows whose value lies in a stretch: one descent for all of them.
-    Range(usize, Interval),
+    Range(usize, Box<Interval>),
     /// Rows that pass a test: one evaluation for each distinct one.
     Test(usize, Arc<Check>),
     /// Every row.
@@ -104,7 +104,7 @@ impl Cover {
         } else {
             OPEN_RANGE
         };
-        Self::one(Term::Range(column, interval), cost)
+        Self::one(Term::Range(column, Box::new(interval)), cost)
     }
 
     fn of_test(column: usize, check: &Arc<Check>) -> Self {

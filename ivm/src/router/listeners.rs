@@ -26,7 +26,8 @@ pub(super) struct Listeners {
     always: BTreeSet<GroupId>,
 }
 
-type GroupsByValue = hashbrown::HashMap<Value, BTreeSet<GroupId>, RandomState>;
+/// In order. Most values have one group, for which a tree would take more than all the rest.
+type GroupsByValue = hashbrown::HashMap<Value, Vec<GroupId>, RandomState>;
 
 /// One test and who is interested in rows that pass it.
 #[derive(Debug)]
@@ -48,11 +49,17 @@ impl Listeners {
         match term {
             Term::Value(column, value) => {
                 let by_value = self.by_value.entry(*column).or_default();
-                by_value.entry(value.clone()).or_default().insert(group);
+                let groups = by_value.entry(value.clone()).or_default();
+                if let Err(at) = groups.binary_search(&group) {
+                    if groups.is_empty() {
+                        groups.reserve_exact(1);
+                    }
+                    groups.insert(at, group);
+                }
             }
             Term::Range(column, interval) => {
                 let tree = self.by_range.entry(*column).or_default();
-                tree.insert(interval.clone(), group);
+                tree.insert((**interval).clone(), group);
             }
             Term::Test(column, check) => {
                 let tested = self.by_test.entry(form(*column, check));
@@ -100,7 +107,9 @@ impl Listeners {
             return;
         };
         if let Some(groups) = by_value.get_mut(value) {
-            groups.remove(&group);
+            if let Ok(at) = groups.binary_search(&group) {
+                groups.remove(at);
+            }
             if groups.is_empty() {
                 by_value.remove(value);
             }

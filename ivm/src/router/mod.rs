@@ -136,7 +136,7 @@ impl Router {
         let terms = match &end {
             Some(end) => vec![Term::Range(
                 window.column,
-                window_range(end, window.direction),
+                Box::new(window_range(end, window.direction)),
             )],
             None => Cover::of(&window.condition).terms,
         };
