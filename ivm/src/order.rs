@@ -69,6 +69,12 @@ impl RowOrder {
         columns.map(|(column, _)| row.value(*column)).collect()
     }
 
+    /// Whether two versions of a row have one place.
+    pub(crate) fn is_same_place(&self, old: &Row, new: &Row) -> bool {
+        let mut columns = self.columns.iter();
+        old.id == new.id && columns.all(|(column, _)| old.value(*column) == new.value(*column))
+    }
+
     /// The replica's key of the row at `place`.
     pub(crate) fn key_of(&self, place: &[Value]) -> Vec<Value> {
         self.key_at

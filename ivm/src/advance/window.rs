@@ -36,10 +36,15 @@ pub(super) fn advance(
     window: &mut Window,
     candidates: &[Candidate<'_>],
 ) -> Result<WindowChange, Error> {
+    if let Some(change) = in_place(step, node, limit, window, candidates)? {
+        return Ok(change);
+    }
     let order = &node.order;
     let end = window.end(limit);
-    let last = limit.checked_sub(1).filter(|_| end.is_some());
-    let last = last.and_then(|at| window.spot(at));
+    let last = end.as_ref().and_then(|end| match window.len() {
+        len if len > limit => window.spot(limit.checked_sub(1)?),
+        _ => Some(end.clone()),
+    });
     let was_in_view = |spot: &Spot| {
         let last = last.as_ref();
         last.is_none_or(|last| order.compare(&spot.place, &last.place).is_le())
@@ -84,7 +89,10 @@ pub(super) fn advance(
     }
     let in_view = window.len().min(limit);
     let known = known.min(in_view);
-    let crossed = (0..known).rev().map_while(|at| window.spot(at));
+    let last_known = known.checked_sub(1).and_then(|at| window.spot(at));
+    let before = (0..known.saturating_sub(1)).rev();
+    let crossed = last_known.clone().into_iter();
+    let crossed = crossed.chain(before.map_while(|at| window.spot(at)));
     for spot in crossed.take_while(|spot| !was_in_view(spot)) {
         if !written.contains(&spot.id) {
             change.entered.push(step.after.row_at(node, &spot)?);
@@ -92,13 +100,45 @@ pub(super) fn advance(
     }
     read.truncate(in_view - known);
     change.entered.append(&mut read);
-    let last = known.checked_sub(1).and_then(|at| window.spot(at));
     let enters = |row: &&&Row| {
-        let last = last.as_ref();
+        let last = last_known.as_ref();
         last.is_some_and(|last| order.compare_row(row, &last.place).is_le())
     };
     let written = incoming.iter().filter(enters).copied();
     change.entered.extend(written.cloned());
     window.shorten(limit);
     Ok(change)
+}
+
+/// A single row that was written and stays where it is, by which nothing else moves.
+fn in_place(
+    step: &Step<'_>,
+    node: &Node,
+    limit: usize,
+    window: &Window,
+    candidates: &[Candidate<'_>],
+) -> Result<Option<WindowChange>, Error> {
+    let [
+        Candidate {
+            old: Some(old),
+            new: Some(new),
+        },
+    ] = candidates
+    else {
+        return Ok(None);
+    };
+    if !node.order.is_same_place(old, new) {
+        return Ok(None);
+    }
+    let Some(at) = window.position(&node.order, old) else {
+        return Ok(None);
+    };
+    if !step.after.passes(node, new)? {
+        return Ok(None);
+    }
+    let in_view = |row: &Row| (at < limit).then(|| row.clone()).into_iter().collect();
+    Ok(Some(WindowChange {
+        left: in_view(old),
+        entered: in_view(new),
+    }))
 }

@@ -78,6 +78,14 @@ impl Members {
         }
     }
 
+    /// Gives back the room that the bitmaps were given to grow into.
+    pub(crate) fn shrink_to_fit(&mut self) {
+        for (_, members) in &mut self.tables {
+            // A copy has no more than it needs.
+            members.ids = members.ids.clone();
+        }
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.tables().map(|(_, ids)| ids.len()).sum()
     }

@@ -57,7 +57,8 @@ impl PlanState {
     ) -> Result<Self, Error> {
         let meter = Meter::new(budget);
         let reader = Reader::new(&plan, view, &meter);
-        let (nodes, members) = hydrate(&plan, &reader, true, sink)?;
+        let (nodes, mut members) = hydrate(&plan, &reader, true, sink)?;
+        members.shrink_to_fit();
         Ok(Self {
             plan,
             version: view.version(),

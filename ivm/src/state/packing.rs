@@ -18,30 +18,57 @@ const BIG_INT: u64 = 5;
 const STRING: u64 = 6;
 const JSON: u64 = 7;
 
-/// Writes entries of so many values and a number each.
+/// Columns whose whole numbers are written as differences; those of further ones are as they are.
+const DIFFERING: usize = 4;
+
+/// What an entry's bytes depend on beside itself: the number before, and the last whole number
+/// before in each column.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Before {
+    number: i64,
+    wholes: [i64; DIFFERING],
+}
+
+impl Before {
+    fn last_whole<'l>(&'l mut self, column: usize, zero: &'l mut i64) -> &'l mut i64 {
+        *zero = 0;
+        self.wholes.get_mut(column).unwrap_or(zero)
+    }
+}
+
+/// Writes entries of some values and a number each.
 pub(super) struct Writer {
     bytes: Vec<u8>,
-    /// Of the entry before: its number, and the last whole number in each column.
-    number: i64,
-    wholes: Box<[i64]>,
+    before: Before,
 }
 
 impl Writer {
-    pub(super) fn new(width: usize) -> Self {
-        Self {
-            bytes: Vec::new(),
-            number: 0,
-            wholes: vec![0; width].into(),
+    /// Goes on behind what was written so far, with room for about so many bytes in all.
+    pub(super) fn behind(head: &[u8], before: Before, room: usize) -> Self {
+        let mut bytes = Vec::with_capacity(room.max(head.len()));
+        bytes.extend_from_slice(head);
+        Self { bytes, before }
+    }
+
+    pub(super) fn push(&mut self, values: &[ValueRef<'_>], number: i64) {
+        let last = std::mem::replace(&mut self.before.number, number);
+        write_varint(&mut self.bytes, zigzag(number.wrapping_sub(last)));
+        let zero = &mut 0;
+        for (column, value) in values.iter().enumerate() {
+            let last = self.before.last_whole(column, zero);
+            write_value(&mut self.bytes, *value, last);
         }
     }
 
-    /// Adds an entry; what the values have beyond the width is left out.
-    pub(super) fn push(&mut self, values: &[ValueRef<'_>], number: i64) {
-        let difference = number.wrapping_sub(std::mem::replace(&mut self.number, number));
-        write_varint(&mut self.bytes, zigzag(difference));
-        for (value, last) in values.iter().zip(&mut self.wholes) {
-            write_value(&mut self.bytes, *value, last);
+    /// Adds what is left to read: as it is, from where it depends on the same.
+    pub(super) fn push_rest(&mut self, reader: &mut Reader<'_>) {
+        while self.before != reader.before {
+            let Some((values, number)) = reader.next() else {
+                return;
+            };
+            self.push(values, number);
         }
+        self.bytes.extend_from_slice(reader.bytes);
     }
 
     pub(super) fn finish(self) -> Box<[u8]> {
@@ -69,11 +96,12 @@ fn write_value(bytes: &mut Vec<u8>, value: ValueRef<'_>, last: &mut i64) {
     bytes.extend_from_slice(tail);
 }
 
-/// Reads what a [`Writer`] of the same width wrote.
+/// Reads what a [`Writer`] wrote.
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
-    number: i64,
-    wholes: Box<[i64]>,
+    /// Values of an entry.
+    width: usize,
+    before: Before,
     values: Vec<ValueRef<'a>>,
 }
 
@@ -81,24 +109,50 @@ impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8], width: usize) -> Self {
         Self {
             bytes,
-            number: 0,
-            wholes: vec![0; width].into(),
+            width,
+            before: Before::default(),
             values: Vec::with_capacity(width),
         }
+    }
+
+    /// Begins to read other bytes.
+    pub(super) fn turn_to(&mut self, bytes: &'a [u8]) {
+        self.bytes = bytes;
+        self.before = Before::default();
+    }
+
+    /// What is left of other bytes, with what they depend on.
+    pub(super) fn at(bytes: &'a [u8], before: Before, width: usize) -> Self {
+        let mut reader = Self::new(bytes, width);
+        reader.before = before;
+        reader
+    }
+
+    /// The number of the entry that was read last.
+    pub(super) fn number(&self) -> i64 {
+        self.before.number
+    }
+
+    /// How many bytes are still to be read, and what they depend on.
+    pub(super) fn left(&self) -> (usize, Before) {
+        (self.bytes.len(), self.before)
     }
 
     /// The next entry; none behind the last, nor behind bytes that no writer wrote.
     pub(super) fn next(&mut self) -> Option<(&[ValueRef<'a>], i64)> {
         let difference = unzigzag(read_varint(&mut self.bytes)?);
-        self.number = self.number.wrapping_add(difference);
+        self.before.number = self.before.number.wrapping_add(difference);
         self.values.clear();
-        for last in &mut self.wholes {
+        let zero = &mut 0;
+        for column in 0..self.width {
+            let last = self.before.last_whole(column, zero);
             self.values.push(read_value(&mut self.bytes, last)?);
         }
-        Some((&self.values, self.number))
+        Some((&self.values, self.before.number))
     }
 }
 
+#[inline]
 fn read_value<'a>(bytes: &mut &'a [u8], last: &mut i64) -> Option<ValueRef<'a>> {
     let first = read_varint(bytes)?;
     let rest = first >> KIND_BITS;
@@ -150,13 +204,19 @@ fn write_varint(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number as u8);
 }
 
+#[inline]
 fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for shift in (0..u64::BITS).step_by(7) {
+    let (first, rest) = bytes.split_first()?;
+    *bytes = rest;
+    if *first < 0x80 {
+        return Some(u64::from(*first));
+    }
+    let mut number = u64::from(*first & 0x7f);
+    for shift in (7..u64::BITS).step_by(7) {
         let (byte, rest) = bytes.split_first()?;
         *bytes = rest;
         number |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
+        if *byte < 0x80 {
             break;
         }
     }
@@ -203,15 +263,15 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_packed_comes_back_to_the_last_bit(
-            entries in prop::collection::vec((prop::collection::vec(value(), 2), any::<i64>()), 0..20),
+            entries in prop::collection::vec((prop::collection::vec(value(), DIFFERING + 1), any::<i64>()), 0..20),
         ) {
-            let mut writer = Writer::new(2);
+            let mut writer = Writer::behind(&[], Before::default(), 0);
             for (values, number) in &entries {
                 let values: Vec<_> = values.iter().map(Value::as_ref).collect();
                 writer.push(&values, *number);
             }
             let bytes = writer.finish();
-            let mut reader = Reader::new(&bytes, 2);
+            let mut reader = Reader::new(&bytes, DIFFERING + 1);
             for (values, number) in &entries {
                 let (found, number_found) = reader.next().unwrap();
                 prop_assert_eq!(number_found, *number);
@@ -236,7 +296,7 @@ mod tests {
 
     #[test]
     fn whole_numbers_that_lie_close_take_two_bytes_with_a_number_of_one() {
-        let mut writer = Writer::new(1);
+        let mut writer = Writer::behind(&[], Before::default(), 0);
         writer.push(&[ValueRef::Number(1.7e12)], 1 << 30);
         let first = writer.bytes.len();
         writer.push(&[ValueRef::Number(1.7e12 - 1000.0)], (1 << 30) + 60);

@@ -67,12 +67,12 @@ impl Partitions {
     }
 
     pub(crate) fn contains(&self, key: &[ValueRef<'_>]) -> bool {
-        self.keys.find(key, by_value).is_some()
+        self.keys.number(key, by_value).is_some()
     }
 
     /// Kept parent rows that refer to a partition: none if it is not live.
     pub(crate) fn parents(&self, key: &[Value]) -> u32 {
-        let number = self.keys.find(&refs(key), by_value);
+        let number = self.keys.number(&refs(key), by_value);
         let parents = number.and_then(|number| match &self.limited {
             Some(limited) => Some(limited.get(number)?.parents),
             None => u32::try_from(number).ok(),
@@ -82,13 +82,13 @@ impl Partitions {
 
     /// The window of a live partition, where the node has a limit.
     pub(crate) fn window(&self, key: &[Value]) -> Option<&Window> {
-        let number = self.keys.find(&refs(key), by_value)?;
+        let number = self.keys.number(&refs(key), by_value)?;
         let partition = self.limited.as_ref()?.get(number)?;
         Some(&partition.window)
     }
 
     pub(crate) fn window_mut(&mut self, key: &[Value]) -> Option<&mut Window> {
-        let number = self.keys.find(&refs(key), by_value)?;
+        let number = self.keys.number(&refs(key), by_value)?;
         let partition = self.limited.as_mut()?.get_mut(number)?;
         Some(&mut partition.window)
     }
@@ -108,7 +108,7 @@ impl Partitions {
         let key = refs(key);
         match &mut self.limited {
             Some(limited) => {
-                let number = self.keys.find(&key, by_value);
+                let number = self.keys.number(&key, by_value);
                 if let Some(partition) = number.and_then(|number| limited.get_mut(number)) {
                     partition.parents = parents;
                 }
@@ -119,7 +119,9 @@ impl Partitions {
 
     /// Ends a partition; gives what was known of it.
     pub(crate) fn remove(&mut self, key: &[Value]) -> Option<Partition> {
-        let number = self.keys.remove(&refs(key), by_value)?;
+        let key = refs(key);
+        let number = self.keys.number(&key, by_value)?;
+        self.keys.remove(&key, number, by_value);
         match &mut self.limited {
             Some(limited) => limited.take(number),
             None => Some(Partition {

@@ -4,12 +4,15 @@ use std::cmp::Ordering;
 
 use kelvin_protocol::{Value, ValueRef};
 
-use super::packing::{Reader, Writer};
+use super::packing::{Before, Reader, Writer};
 
 /// Entries that are packed together, at most. To change one of them, all are packed anew.
-const MOST_TOGETHER: usize = 32;
+const MOST_TOGETHER: usize = 16;
 /// Blocks with fewer are joined to a neighbour, where one block can hold both.
 const FEW_TOGETHER: usize = MOST_TOGETHER / 4;
+
+/// Bytes that one more entry mostly takes at most.
+const ROOM: usize = 32;
 
 /// Rows of values in an order, no two of them equal in it, each with a number. Every method that
 /// compares has to be told the same order.
@@ -73,22 +76,39 @@ impl Places {
         None
     }
 
-    /// The number of an entry.
+    /// Position and number of an entry.
     pub(crate) fn find(
+        &self,
+        target: &[ValueRef<'_>],
+        compare: impl Fn(&[ValueRef<'_>], &[ValueRef<'_>]) -> Ordering,
+    ) -> Option<(usize, i64)> {
+        let block_at = self.block_for(target, &compare);
+        let mut reader = self.blocks.get(block_at)?.reader(self.width);
+        let mut at = 0;
+        loop {
+            let (values, number) = reader.next()?;
+            match compare(values, target) {
+                Ordering::Less => at += 1,
+                Ordering::Greater => return None,
+                Ordering::Equal => {
+                    let before = self.blocks.iter().take(block_at);
+                    let before: usize = before.map(|block| block.len).sum();
+                    return Some((before + at, number));
+                }
+            }
+        }
+    }
+
+    /// The number of an entry, if there is such a one.
+    pub(crate) fn number(
         &self,
         target: &[ValueRef<'_>],
         compare: impl Fn(&[ValueRef<'_>], &[ValueRef<'_>]) -> Ordering,
     ) -> Option<i64> {
         let block = self.blocks.get(self.block_for(target, &compare))?;
         let mut reader = block.reader(self.width);
-        while let Some((values, number)) = reader.next() {
-            match compare(values, target) {
-                Ordering::Less => {}
-                Ordering::Equal => return Some(number),
-                Ordering::Greater => break,
-            }
-        }
-        None
+        let (_, equal) = skip_to(target, &mut reader, &compare);
+        equal.then(|| reader.number())
     }
 
     /// Adds an entry, or gives one another number.
@@ -105,58 +125,60 @@ impl Places {
             self.blocks = packer.finish();
             return;
         };
-        let full = block.len == MOST_TOGETHER;
-        let most = if full {
-            MOST_TOGETHER / 2
-        } else {
-            MOST_TOGETHER
-        };
-        let mut packer = Packer::new(self.width, most);
-        let mut wanted = Some(target);
         let mut reader = block.reader(self.width);
-        while let Some((values, its_number)) = reader.next() {
-            let ordering = wanted.map_or(Ordering::Less, |target| compare(values, target));
-            if ordering.is_ge()
-                && let Some(target) = wanted.take()
-            {
-                packer.push(target, number);
-            }
-            if ordering.is_ne() {
-                packer.push(values, its_number);
-            }
+        let (begin, equal) = skip_to(target, &mut reader, &compare);
+        let mut writer = block.writer(begin);
+        writer.push(target, number);
+        let mut len = block.len;
+        if !equal {
+            // What was read is not skipped, and is read once more.
+            reader = block.reader_from(begin, self.width);
+            len += 1;
         }
-        if let Some(target) = wanted {
-            packer.push(target, number);
+        writer.push_rest(&mut reader);
+        let bytes = writer.finish();
+        let packed = Block { len, bytes };
+        if len > MOST_TOGETHER {
+            let mut packer = Packer::new(self.width, len.div_ceil(2));
+            packer.push_all(&packed);
+            self.replace(at, 1, packer);
+        } else if let Some(block) = self.blocks.get_mut(at) {
+            *block = packed;
         }
-        self.replace(at, 1, packer);
     }
 
-    /// Takes an entry out; gives its number.
+    /// Takes out an entry that has this number; `false` if there is none.
     pub(crate) fn remove(
         &mut self,
         target: &[ValueRef<'_>],
+        number: i64,
         compare: impl Fn(&[ValueRef<'_>], &[ValueRef<'_>]) -> Ordering,
-    ) -> Option<i64> {
+    ) -> bool {
         let at = self.block_for(target, &compare);
-        let block = self.blocks.get(at)?;
-        let mut packer = Packer::new(self.width, MOST_TOGETHER);
-        let mut removed = None;
+        let Some(block) = self.blocks.get(at) else {
+            return false;
+        };
         let mut reader = block.reader(self.width);
-        while let Some((values, number)) = reader.next() {
-            if removed.is_none() && compare(values, target).is_eq() {
-                removed = Some(number);
-            } else {
-                packer.push(values, number);
-            }
+        let (begin, equal) = skip_to(target, &mut reader, &compare);
+        if !equal || reader.number() != number {
+            return false;
         }
-        removed?;
-        let left = block.len - 1;
-        self.replace(at, 1, packer);
-        if left > 0 && left < FEW_TOGETHER {
+        let len = block.len - 1;
+        if len == 0 {
+            self.blocks.remove(at);
+            return true;
+        }
+        let mut writer = block.writer(begin);
+        writer.push_rest(&mut reader);
+        let bytes = writer.finish();
+        if let Some(block) = self.blocks.get_mut(at) {
+            *block = Block { len, bytes };
+        }
+        if len < FEW_TOGETHER {
             self.join(at);
             self.join(at.wrapping_sub(1));
         }
-        removed
+        true
     }
 
     /// Adds entries behind the last.
@@ -199,13 +221,23 @@ impl Places {
         target: &[ValueRef<'_>],
         compare: &impl Fn(&[ValueRef<'_>], &[ValueRef<'_>]) -> Ordering,
     ) -> usize {
-        let begins_before = |block: &Block| {
-            let mut reader = block.reader(self.width);
-            let first = reader.next();
-            first.is_some_and(|(first, _)| compare(first, target).is_le())
-        };
         let after_first = self.blocks.get(1..).unwrap_or_default();
-        after_first.partition_point(begins_before)
+        let mut reader = Reader::new(&[], self.width);
+        let (mut low, mut high) = (0, after_first.len());
+        while let Some(block) = after_first
+            .get(low..high)
+            .and_then(|rest| rest.get(rest.len() / 2))
+        {
+            let middle = low + (high - low) / 2;
+            reader.turn_to(&block.bytes);
+            let first = reader.next();
+            if first.is_some_and(|(first, _)| compare(first, target).is_le()) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
     }
 
     /// Makes one of the block at a position and the next, if there are both and one can hold them.
@@ -229,7 +261,39 @@ impl Places {
     }
 }
 
+/// Reads up to the first entry that does not come before the target: how many bytes were left
+/// before it and what they depend on, and whether it is equal.
+fn skip_to(
+    target: &[ValueRef<'_>],
+    reader: &mut Reader<'_>,
+    compare: &impl Fn(&[ValueRef<'_>], &[ValueRef<'_>]) -> Ordering,
+) -> ((usize, Before), bool) {
+    loop {
+        let left = reader.left();
+        match reader.next().map(|(values, _)| compare(values, target)) {
+            Some(Ordering::Less) => {}
+            Some(Ordering::Equal) => return (left, true),
+            Some(Ordering::Greater) | None => return (left, false),
+        }
+    }
+}
+
 impl Block {
+    /// Writes what comes in the place of the last so many bytes.
+    fn writer(&self, (left, before): (usize, Before)) -> Writer {
+        let (head, _) = self.split(left);
+        Writer::behind(head, before, self.bytes.len() + ROOM)
+    }
+
+    fn reader_from(&self, (left, before): (usize, Before), width: usize) -> Reader<'_> {
+        Reader::at(self.split(left).1, before, width)
+    }
+
+    fn split(&self, left: usize) -> (&[u8], &[u8]) {
+        let at = self.bytes.len().saturating_sub(left);
+        self.bytes.split_at(at)
+    }
+
     fn reader(&self, width: usize) -> Reader<'_> {
         Reader::new(&self.bytes, width)
     }
@@ -258,7 +322,7 @@ impl Packer {
             width,
             most,
             blocks: Vec::new(),
-            writer: Writer::new(width),
+            writer: Writer::behind(&[], Before::default(), 0),
             len: 0,
         }
     }
@@ -279,7 +343,7 @@ impl Packer {
     }
 
     fn cut(&mut self) {
-        let writer = std::mem::replace(&mut self.writer, Writer::new(self.width));
+        let writer = std::mem::replace(&mut self.writer, Writer::behind(&[], Before::default(), 0));
         self.blocks.push(Block {
             len: std::mem::take(&mut self.len),
             bytes: writer.finish(),
@@ -368,7 +432,11 @@ mod tests {
                     }
                     Step::Remove(key) => {
                         let removed = model.remove(&values(key)[..]);
-                        prop_assert_eq!(places.remove(&refs(&values(key)), by_value), removed);
+                        let number = removed.unwrap_or_default();
+                        let (key, other) = (values(key), number.wrapping_add(1));
+                        prop_assert!(!places.remove(&refs(&key), other, by_value));
+                        let there = places.remove(&refs(&key), number, by_value);
+                        prop_assert_eq!(there, removed.is_some());
                     }
                     Step::Extend(count) => {
                         let first = 1000 + last;
@@ -395,8 +463,11 @@ mod tests {
                 places.iter().map(|(values, number)| (values.into(), number)).collect();
             prop_assert_eq!(&all, &model.clone().into_iter().collect::<Vec<_>>());
             for key in -150..150 {
-                let expected = model.get(&values(key)[..]).copied();
-                prop_assert_eq!(places.find(&refs(&values(key)), by_value), expected);
+                let key = values(key);
+                let expected = model.get(&key[..]).copied();
+                prop_assert_eq!(places.number(&refs(&key), by_value), expected);
+                let at = all.iter().position(|(known, _)| known[..] == key[..]);
+                prop_assert_eq!(places.find(&refs(&key), by_value), at.zip(expected));
             }
             for (at, (values, number)) in all.iter().enumerate() {
                 prop_assert_eq!(places.get(at), Some((values.clone().into(), *number)));
@@ -410,8 +481,8 @@ mod tests {
         let mut places = Places::new(0);
         places.put(&[], 1, by_value);
         places.put(&[], 2, by_value);
-        assert_eq!((places.len(), places.find(&[], by_value)), (1, Some(2)));
-        assert_eq!(places.remove(&[], by_value), Some(2));
+        assert_eq!((places.len(), places.number(&[], by_value)), (1, Some(2)));
+        assert!(places.remove(&[], 2, by_value));
         assert!(places.is_empty());
     }
 }

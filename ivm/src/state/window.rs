@@ -78,12 +78,17 @@ impl Window {
         self.places.put(&order.refs(row), row.id.into(), compare);
     }
 
+    /// Where a row is, if it is known.
+    pub(crate) fn position(&self, order: &RowOrder, row: &Row) -> Option<usize> {
+        let compare = |a: &[ValueRef<'_>], b: &[ValueRef<'_>]| order.compare_refs(a, b);
+        let (at, id) = self.places.find(&order.refs(row), compare)?;
+        (id == i64::from(row.id)).then_some(at)
+    }
+
     /// Takes a row out; `false` if it was not known.
     pub(crate) fn take(&mut self, order: &RowOrder, row: &Row) -> bool {
         let compare = |a: &[ValueRef<'_>], b: &[ValueRef<'_>]| order.compare_refs(a, b);
-        let place = order.refs(row);
-        let known = self.places.find(&place, compare) == Some(row.id.into());
-        known && self.places.remove(&place, compare).is_some()
+        self.places.remove(&order.refs(row), row.id.into(), compare)
     }
 
     /// Adds rows that come behind all that are known, in order.
