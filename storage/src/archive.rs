@@ -57,24 +57,29 @@ const JSON: u8 = 6;
 
 /// The cell of a value, whose text is put behind `texts`.
 fn cell(value: ValueRef<'_>, texts: &mut String) -> Result<Cell> {
-    let (kind, bits) = match value {
-        ValueRef::Null => (NULL, 0),
-        ValueRef::Bool(false) => (FALSE, 0),
-        ValueRef::Bool(true) => (TRUE, 0),
-        ValueRef::Number(value) => (NUMBER, value.to_bits()),
-        ValueRef::BigInt(value) => (BIG_INT, value.cast_unsigned()),
-        ValueRef::String(text) => (STRING, put_text(text, texts)?),
-        ValueRef::Json(text) => (JSON, put_text(text, texts)?),
-    };
-    let [a, b, c, d, e, f, g, h] = bits.to_be_bytes();
-    Ok([kind, a, b, c, d, e, f, g, h])
+    let (cell, text) = cell_at(value, texts.len())?;
+    texts.push_str(text);
+    Ok(cell)
 }
 
-/// Puts a text behind others. Returns where it begins and ends.
-fn put_text(text: &str, texts: &mut String) -> Result<u64> {
-    let start = texts.len();
-    texts.push_str(text);
-    match (u32::try_from(start), u32::try_from(texts.len())) {
+/// The cell of a value, and its text, which begins at `start` of the texts of the row.
+fn cell_at(value: ValueRef<'_>, start: usize) -> Result<(Cell, &str)> {
+    let (kind, bits, text) = match value {
+        ValueRef::Null => (NULL, 0, ""),
+        ValueRef::Bool(false) => (FALSE, 0, ""),
+        ValueRef::Bool(true) => (TRUE, 0, ""),
+        ValueRef::Number(value) => (NUMBER, value.to_bits(), ""),
+        ValueRef::BigInt(value) => (BIG_INT, value.cast_unsigned(), ""),
+        ValueRef::String(text) => (STRING, text_bits(start, text)?, text),
+        ValueRef::Json(text) => (JSON, text_bits(start, text)?, text),
+    };
+    let [a, b, c, d, e, f, g, h] = bits.to_be_bytes();
+    Ok(([kind, a, b, c, d, e, f, g, h], text))
+}
+
+/// Where a text begins and ends.
+fn text_bits(start: usize, text: &str) -> Result<u64> {
+    match (u32::try_from(start), u32::try_from(start + text.len())) {
         (Ok(start), Ok(end)) => Ok((u64::from(start) << 32) | u64::from(end)),
         _ => Err(Error::Invalid("a row of more than 4 GiB".into())),
     }
@@ -255,6 +260,53 @@ pub(crate) struct RowHead<'a> {
     pub(crate) older: &'a [(IndexId, Version)],
 }
 
+/// Bytes of a row that came with the initial copy and has these values.
+pub(crate) fn loaded_len<'v>(values: impl Iterator<Item = ValueRef<'v>>) -> usize {
+    let head = ROW_HEADER + COUNT_BYTES;
+    values.fold(head, |length, value| match value {
+        ValueRef::String(text) | ValueRef::Json(text) => length + CELL_BYTES + text.len(),
+        _ => length + CELL_BYTES,
+    })
+}
+
+/// Puts a row that came with the initial copy, or beside it, into `out`, which is as long as
+/// [`loaded_len`] says. It has no number yet, and no entry that is older.
+///
+/// # Errors
+/// [`Error::Invalid`] for a row that is too large.
+pub(crate) fn put_loaded<'v>(
+    out: &mut [u8],
+    version: Version,
+    values: impl ExactSizeIterator<Item = ValueRef<'v>>,
+) -> Result<()> {
+    let length = || Error::Invalid("a row is not as long as its values say".into());
+    let count = u16::try_from(values.len())
+        .map_err(|_| Error::Invalid("a row has more than 65,535 values".into()))?;
+    let (head, rest) = out
+        .split_first_chunk_mut::<{ ROW_HEADER + COUNT_BYTES }>()
+        .ok_or_else(length)?;
+    head.fill(0);
+    head[0] = FORMAT;
+    head[SINCE].copy_from_slice(&version.to_be_bytes());
+    head[ROW_HEADER..].copy_from_slice(&count.to_be_bytes());
+    let cells = usize::from(count) * CELL_BYTES;
+    let (cells, texts) = rest.split_at_mut_checked(cells).ok_or_else(length)?;
+    let mut end = 0;
+    for (place, value) in cells.as_chunks_mut().0.iter_mut().zip(values) {
+        let (cell, text) = cell_at(value, end)?;
+        *place = cell;
+        let start = end;
+        end += text.len();
+        let text_place = texts.get_mut(start..end).ok_or_else(length)?;
+        text_place.copy_from_slice(text.as_bytes());
+    }
+    if end == texts.len() {
+        Ok(())
+    } else {
+        Err(length())
+    }
+}
+
 /// Encodes rows one after another, in memory it keeps.
 #[derive(Default)]
 pub(crate) struct RowEncoder {
@@ -407,6 +459,13 @@ mod tests {
         RowEncoder::default().encode(head, values).unwrap().to_vec()
     }
 
+    fn encode_loaded(version: Version, values: &[Value]) -> Vec<u8> {
+        let values = values.iter().map(Value::as_ref);
+        let mut bytes = vec![0xff; loaded_len(values.clone())];
+        put_loaded(&mut bytes, version, values).unwrap();
+        bytes
+    }
+
     fn decode(bytes: &[u8], width: usize, loaded_at: Version) -> Result<Row> {
         let sources = None;
         decode_row(bytes.into(), &[Reading { width, sources }], loaded_at)
@@ -436,6 +495,22 @@ mod tests {
             prop_assert_eq!(row.to_values(), values);
             let since = |index| row.record().entry_since(IndexId(index)).unwrap();
             prop_assert_eq!((since(3), since(9), since(4)), (77, LOADED, version));
+        }
+
+        #[test]
+        fn a_loaded_row_is_encoded_like_any_other(
+            version: Version,
+            values in prop::collection::vec(any_value(), 0..9),
+        ) {
+            let head = RowHead { version, id: 0, layout: 0, older: &[] };
+            let mut encoder = RowEncoder::default();
+            let other = encoder.encode(head, values.iter().map(Value::as_ref)).unwrap();
+            prop_assert_eq!(encode_loaded(version, &values), other);
+            let values = values.iter().map(Value::as_ref);
+            for length in 0..other.len() {
+                let mut short = vec![0; length];
+                prop_assert!(put_loaded(&mut short, version, values.clone()).is_err());
+            }
         }
 
         #[test]
@@ -469,7 +544,7 @@ mod tests {
 
     #[test]
     fn a_loaded_row_has_the_version_of_the_load() {
-        let mut bytes = encode(LOADED, 0, &[Value::Null]);
+        let mut bytes = encode_loaded(LOADED, &[Value::Null]);
         set_row_id(&mut bytes, 9);
         let row = decode(&bytes, 1, 77).unwrap();
         assert_eq!((row.version, row.id), (77, 9));

@@ -7,6 +7,9 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use fjall::Slice;
+
+use super::chunk::Chunk;
 use crate::error::{Error, Result};
 
 /// Bytes of both lengths before a record.
@@ -23,9 +26,9 @@ const LOOK_AHEAD: usize = 32;
 /// Records in memory that are not sorted yet.
 #[derive(Debug)]
 pub(crate) struct Buffer {
-    chunks: Vec<Vec<u8>>,
+    chunks: Vec<Chunk>,
     /// Chunks of records that are gone, to be filled again.
-    spare: Vec<Vec<u8>>,
+    spare: Vec<Chunk>,
     /// Bytes of all chunks that are filled.
     capacity: usize,
     records: usize,
@@ -64,10 +67,27 @@ impl Buffer {
     /// # Errors
     /// [`Error::Invalid`] for one that is too long.
     pub(crate) fn push(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        if key.len() > MAX_PART || value.len() > MAX_PART {
+        self.push_with(key, value.len(), |out| {
+            out.copy_from_slice(value);
+            Ok(())
+        })
+    }
+
+    /// Adds a record whose value is `length` bytes that `write` puts where they stay.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for one that is too long; else that of `write`, after which the record
+    /// has any value.
+    pub(super) fn push_with(
+        &mut self,
+        key: &[u8],
+        length: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        if key.len() > MAX_PART || length > MAX_PART {
             return Err(Error::Invalid(format!(
                 "a record of {} bytes is too long",
-                key.len().max(value.len())
+                key.len().max(length)
             )));
         }
         if self.records > 0 {
@@ -76,19 +96,18 @@ impl Buffer {
             self.ordered &= last.get(same) < key.get(same);
             self.shared = self.shared.min(same);
         }
-        let length = LENGTHS + key.len() + value.len();
-        let chunk = self.chunk_for(length)?;
-        let (records, last) = (&mut self.records, &mut self.last);
-        if let Some(bytes) = self.chunks.last_mut() {
-            *last = Place {
-                prefix: 0,
-                chunk,
-                at: to_u32(bytes.len())?,
-            };
-            put_record(bytes, key, value)?;
-            *records += 1;
-        }
-        Ok(())
+        let record = LENGTHS + key.len() + length;
+        let chunk = self.chunk_for(record)?;
+        let Some(bytes) = self.chunks.last_mut() else {
+            return Ok(());
+        };
+        self.last = Place {
+            prefix: 0,
+            chunk,
+            at: to_u32(bytes.filled().len())?,
+        };
+        self.records += 1;
+        write_record(bytes.append(record), key, length).map_or(Ok(()), write)
     }
 
     /// Bytes it takes, with what sorting it will take.
@@ -110,37 +129,50 @@ impl Buffer {
         any.then(|| (self.key(Place::default()), self.key(self.last)))
     }
 
-    /// Calls `f` with the key and the value of each record, as they came.
-    pub(super) fn for_each(
-        &mut self,
-        mut f: impl FnMut(&[u8], &mut [u8]) -> Result<()>,
-    ) -> Result<()> {
-        for chunk in &mut self.chunks {
-            let mut left = chunk.as_mut_slice();
-            while let Some((key, value, rest)) = take_record_mut(left) {
-                f(key, value)?;
+    /// Calls `change` with the value of each record, then `take` with its key and its value, which
+    /// may be kept. Gives an empty buffer in the memory of which nobody keeps a part.
+    pub(super) fn hand_on(
+        self,
+        mut change: impl FnMut(&mut [u8]),
+        mut take: impl FnMut(&[u8], Slice) -> Result<()>,
+    ) -> Result<Self> {
+        let mut shared = Vec::with_capacity(self.chunks.len());
+        for mut chunk in self.chunks {
+            let mut left = chunk.filled_mut();
+            while let Some((value, rest)) = take_value_mut(left) {
+                change(value);
                 left = rest;
             }
+            let end = chunk.filled().len();
+            let chunk = chunk.share();
+            let mut at = 0;
+            while let Some((key, value)) = chunk.get(at..end).and_then(record_in) {
+                let (key, value) = (
+                    at + key.start..at + key.end,
+                    at + value.start..at + value.end,
+                );
+                at = value.end;
+                take(
+                    chunk.get(key).unwrap_or_default(),
+                    chunk.slice(value).into(),
+                )?;
+            }
+            shared.push(chunk);
         }
-        Ok(())
-    }
-
-    /// An empty buffer in the same memory.
-    pub(super) fn into_empty(mut self) -> Self {
-        self.chunks.iter_mut().for_each(Vec::clear);
-        Self {
-            spare: self.chunks,
+        Ok(Self {
+            spare: shared.into_iter().filter_map(Chunk::reclaim).collect(),
             ..Self::default()
-        }
+        })
     }
 
     /// Makes the last chunk one that takes `length` more bytes. Returns its number.
     fn chunk_for(&mut self, length: usize) -> Result<u32> {
-        let fits = |chunk: &Vec<u8>| chunk.capacity() - chunk.len() >= length;
-        if !self.chunks.last().is_some_and(fits) {
+        to_u32(length)?;
+        if (self.chunks.last()).is_none_or(|chunk| chunk.room() < length) {
             let bytes = (self.capacity / 8).clamp(MIN_CHUNK, MAX_CHUNK).max(length);
-            let spare = self.spare.pop().filter(|chunk| chunk.capacity() >= bytes);
-            let chunk = spare.unwrap_or_else(|| Vec::with_capacity(bytes));
+            // One that is small has been filled before, too: there is no growing twice.
+            let spare = self.spare.pop().filter(|chunk| chunk.capacity() >= length);
+            let chunk = spare.unwrap_or_else(|| Chunk::new(bytes));
             self.capacity += chunk.capacity();
             self.chunks.push(chunk);
         }
@@ -193,7 +225,7 @@ impl Buffer {
 /// Sorted records in memory, and the place of one of them.
 #[derive(Debug)]
 pub(super) struct Sorted {
-    chunks: Vec<Vec<u8>>,
+    chunks: Vec<Chunk>,
     /// Where the records are, or `None` where that is one after the other.
     order: Option<Vec<Place>>,
     /// How many of `order` have been looked up.
@@ -260,7 +292,7 @@ impl Sorted {
 
     /// An empty buffer in the same memory.
     pub(super) fn into_empty(mut self) -> Buffer {
-        self.chunks.iter_mut().for_each(Vec::clear);
+        self.chunks.iter_mut().for_each(Chunk::clear);
         Buffer {
             spare: self.chunks,
             ..Buffer::default()
@@ -273,7 +305,7 @@ impl Sorted {
             return self
                 .chunks
                 .iter()
-                .try_for_each(|chunk| out.write_all(chunk));
+                .try_for_each(|chunk| out.write_all(chunk.filled()));
         }
         while self.advance() {
             let Record { chunk, key, value } = self.here.clone();
@@ -314,13 +346,31 @@ pub(super) fn take_record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((key, value, rest))
 }
 
-/// The same where the value is to be changed.
-fn take_record_mut(records: &mut [u8]) -> Option<(&[u8], &mut [u8], &mut [u8])> {
+/// Writes a record but for its value, for which there are `length` bytes. Returns where they are.
+fn write_record<'o>(out: &'o mut [u8], key: &[u8], length: usize) -> Option<&'o mut [u8]> {
+    let lengths = [key.len(), length].map(|length| u32::try_from(length).unwrap_or(u32::MAX));
+    let (head, rest) = out.split_at_mut_checked(LENGTHS)?;
+    let (first, second) = head.split_first_chunk_mut()?;
+    *first = lengths[0].to_le_bytes();
+    *second.first_chunk_mut()? = lengths[1].to_le_bytes();
+    let (place, value) = rest.split_at_mut_checked(key.len())?;
+    place.copy_from_slice(key);
+    (value.len() == length).then_some(value)
+}
+
+/// The value of the first of these records, to be changed, and the others.
+fn take_value_mut(records: &mut [u8]) -> Option<(&mut [u8], &mut [u8])> {
+    let value = record_in(records)?.1;
+    let (head, rest) = records.split_at_mut_checked(value.end)?;
+    Some((head.get_mut(value.start..)?, rest))
+}
+
+/// Where the key and the value of the record at the start of these bytes are.
+fn record_in(records: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
     let (key, value) = lengths(records)?;
-    let (_, rest) = records.split_at_mut_checked(LENGTHS)?;
-    let (key, rest) = rest.split_at_mut_checked(key)?;
-    let (value, rest) = rest.split_at_mut_checked(value)?;
-    Some((key, value, rest))
+    let middle = LENGTHS + key;
+    let end = middle.checked_add(value)?;
+    (end <= records.len()).then_some((LENGTHS..middle, middle..end))
 }
 
 /// The lengths of a key and a value at the start of a record.
@@ -331,8 +381,8 @@ pub(super) fn lengths(record: &[u8]) -> Option<(usize, usize)> {
     Some((length(key), length(value)))
 }
 
-fn record_at(chunks: &[Vec<u8>], place: Place) -> Option<Record> {
-    let bytes = chunks.get(place.chunk as usize)?;
+fn record_at(chunks: &[Chunk], place: Place) -> Option<Record> {
+    let bytes = chunks.get(place.chunk as usize)?.filled();
     let (key, value) = lengths(bytes.get(place.at as usize..)?)?;
     let start = place.at as usize + LENGTHS;
     let middle = start + key;
@@ -343,24 +393,25 @@ fn record_at(chunks: &[Vec<u8>], place: Place) -> Option<Record> {
     })
 }
 
-fn bytes_at(chunks: &[Vec<u8>], chunk: u32, range: Range<usize>) -> &[u8] {
+fn bytes_at(chunks: &[Chunk], chunk: u32, range: Range<usize>) -> &[u8] {
     let chunk = chunks.get(chunk as usize);
-    chunk.and_then(|bytes| bytes.get(range)).unwrap_or_default()
+    let bytes = chunk.and_then(|chunk| chunk.filled().get(range));
+    bytes.unwrap_or_default()
 }
 
-fn key_at(chunks: &[Vec<u8>], place: Place) -> &[u8] {
+fn key_at(chunks: &[Chunk], place: Place) -> &[u8] {
     record_at(chunks, place)
         .map(|record| bytes_at(chunks, record.chunk, record.key))
         .unwrap_or_default()
 }
 
-fn compare_keys(chunks: &[Vec<u8>], a: Place, b: Place) -> Ordering {
+fn compare_keys(chunks: &[Chunk], a: Place, b: Place) -> Ordering {
     key_at(chunks, a).cmp(key_at(chunks, b))
 }
 
 /// This place, or the start of the next chunk if it is the end of one.
-fn settle(chunks: &[Vec<u8>], place: Place) -> Option<Place> {
-    if place.at as usize >= chunks.get(place.chunk as usize)?.len() {
+fn settle(chunks: &[Chunk], place: Place) -> Option<Place> {
+    if place.at as usize >= chunks.get(place.chunk as usize)?.filled().len() {
         let chunk = place.chunk + 1;
         return (chunks.len() > chunk as usize).then(|| Place {
             chunk,
@@ -434,6 +485,37 @@ mod tests {
             found.sort();
             expected.sort();
             prop_assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn records_that_are_handed_on_are_changed_and_stay_what_they_are_while_memory_is_used_again() {
+        let mut buffer = Buffer::default();
+        for round in 0u8..3 {
+            for n in 0..1000u32 {
+                buffer.push(&n.to_be_bytes(), &[round; 40]).unwrap();
+            }
+            let mut kept = Vec::new();
+            let change = |value: &mut [u8]| value[0] = 9;
+            let take = |key: &[u8], value: Slice| {
+                kept.push((key.to_vec(), value));
+                Ok(())
+            };
+            buffer = buffer.hand_on(change, take).unwrap();
+            assert!(
+                buffer.is_empty() && buffer.spare.is_empty(),
+                "all of it is kept"
+            );
+            for n in 0..1000u32 {
+                buffer.push(&n.to_be_bytes(), &[7; 40]).unwrap();
+            }
+            for (n, (key, value)) in (0u32..).zip(&kept) {
+                assert_eq!(key[..], n.to_be_bytes());
+                assert_eq!((value[0], &value[1..]), (9, &[round; 39][..]));
+            }
+            assert_eq!(kept.len(), 1000);
+            buffer = buffer.hand_on(|_| {}, |_, _| Ok(())).unwrap();
+            assert!(!buffer.spare.is_empty(), "nobody keeps any of it");
         }
     }
 

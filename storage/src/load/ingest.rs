@@ -86,7 +86,9 @@ fn ingest(shared: &Shared, space: &TableSpace, range: Range) -> Result<()> {
         last: Vec::new(),
     };
     let mut ingestion = space.keyspace.start_ingestion()?;
+    let mut written = shared.writeback.of(&space.keyspace);
     let mut write = |batch: &[u8]| -> Result<()> {
+        written.add(batch.len());
         let mut left = batch;
         while let Some((key, value, rest)) = take_record(left) {
             ingestion.write(key, value)?;

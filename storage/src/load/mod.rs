@@ -8,12 +8,14 @@
 
 mod budget;
 mod buffer;
+mod chunk;
 mod ingest;
 mod merge;
 mod part;
 mod run;
 mod stream;
 mod table;
+mod writeback;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -33,6 +35,7 @@ pub use part::TableLoader;
 pub(crate) use run::{Run, RunDirectory};
 use stream::{Numbers, Stream, Stretches};
 pub use table::{LoadedTable, TableLoad};
+use writeback::Writeback;
 
 use crate::archive::LOADED;
 use crate::directory::Directory;
@@ -71,6 +74,7 @@ struct Shared {
     /// Whether what comes in order is ingested at once. Each of these ingestions keeps commits
     /// waiting while it ends, so this is not for a load beside them.
     streams: bool,
+    writeback: Arc<Writeback>,
     stretches: Stretches,
     numbers: Mutex<HashMap<TableId, Arc<Numbers>>>,
     sorted: Mutex<Sorted>,
@@ -102,9 +106,10 @@ impl Shared {
         options: &ReplicaOptions,
         version: Version,
         streams: bool,
-    ) -> Self {
+    ) -> Result<Self> {
         let read_bytes = Budget::read_bytes(options.load_bytes, options.worker_threads);
-        Self {
+        Ok(Self {
+            writeback: Arc::new(Writeback::start(&runs)?),
             tables,
             runs: RunDirectory::new(runs, read_bytes),
             budget: Arc::new(Budget::new(options.load_bytes)),
@@ -114,7 +119,7 @@ impl Shared {
             numbers: Mutex::default(),
             sorted: Mutex::default(),
             given_up: AtomicBool::new(false),
-        }
+        })
     }
 
     /// Makes sure that every part handed over all of its rows.
@@ -266,7 +271,7 @@ impl Foundation {
             .values()
             .map(|space: &Arc<TableSpace>| space.number());
         let next_space = numbers.max().unwrap_or(0).saturating_add(1);
-        let shared = Shared::new(tables, directory.runs(), &options, LOADED, true);
+        let shared = Shared::new(tables, directory.runs(), &options, LOADED, true)?;
         Ok(Loader {
             opening,
             shared: Arc::new(shared),

@@ -9,8 +9,8 @@ use super::Shared;
 use super::budget::Reservation;
 use super::buffer::Buffer;
 use super::run::Run;
-use super::stream::{STREAM_BYTES, Stream};
-use crate::archive::{RowEncoder, RowHead, encode_entry};
+use super::stream::{FIRST_BYTES, STREAM_BYTES, Stream};
+use crate::archive::{encode_entry, loaded_len, put_loaded};
 use crate::error::{Error, Result};
 use crate::table_space::TableSpace;
 
@@ -31,7 +31,6 @@ pub struct TableLoader {
     /// Bytes of the row at hand. They keep their memory from row to row.
     key: Vec<u8>,
     entry: Vec<u8>,
-    encoder: RowEncoder,
 }
 
 /// What was collected since the last spill.
@@ -97,7 +96,6 @@ impl TableLoader {
             finished: false,
             key: Vec::new(),
             entry: Vec::new(),
-            encoder: RowEncoder::default(),
             shared,
             space,
         }
@@ -150,18 +148,13 @@ impl TableLoader {
         self.space.put_row_key(value_at, &mut self.key)?;
         let values = row.iter().map(&value);
         let version = self.shared.version;
-        // Rows are numbered when they are merged.
-        let head = RowHead {
-            version,
-            id: 0,
-            layout: 0,
-            older: &[],
-        };
-        let row = self.encoder.encode(head, values)?;
         let Some((rows, entries)) = self.collected.buffers.split_first_mut() else {
             return Ok(());
         };
-        rows.push(&self.key, row)?;
+        // Rows are numbered when they are merged.
+        rows.push_with(&self.key, loaded_len(values.clone()), |out| {
+            put_loaded(out, version, values)
+        })?;
         for (index, entries) in self.space.indexes.iter().zip(entries) {
             self.entry.clear();
             let offset = index.put_entry_key(value_at, &self.key, &mut self.entry);
@@ -184,7 +177,11 @@ impl TableLoader {
     fn stream(&mut self, all: bool) -> Result<()> {
         let lanes = self.lanes.iter_mut().zip(&mut self.collected.buffers);
         for (at, (lane, buffer)) in lanes.enumerate() {
-            let due = all || buffer.bytes() >= lane.look.max(STREAM_BYTES);
+            let enough = match &lane.stream {
+                Some(_) => STREAM_BYTES,
+                None => FIRST_BYTES,
+            };
+            let due = all || buffer.bytes() >= lane.look.max(enough);
             if !due || buffer.is_empty() {
                 continue;
             }

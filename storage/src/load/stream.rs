@@ -12,13 +12,18 @@ use std::thread::JoinHandle;
 use super::Shared;
 use super::budget::{Budget, Reservation};
 use super::buffer::Buffer;
+use super::writeback::Written;
 use crate::archive::set_row_id;
 use crate::error::{Error, Result};
 use crate::table_space::TableSpace;
 use crate::{RowId, TableId};
 
-/// Bytes of records in order that are given to the engine at once.
-pub(super) const STREAM_BYTES: usize = 4 << 20;
+/// Bytes of records in order with which a stream begins. What is less is not worth a file, and a
+/// thread, of its own.
+pub(super) const FIRST_BYTES: usize = 4 << 20;
+/// Bytes that are given to the engine at once after that: few enough to be in the processor's cache
+/// still when they are read again.
+pub(super) const STREAM_BYTES: usize = 512 << 10;
 /// Bytes the engine holds of a file that it writes, besides those for each record.
 const FILE_MEMORY: u64 = 1 << 20;
 /// The same for each record: its hash, in memory that doubles.
@@ -194,9 +199,12 @@ impl Stream {
         // than what it collects and as much again on its way.
         let (full, filled) = sync_channel(0);
         let (empty, emptied) = sync_channel(1);
-        let owned = space.clone();
+        let (owned, writeback) = (space.clone(), shared.writeback.clone());
         let thread = std::thread::Builder::new().name("load-stream".into());
-        let work = move || work(&owned, numbers.as_deref(), filled, &empty);
+        let work = move || {
+            let written = writeback.of(&owned.keyspace);
+            work(&owned, numbers.as_deref(), written, filled, &empty)
+        };
         let failed = |error| Error::io(shared.runs.path(), error);
         let thread = thread.spawn(work).map_err(failed)?;
         Ok(Some(Self {
@@ -301,28 +309,30 @@ impl Drop for Stream {
 fn work(
     space: &TableSpace,
     numbers: Option<&Numbers>,
+    mut written: Written<'_>,
     filled: Receiver<Message>,
     empty: &SyncSender<Buffer>,
 ) -> Result<()> {
     let mut ingestion = space.keyspace.start_ingestion()?;
     for message in filled {
-        let (mut buffer, memory) = match message {
+        let (buffer, memory) = match message {
             Message::Write(buffer, memory) => (buffer, memory),
             Message::Finish => return Ok(ingestion.finish()?),
         };
+        written.add(buffer.bytes());
         let table = space.table.id;
         let first = numbers.map(|numbers| numbers.take(table, buffer.records()));
         let mut id = first.transpose()?;
-        buffer.for_each(|key, value| {
+        let number = |value: &mut [u8]| {
             if let Some(id) = &mut id {
                 set_row_id(value, *id);
                 *id = id.saturating_add(1);
             }
-            Ok(ingestion.write(key, &*value)?)
-        })?;
+        };
+        let buffer = buffer.hand_on(number, |key, value| Ok(ingestion.write(key, value)?))?;
         drop(memory);
         // The part takes back what it can use.
-        let _ = empty.try_send(buffer.into_empty());
+        let _ = empty.try_send(buffer);
     }
     // The load is given up.
     Ok(())

@@ -101,7 +101,7 @@ impl Replica {
         };
         let folder = self.inner.scratch.folder()?;
         let tables = HashMap::from([(id, space)]);
-        let shared = Shared::new(tables, folder.path().into(), options, version, false);
+        let shared = Shared::new(tables, folder.path().into(), options, version, false)?;
         Ok(TableLoad {
             shared: Arc::new(shared),
             fresh,
