@@ -114,7 +114,7 @@ impl Decoder {
 }
 
 fn utf8(bytes: &[u8]) -> Result<&str, DecodeError> {
-    std::str::from_utf8(bytes).map_err(|_| DecodeError("text is not UTF-8"))
+    simdutf8::basic::from_utf8(bytes).map_err(|_| DecodeError("text is not UTF-8"))
 }
 
 #[cfg(test)]
