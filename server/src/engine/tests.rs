@@ -548,11 +548,7 @@ fn a_commit_that_takes_a_query_more_than_it_may_fails_that_query_alone() {
         advance_max_rows: 1_000,
         ..options(4)
     };
-    let cases = [
-        (late, "longer than 0 ms", "ZERO_KELVIN_HYDRATION_TIMEOUT_MS"),
-        (wide, "more than 1000 rows", "ZERO_KELVIN_HYDRATION_MAX_ROWS"),
-    ];
-    for (options, why, setting) in cases {
+    for (options, why) in [(late, "longer than 0 ms"), (wide, "more than 1000 rows")] {
         let (_dir, replica) = replica();
         apply(
             &replica,
@@ -606,7 +602,11 @@ fn a_query_over_its_budget_fails_alone() {
     };
     let cases = [
         (late, "longer than 0 ms", "ZERO_KELVIN_HYDRATION_TIMEOUT_MS"),
-        (wide, "more than 1000 rows", "ZERO_KELVIN_HYDRATION_MAX_ROWS"),
+        (
+            wide,
+            "more than 1000 rows",
+            "ZERO_KELVIN_HYDRATION_MAX_ROWS",
+        ),
     ];
     for (options, why, setting) in cases {
         let engine = Engine::start(replica.clone(), "app", 0, options).unwrap();
