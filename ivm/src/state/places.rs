@@ -7,7 +7,7 @@ use kelvin_protocol::{Value, ValueRef};
 use super::packing::{Before, Reader, Writer};
 
 /// Entries that are packed together, at most. To change one of them, all are packed anew.
-const MOST_TOGETHER: usize = 16;
+const MOST_TOGETHER: usize = 20;
 /// Blocks with fewer are joined to a neighbour, where one block can hold both.
 const FEW_TOGETHER: usize = MOST_TOGETHER / 4;
 
@@ -27,11 +27,9 @@ pub(crate) struct Places {
     blocks: Vec<Block>,
 }
 
+/// How many entries there are, then the entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Block {
-    len: usize,
-    bytes: Box<[u8]>,
-}
+struct Block(Box<[u8]>);
 
 /// An entry by itself: its values and its number.
 pub(crate) type Place = (Box<[Value]>, i64);
@@ -46,7 +44,7 @@ impl Places {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.blocks.iter().map(|block| block.len).sum()
+        self.blocks.iter().map(Block::len).sum()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -64,14 +62,14 @@ impl Places {
     /// The one at a position.
     pub(crate) fn get(&self, mut at: usize) -> Option<Place> {
         for block in &self.blocks {
-            if at < block.len {
+            if at < block.len() {
                 let mut reader = block.reader(self.width);
                 for _ in 0..at {
                     reader.next()?;
                 }
                 return reader.next().map(to_place);
             }
-            at -= block.len;
+            at -= block.len();
         }
         None
     }
@@ -92,7 +90,7 @@ impl Places {
                 Ordering::Greater => return None,
                 Ordering::Equal => {
                     let before = self.blocks.iter().take(block_at);
-                    let before: usize = before.map(|block| block.len).sum();
+                    let before: usize = before.map(Block::len).sum();
                     return Some((before + at, number));
                 }
             }
@@ -129,15 +127,14 @@ impl Places {
         let (begin, equal) = skip_to(target, &mut reader, &compare);
         let mut writer = block.writer(begin);
         writer.push(target, number);
-        let mut len = block.len;
+        let mut len = block.len();
         if !equal {
             // What was read is not skipped, and is read once more.
             reader = block.reader_from(begin, self.width);
             len += 1;
         }
         writer.push_rest(&mut reader);
-        let bytes = writer.finish();
-        let packed = Block { len, bytes };
+        let packed = Block::of(len, writer);
         if len > MOST_TOGETHER {
             let mut packer = Packer::new(self.width, len.div_ceil(2));
             packer.push_all(&packed);
@@ -163,16 +160,16 @@ impl Places {
         if !equal || reader.number() != number {
             return false;
         }
-        let len = block.len - 1;
+        let len = block.len() - 1;
         if len == 0 {
             self.blocks.remove(at);
             return true;
         }
         let mut writer = block.writer(begin);
         writer.push_rest(&mut reader);
-        let bytes = writer.finish();
+        let packed = Block::of(len, writer);
         if let Some(block) = self.blocks.get_mut(at) {
-            *block = Block { len, bytes };
+            *block = packed;
         }
         if len < FEW_TOGETHER {
             self.join(at);
@@ -199,7 +196,7 @@ impl Places {
         let mut left = len;
         for at in 0..self.blocks.len() {
             let block = &self.blocks[at];
-            if block.len > left {
+            if block.len() > left {
                 let mut packer = Packer::new(self.width, MOST_TOGETHER);
                 let mut reader = block.reader(self.width);
                 for _ in 0..left {
@@ -211,7 +208,7 @@ impl Places {
                 self.blocks.shrink_to_fit();
                 return;
             }
-            left -= block.len;
+            left -= block.len();
         }
     }
 
@@ -229,7 +226,7 @@ impl Places {
             .and_then(|rest| rest.get(rest.len() / 2))
         {
             let middle = low + (high - low) / 2;
-            reader.turn_to(&block.bytes);
+            reader.turn_to(block.entries());
             let first = reader.next();
             if first.is_some_and(|(first, _)| compare(first, target).is_le()) {
                 low = middle + 1;
@@ -246,7 +243,7 @@ impl Places {
         let (Some(block), Some(neighbour)) = (self.blocks.get(at), self.blocks.get(next)) else {
             return;
         };
-        if block.len + neighbour.len > MOST_TOGETHER {
+        if block.len() + neighbour.len() > MOST_TOGETHER {
             return;
         }
         let mut packer = Packer::new(self.width, MOST_TOGETHER);
@@ -257,7 +254,12 @@ impl Places {
 
     fn replace(&mut self, at: usize, blocks: usize, packer: Packer) {
         let until = (at + blocks).min(self.blocks.len());
-        self.blocks.splice(at..until, packer.finish());
+        if at == 0 && until == self.blocks.len() {
+            // Most have one block for ever, and no room for more is set aside.
+            self.blocks = packer.finish();
+        } else {
+            self.blocks.splice(at..until, packer.finish());
+        }
     }
 }
 
@@ -279,10 +281,26 @@ fn skip_to(
 }
 
 impl Block {
+    fn of(len: usize, writer: Writer) -> Self {
+        let mut bytes = writer.finish();
+        if let Some(first) = bytes.first_mut() {
+            *first = len as u8;
+        }
+        Self(bytes)
+    }
+
+    fn len(&self) -> usize {
+        self.0.first().copied().map_or(0, usize::from)
+    }
+
+    fn entries(&self) -> &[u8] {
+        self.0.get(1..).unwrap_or_default()
+    }
+
     /// Writes what comes in the place of the last so many bytes.
     fn writer(&self, (left, before): (usize, Before)) -> Writer {
         let (head, _) = self.split(left);
-        Writer::behind(head, before, self.bytes.len() + ROOM)
+        Writer::behind(head, before, self.0.len() + ROOM)
     }
 
     fn reader_from(&self, (left, before): (usize, Before), width: usize) -> Reader<'_> {
@@ -290,12 +308,12 @@ impl Block {
     }
 
     fn split(&self, left: usize) -> (&[u8], &[u8]) {
-        let at = self.bytes.len().saturating_sub(left);
-        self.bytes.split_at(at)
+        let at = self.0.len().saturating_sub(left);
+        self.0.split_at(at)
     }
 
     fn reader(&self, width: usize) -> Reader<'_> {
-        Reader::new(&self.bytes, width)
+        Reader::new(self.entries(), width)
     }
 }
 
@@ -322,7 +340,7 @@ impl Packer {
             width,
             most,
             blocks: Vec::new(),
-            writer: Writer::behind(&[], Before::default(), 0),
+            writer: Writer::behind(&[0], Before::default(), 0),
             len: 0,
         }
     }
@@ -343,11 +361,10 @@ impl Packer {
     }
 
     fn cut(&mut self) {
-        let writer = std::mem::replace(&mut self.writer, Writer::behind(&[], Before::default(), 0));
-        self.blocks.push(Block {
-            len: std::mem::take(&mut self.len),
-            bytes: writer.finish(),
-        });
+        let writer =
+            std::mem::replace(&mut self.writer, Writer::behind(&[0], Before::default(), 0));
+        let len = std::mem::take(&mut self.len);
+        self.blocks.push(Block::of(len, writer));
     }
 
     fn finish(mut self) -> Vec<Block> {
@@ -409,9 +426,9 @@ mod tests {
         places
             .blocks
             .iter()
-            .all(|block| (1..=MOST_TOGETHER).contains(&block.len))
+            .all(|block| (1..=MOST_TOGETHER).contains(&block.len()))
             && lens.all(|pair| {
-                let [a, b] = [pair[0].len, pair[1].len];
+                let [a, b] = [pair[0].len(), pair[1].len()];
                 a.min(b) >= FEW_TOGETHER || a + b > MOST_TOGETHER
             })
     }
