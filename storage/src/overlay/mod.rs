@@ -179,6 +179,9 @@ impl<'a> Overlay<'a> {
 
     /// Writes what changed in the tables, each key once, and what ended into `bucket`. Returns the
     /// bytes of history, roughly.
+    ///
+    /// Everything goes in the order of the keys: what lies close in the engine's memory is then
+    /// written at a time.
     pub(crate) fn write(&self, batch: &mut OwnedWriteBatch, bucket: &Bucket) -> Result<u64> {
         let rows = self.rows.iter().filter(|slot| slot.touched.is_some());
         let rows = rows.map(|slot| {
@@ -187,10 +190,13 @@ impl<'a> Overlay<'a> {
         });
         let entries = self.entries.iter();
         let entries = entries.map(|slot| (&slot.space, &slot.key, slot.existed, slot.now.as_ref()));
-        for (space, key, existed, record) in rows.chain(entries) {
-            if self.left.contains(&space.number()) {
-                continue;
-            }
+        let left = |space: u32| self.left.contains(&space);
+        let mut written: Vec<_> = rows
+            .chain(entries)
+            .filter(|put| !left(put.0.number()))
+            .collect();
+        written.sort_unstable_by_key(|(space, key, ..)| (space.number(), *key));
+        for (space, key, existed, record) in written {
             match record {
                 Some(record) => batch.insert(&space.keyspace, key.clone(), record.clone()),
                 None if existed => batch.remove(&space.keyspace, key.clone()),
@@ -199,14 +205,16 @@ impl<'a> Overlay<'a> {
         }
         let mut bytes = 0;
         let mut added = Vec::with_capacity(self.ended.len());
-        for ended in &self.ended {
-            if self.left.contains(&ended.space) {
-                continue;
-            }
+        let mut history = Vec::with_capacity(self.ended.len());
+        for ended in self.ended.iter().filter(|ended| !left(ended.space)) {
             let key = Slice::from(ended_key(ended.space, &ended.key, ended.end));
             bytes += (key.len() + ended.record.len()) as u64 + HISTORY_OVERHEAD;
-            batch.insert(&bucket.keyspace, key.clone(), ended.record.clone());
-            added.push((ended.end, key, since(&ended.record)?));
+            added.push((ended.end, key.clone(), since(&ended.record)?));
+            history.push((key, &ended.record));
+        }
+        history.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for (key, record) in history {
+            batch.insert(&bucket.keyspace, key, record.clone());
         }
         bucket.young.adds(added);
         Ok(bytes)
