@@ -96,3 +96,26 @@ impl Meter {
         self.examined.get()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn an_evaluation_goes_on_until_it_is_told_to_stop() {
+        let told = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&told);
+        let budget = Budget::rows(u64::MAX).with_stop(move || asked.load(Ordering::Relaxed));
+        let meter = Meter::new(&budget);
+        for _ in 0..STOP_CHECK_INTERVAL {
+            meter.count().unwrap();
+        }
+        told.store(true, Ordering::Relaxed);
+        let further = (0..STOP_CHECK_INTERVAL).map(|_| meter.count());
+        let stopped = further.filter(|counted| matches!(counted, Err(Error::Stopped)));
+        assert_eq!(stopped.count(), 1);
+    }
+}
