@@ -15,8 +15,8 @@ use crate::preflight::{REPLICATOR_NAME, explain};
 use crate::prepare::{Course, Prepared, blocking};
 use crate::resync::Resync;
 use crate::stream::{
-    Applier, Assembler, Backoff, Durability, Feedback, LagProbe, Modes, QueueSender, SchemaWatch,
-    Session, Severity, Spool, StreamSchema, Surveyor, closed,
+    Applier, Assembler, Backoff, Durability, Feedback, LagProbe, Marks, Modes, QueueSender,
+    SchemaWatch, Session, Severity, Spool, StreamSchema, Surveyor, closed,
 };
 use crate::timeline::{self, TIMELINE};
 use crate::wire::{CopyBoth, ReplicationConnection, StreamOptions, SystemIdentity};
@@ -144,6 +144,7 @@ impl Runner {
             course.publications.clone(),
             std::mem::take(&mut course.known),
         );
+        let marks = surveyor.marks();
         let surveyor = Arc::new(Mutex::new(surveyor));
         let watch = SchemaWatch {
             interval: prepared.options.schema_interval,
@@ -175,6 +176,7 @@ impl Runner {
             prepared: Arc::clone(prepared),
             course,
             surveyor,
+            marks,
             described,
             shutdown: self.shutdown.clone(),
             queue: self.queue.clone(),
@@ -198,6 +200,8 @@ struct Follower {
     prepared: Arc<Prepared>,
     course: Course,
     surveyor: Arc<Mutex<Surveyor>>,
+    /// Those of the surveyor, who may be held up by a connection that is lost.
+    marks: Marks,
     described: Arc<Notify>,
     shutdown: CancellationToken,
     queue: QueueSender,
@@ -245,16 +249,13 @@ impl Follower {
         let stream = self.connect(mode, feedback).await.map_err(mendable)?;
         let timeout = self.course.facts.wal_sender_timeout;
         let watchdog = (!timeout.is_zero()).then(|| timeout * 2);
-        let (marks, backfills) = (
-            self.surveyor.lock().await.marks(),
-            prepared.backfills.clone(),
-        );
+        let backfills = prepared.backfills.clone();
         backfills.restart(&schema.outstanding);
         let session = Session {
             stream,
             assembler: Assembler::new(
                 schema.clone(),
-                Some(marks),
+                Some(self.marks.clone()),
                 backfills,
                 prepared.options.transaction_bytes,
             )

@@ -30,5 +30,5 @@ pub(crate) use pgoutput::{Message, Relation};
 pub(crate) use queue::{Closed, Part, QueueSender, closed};
 pub(crate) use session::Session;
 pub(crate) use spool::{Spool, Step};
-pub(crate) use survey::Surveyor;
+pub(crate) use survey::{Marks, Surveyor};
 pub(crate) use watch::SchemaWatch;
