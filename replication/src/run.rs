@@ -144,7 +144,7 @@ impl Runner {
             course.publications.clone(),
             std::mem::take(&mut course.known),
         );
-        let marks = surveyor.marks();
+        let (marks, broken) = (surveyor.marks(), surveyor.broken());
         let surveyor = Arc::new(Mutex::new(surveyor));
         let watch = SchemaWatch {
             interval: prepared.options.schema_interval,
@@ -177,6 +177,7 @@ impl Runner {
             course,
             surveyor,
             marks,
+            broken,
             described,
             shutdown: self.shutdown.clone(),
             queue: self.queue.clone(),
@@ -202,6 +203,8 @@ struct Follower {
     surveyor: Arc<Mutex<Surveyor>>,
     /// Those of the surveyor, who may be held up by a connection that is lost.
     marks: Marks,
+    /// Ends what the surveyor is at when the stream breaks off.
+    broken: Arc<Notify>,
     described: Arc<Notify>,
     shutdown: CancellationToken,
     queue: QueueSender,
@@ -224,6 +227,9 @@ impl Follower {
             if !error.may_pass() {
                 return Err(error);
             }
+            self.broken.notify_waiters();
+            // A look that was given up is made up for.
+            self.described.notify_one();
             if modes.learn(mode, &error, feedback.start()) {
                 tracing::info!(%error, "the stream is begun anew otherwise");
                 continue;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, IsolationLevel};
@@ -38,6 +39,8 @@ pub(crate) struct Surveyor {
     /// Number of the survey it is known from; zero for what was known at first.
     calm: u64,
     announced: VecDeque<Arc<Survey>>,
+    /// Told when the stream breaks off.
+    broken: Arc<Notify>,
 }
 
 /// What marks look like: messages that PostgreSQL passes on where they stand among transactions.
@@ -116,7 +119,15 @@ impl Surveyor {
             known,
             calm: 0,
             announced: VecDeque::new(),
+            broken: Arc::default(),
         }
+    }
+
+    /// What ends the work at hand when it is told: who sees that the stream breaks off knows that
+    /// the surveyor's connection, which goes the same way, may be lost too. Nobody would say so
+    /// for long, and the next stream may need a survey.
+    pub(crate) fn broken(&self) -> Arc<Notify> {
+        Arc::clone(&self.broken)
     }
 
     pub(crate) fn marks(&self) -> Marks {
@@ -128,12 +139,8 @@ impl Surveyor {
     /// # Errors
     /// [`Error::Timeout`] where PostgreSQL does not answer in time, else what the queries bring up.
     pub(crate) async fn survey(&mut self) -> Result<Arc<Survey>> {
-        let survey = timeout(LONGEST_LOOK, self.look());
-        survey.await.unwrap_or_else(|_| {
-            Err(Error::Timeout(format!(
-                "PostgreSQL did not describe its tables within {LONGEST_LOOK:?}"
-            )))
-        })
+        let broken = self.broken();
+        in_time(&broken, "describe its tables", self.look()).await
     }
 
     /// Takes the connection. A look that is given up or fails leaves it in an unknown state, so it
@@ -201,22 +208,20 @@ impl Surveyor {
         if self.announced.len() > ANNOUNCED {
             self.announced.pop_front();
         }
-        emit(&client, &self.marks.prefix, &content).await?;
+        let emitted = emit(&client, &self.marks.prefix, &content);
+        in_time(&self.broken, "take a message", emitted).await?;
         self.client = Some(client);
         Ok(())
     }
 
     /// Puts a message into the stream that is only timed.
     pub(crate) async fn probe(&mut self, lag: &Lag) -> Result<()> {
-        let connected = timeout(LONGEST_LOOK, self.connected()).await;
-        let client = connected.unwrap_or_else(|_| {
-            Err(Error::Timeout(format!(
-                "PostgreSQL did not answer within {LONGEST_LOOK:?}"
-            )))
-        })?;
+        let broken = self.broken();
+        let client = in_time(&broken, "answer", self.connected()).await?;
         let number = lag.send();
         let content = self.marks.content(number);
-        match emit(&client, &self.marks.lag_prefix, &content).await {
+        let emitted = emit(&client, &self.marks.lag_prefix, &content);
+        match in_time(&broken, "take a message", emitted).await {
             Ok(()) => self.client = Some(client),
             // It may have been written all the same.
             Err(error @ Error::Timeout(_)) => return Err(error),
@@ -238,16 +243,31 @@ impl Surveyor {
 /// Commits a message of its own.
 async fn emit(client: &Client, prefix: &str, content: &str) -> Result<()> {
     let message: [&(dyn ToSql + Sync); 2] = [&prefix, &content];
-    let emit = client.execute(
-        "SELECT pg_logical_emit_message(true, $1, $2::text)",
-        &message,
-    );
-    timeout(LONGEST_LOOK, emit).await.map_err(|_| {
-        Error::Timeout(format!(
-            "PostgreSQL did not take a message within {LONGEST_LOOK:?}"
-        ))
-    })??;
+    client
+        .execute(
+            "SELECT pg_logical_emit_message(true, $1, $2::text)",
+            &message,
+        )
+        .await?;
     Ok(())
+}
+
+/// What PostgreSQL has to do, unless it takes too long or the stream breaks off meanwhile.
+async fn in_time<T>(
+    broken: &Notify,
+    what: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        done = timeout(LONGEST_LOOK, work) => done.unwrap_or_else(|_| {
+            Err(Error::Timeout(format!(
+                "PostgreSQL did not {what} within {LONGEST_LOOK:?}"
+            )))
+        }),
+        () = broken.notified() => Err(Error::Timeout(format!(
+            "the stream broke off before PostgreSQL could {what}"
+        ))),
+    }
 }
 
 /// Whether there is still a server at the other end. Of one that is gone without a word, as behind

@@ -83,6 +83,11 @@ async fn outlives_an_outage(cluster: &Cluster, login: &str, parameters: &str) {
     cluster
         .sql("ALTER TABLE t ADD note text DEFAULT 'x'; INSERT INTO t VALUES (4)")
         .await;
+    // However often, and whatever was going on over them.
+    for _ in 0..8 {
+        network.lose_connections();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let four = ["1", "2", "3", "4"].map(|id| row(&[id, "x"]));
     following.until_rows("t", &four).await;
     assert_eq!(following.replica.identity().slot, identity.slot);
