@@ -6,7 +6,8 @@ use kelvin_protocol::{Value, ValueRef};
 
 use super::packing::{Before, Reader, Writer};
 
-/// Entries that are packed together, at most. To change one of them, all are packed anew.
+/// Entries that are packed together, at most. To find one of them, those before it are read; to
+/// change it, those behind it are copied.
 const MOST_TOGETHER: usize = 20;
 /// Blocks with fewer are joined to a neighbour, where one block can hold both.
 const FEW_TOGETHER: usize = MOST_TOGETHER / 4;
