@@ -107,7 +107,8 @@ impl Buffer {
             at: to_u32(bytes.filled().len())?,
         };
         self.records += 1;
-        write_record(bytes.append(record), key, length).map_or(Ok(()), write)
+        let value = write_record(bytes.append(record), key, length);
+        write(value.ok_or_else(misplaced)?)
     }
 
     /// Bytes it takes, with what sorting it will take.
@@ -156,6 +157,9 @@ impl Buffer {
                     chunk.get(key).unwrap_or_default(),
                     chunk.slice(value).into(),
                 )?;
+            }
+            if at != end {
+                return Err(misplaced());
             }
             shared.push(chunk);
         }
@@ -437,6 +441,11 @@ fn prefix(bytes: &[u8]) -> u64 {
         *to = *from;
     }
     u64::from_be_bytes(padded)
+}
+
+/// A record that is not where it was put, which would be lost without a word.
+fn misplaced() -> Error {
+    Error::Invalid("a record that was collected cannot be found: please report this".into())
 }
 
 fn to_u32(length: usize) -> Result<u32> {
