@@ -3,7 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use fjall::Database;
+use fjall::{AbstractTree, Database};
+use lsm_tree::SequenceNumberCounter;
 
 use crate::ReplicaOptions;
 use crate::directory::Directory;
@@ -12,6 +13,10 @@ use crate::fault::Faults;
 
 /// A file the engine writes last when it makes its files.
 const VERSION: &str = "version";
+/// Where the engine keeps its list of keyspaces, as a tree of its own.
+const LIST: [&str; 2] = ["keyspaces", "0"];
+/// Sequence numbers from here on are none the engine gives in a lifetime.
+const TOO_HIGH: u64 = 1 << 62;
 
 /// Opens (or creates) the engine's files in a directory of ours.
 pub(crate) fn open(directory: &Directory, options: &ReplicaOptions) -> Result<Database> {
@@ -20,18 +25,21 @@ pub(crate) fn open(directory: &Directory, options: &ReplicaOptions) -> Result<Da
     Faults::new(directory.path(), options).try_disk()?;
     check_journals(&store)?;
     let open = || {
-        Database::builder(&store)
+        let listed = last_of_list(&store)?;
+        let db = Database::builder(&store)
             .cache_size(options.cache_bytes)
             .worker_threads(workers(options))
             // The engine's own way to bound the journals asks for flushes of all tables at once,
             // and blocks its threads if they are many. See `pressure`.
             .max_journaling_size(u64::MAX)
-            .open()
+            .open()?;
+        go_on_from(&db, listed);
+        Ok(db)
     };
     // The engine panics on some kinds of damage to its own files. It holds nothing of ours then.
     let opened = catch_unwind(AssertUnwindSafe(open))
         .map_err(|_| Error::Corrupt("the engine cannot read its files".into()))?;
-    opened.map_err(|error| match Error::from(error) {
+    opened.map_err(|error: fjall::Error| match Error::from(error) {
         Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             Error::Corrupt(format!("a file of it is gone: {source}"))
         }
@@ -50,6 +58,35 @@ pub(crate) fn open(directory: &Directory, options: &ReplicaOptions) -> Result<Da
         Error::Locked(_) => Error::Locked(directory.path().into()),
         other => other,
     })
+}
+
+/// The highest sequence number in the engine's list of keyspaces.
+fn last_of_list(store: &Path) -> fjall::Result<Option<u64>> {
+    let list = store.join(LIST[0]).join(LIST[1]);
+    if !store.join(VERSION).try_exists()? || !list.try_exists()? {
+        return Ok(None);
+    }
+    let counter = SequenceNumberCounter::default;
+    let list = lsm_tree::Config::new(list, counter(), counter()).open()?;
+    let highest = list.get_highest_persisted_seqno();
+    match highest {
+        Some(number) if number >= TOO_HIGH => Err(fjall::Error::Unrecoverable),
+        _ => Ok(highest),
+    }
+}
+
+/// Lets the engine give higher sequence numbers than its list of keyspaces has.
+///
+/// INVARIANT: what is written to the list last is what is found there. The engine (3.1.13) goes on
+/// from the highest number of its keyspaces alone. So where the last thing that happened before it
+/// was opened is that a keyspace was dropped, that has a higher number than what comes, and a new
+/// keyspace that is given the number of the dropped one would be taken for dropped, and deleted, the
+/// next time.
+fn go_on_from(db: &Database, listed: Option<u64>) {
+    if let Some(highest) = listed {
+        db.supervisor.seqno.fetch_max(highest + 1);
+        db.supervisor.snapshot_tracker.set(highest + 1);
+    }
 }
 
 /// Threads of the engine. Of several, it keeps the first one for flushes, and that one passes

@@ -9,7 +9,7 @@ use kelvin_protocol::Version;
 use crate::error::{Error, Result};
 use crate::evolution::StoredTable;
 use crate::layout::table_keyspace;
-use crate::shape::open_keyspace;
+use crate::shape::{open_keyspace, recorded_keyspace};
 use crate::table_space::TableSpace;
 use crate::{Catalog, ReplicaOptions, TableId, UnsyncedTable};
 
@@ -94,26 +94,41 @@ pub(crate) struct TableRecord {
 /// Opens the keyspaces of tables while eras are put together, each once.
 pub(crate) struct Spaces<'a> {
     db: &'a Database,
-    options: &'a ReplicaOptions,
+    /// How keyspaces are made that are not there; `None` where all of them have to be.
+    made: Option<&'a ReplicaOptions>,
     opened: HashMap<u32, Keyspace>,
 }
 
 impl<'a> Spaces<'a> {
+    /// Makes the keyspaces of tables that are new.
     pub(crate) fn new(db: &'a Database, options: &'a ReplicaOptions) -> Self {
         Self {
             db,
-            options,
+            made: Some(options),
             opened: HashMap::new(),
         }
     }
 
-    /// The table in its keyspace, which is created where it is not there.
+    /// Finds the keyspaces of tables that are on record.
+    pub(crate) fn recorded(db: &'a Database) -> Self {
+        Self {
+            db,
+            made: None,
+            opened: HashMap::new(),
+        }
+    }
+
+    /// The table in its keyspace.
     pub(crate) fn table(&mut self, stored: StoredTable) -> Result<TableSpace> {
         let number = stored.space;
         let keyspace = match self.opened.get(&number) {
             Some(keyspace) => keyspace.clone(),
             None => {
-                let keyspace = open_keyspace(self.db, self.options, &table_keyspace(number))?;
+                let name = table_keyspace(number);
+                let keyspace = match self.made {
+                    Some(options) => open_keyspace(self.db, options, &name)?,
+                    None => recorded_keyspace(self.db, &name)?,
+                };
                 self.opened.insert(number, keyspace.clone());
                 keyspace
             }

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fail::fail_point;
-use fjall::{Database, Keyspace};
+use fjall::{Database, Keyspace, PersistMode};
 use kelvin_protocol::Version;
 
 use crate::Replica;
@@ -200,7 +200,7 @@ impl Inner {
         };
         shape
             .buckets
-            .push(Bucket::open(&self.db, &self.options, range)?);
+            .push(Bucket::begin(&self.db, &self.options, range)?);
         writer.bucket_bytes = 0;
         Ok(shape)
     }
@@ -219,8 +219,12 @@ impl Inner {
         self.gate.commit(batch, std::slice::from_ref(&self.meta))?;
         fail_point!("trim-before-drop");
         self.publish_shape(shape, horizon)?;
-        // INVARIANT: dropped only once nothing on disk speaks of it. A crash in between leaves an
-        // orphan, which the next opening removes. Views that still read it keep its files alive.
+        // INVARIANT: dropped only once nothing on disk speaks of it, not even after a power loss. A
+        // crash in between leaves an orphan, which the next opening removes. Views that still read
+        // it keep its files alive.
+        if !dropped.is_empty() || retired.drops() {
+            self.gate.persist(PersistMode::SyncData)?;
+        }
         for bucket in dropped {
             self.gate.drop_keyspace(bucket.keyspace)?;
         }

@@ -19,7 +19,7 @@ use crate::layout::{GROUPS, META};
 use crate::meta::{self, Garbage, Meta, MetaWriter, ReplicaIdentity};
 use crate::overlay::{Readers, Workshop};
 use crate::row_counts::RowCounts;
-use crate::shape::{Bucket, Shape, open_keyspace};
+use crate::shape::{Bucket, Shape, recorded_keyspace};
 use crate::sorted_ingest::Scratch;
 use crate::view::View;
 use crate::{Applied, Catalog, Groups, ReplicaOptions, RowId, TableId, Written};
@@ -140,7 +140,7 @@ impl Replica {
         if !db.keyspace_exists(META) {
             return Err(Error::Missing(dir.into()));
         }
-        let keyspace = open_keyspace(&db, options, META)?;
+        let keyspace = recorded_keyspace(&db, META)?;
         let meta = meta::read(dir, &db.snapshot(), &keyspace)?;
         Self::assemble(directory, db, options, meta)
     }
@@ -171,25 +171,24 @@ impl Replica {
     ) -> Result<Self> {
         let forms = meta.tables.iter().map(|form| (form.id, form.since));
         let forms: Vec<_> = forms.collect();
-        let mut spaces = Spaces::new(&db, options);
+        let mut spaces = Spaces::recorded(&db);
         let buckets = meta.buckets.iter();
         let shape = Shape {
             eras: spaces.eras(meta.tables, &meta.unsynced, meta.horizon)?,
             buckets: buckets
-                .map(|range| Bucket::open(&db, options, *range))
+                .map(|range| Bucket::recorded(&db, *range))
                 .collect::<Result<_>>()?,
             loaded_at: meta.loaded_at,
             reads: Arc::default(),
         };
         crate::history::remove_orphans(&db, &meta.buckets)?;
         crate::retire::remove_orphans(&db, &shape)?;
+        let keyspace = recorded_keyspace(&db, META)?;
         let gate = WriteGate::new(&db, &directory, options);
         if let Some(version) = meta.under_way {
-            let meta = open_keyspace(&db, options, META)?;
-            crate::undo::roll_back(&gate, &meta, &shape, version, &|| Ok(()))?;
+            crate::undo::roll_back(&gate, &keyspace, &shape, version, &|| Ok(()))?;
         }
         let bucket_bytes = shape.active_bucket()?.keyspace.disk_space();
-        let keyspace = open_keyspace(&db, options, META)?;
         let row_counts = RowCounts::open(&db, &keyspace, &shape)?;
         let latest = View::new(
             meta.watermark,
@@ -202,7 +201,7 @@ impl Replica {
             row_counts,
             gate,
             history_age_ms: AtomicU64::new(0),
-            groups: open_keyspace(&db, options, GROUPS)?,
+            groups: recorded_keyspace(&db, GROUPS)?,
             options: options.clone(),
             identity: RwLock::new(meta.identity),
             current: RwLock::new(Current {

@@ -84,6 +84,11 @@ impl Retired {
         }
     }
 
+    /// Whether keyspaces are to be dropped.
+    pub(crate) fn drops(&self) -> bool {
+        !self.spaces.is_empty()
+    }
+
     /// Drops the keyspaces, once nothing on disk speaks of them.
     pub(crate) fn drop_all(self, gate: &WriteGate, writer: &mut Writer) -> Result<()> {
         writer.forms.retain(|form| !self.forms.contains(form));

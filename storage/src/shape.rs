@@ -111,17 +111,28 @@ impl Shape {
 }
 
 impl Bucket {
-    /// Opens (or creates) the keyspace of one part of the history.
-    pub(crate) fn open(
+    /// Begins a part of the history in a keyspace of its own.
+    pub(crate) fn begin(
         db: &Database,
         options: &ReplicaOptions,
         range: BucketRange,
     ) -> Result<Self> {
-        Ok(Self {
+        let keyspace = open_keyspace(db, options, &bucket_keyspace(range.number))?;
+        Ok(Self::new(range, keyspace))
+    }
+
+    /// A part of the history that is on record.
+    pub(crate) fn recorded(db: &Database, range: BucketRange) -> Result<Self> {
+        let keyspace = recorded_keyspace(db, &bucket_keyspace(range.number))?;
+        Ok(Self::new(range, keyspace))
+    }
+
+    fn new(range: BucketRange, keyspace: Keyspace) -> Self {
+        Self {
             range,
-            keyspace: open_keyspace(db, options, &bucket_keyspace(range.number))?,
+            keyspace,
             young: Arc::default(),
-        })
+        }
     }
 }
 
@@ -135,4 +146,15 @@ pub(crate) fn open_keyspace(
     Ok(db.keyspace(name, || {
         KeyspaceCreateOptions::default().max_memtable_size(memtable)
     })?)
+}
+
+/// Opens a keyspace that is on record.
+///
+/// INVARIANT: a keyspace is created before anything speaks of it, and dropped when nothing on disk
+/// does any more. So one that is not there is lost, and must not be taken for an empty one.
+pub(crate) fn recorded_keyspace(db: &Database, name: &str) -> Result<Keyspace> {
+    if !db.keyspace_exists(name) {
+        return Err(Error::Corrupt(format!("its keyspace {name:?} is gone")));
+    }
+    Ok(db.keyspace(name, KeyspaceCreateOptions::default)?)
 }

@@ -152,6 +152,26 @@ fn damage_within_a_sorted_file_is_corruption_at_the_latest_when_it_is_read() {
 }
 
 #[test]
+fn a_keyspace_that_is_gone_is_corruption_and_not_an_empty_table() {
+    let dir = tempfile::tempdir().unwrap();
+    replica(dir.path());
+    let keyspaces = Path::new("store").join("keyspaces");
+    let numbers: Vec<_> = fs::read_dir(dir.path().join(&keyspaces))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name != "0")
+        .collect();
+    // Those of the table, of the history, of client groups and of the records.
+    assert!(numbers.len() >= 4, "{numbers:?}");
+    for number in numbers {
+        let damaged = copy(dir.path());
+        fs::remove_dir_all(damaged.path().join(&keyspaces).join(&number)).unwrap();
+        let error = refused(damaged.path());
+        assert_eq!(error.kind().remedy(), Remedy::Resync, "{number:?}: {error}");
+    }
+}
+
+#[test]
 fn a_journal_that_is_gone_is_corruption_and_not_a_loss_of_rows() {
     let dir = tempfile::tempdir().unwrap();
     replica(dir.path());

@@ -119,6 +119,27 @@ fn check_reopened(dir: &Path, id: TableId) {
     assert_ne!(loaded(&replica, 2, 111).table().id, id);
 }
 
+/// The engine tells its keyspaces apart by numbers, and gives one again that was only ever loaded and
+/// dropped before it was opened.
+#[test]
+fn a_loaded_table_stays_where_one_was_given_up_before_the_replica_was_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = load(dir.path(), 0..3);
+    drop(loaded(&replica, 5, 100));
+    drop(replica);
+    let replica = Replica::open(dir.path(), &options()).unwrap();
+    let others = loaded(&replica, 5, 100);
+    let id = others.table().id;
+    let ops = vec![becomes(&others)];
+    replica.apply(&[transaction(101, ops)]).unwrap();
+    drop((others, replica));
+    for _ in 0..2 {
+        let replica = Replica::open(dir.path(), &options()).unwrap();
+        let view = replica.latest().unwrap();
+        assert_eq!(ids(&view, id, &Scan::all()), numbers(0..5));
+    }
+}
+
 #[test]
 fn a_loaded_table_takes_the_place_of_another_one_of_its_name() {
     let dir = tempfile::tempdir().unwrap();

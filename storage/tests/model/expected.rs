@@ -36,6 +36,8 @@ pub struct Model {
     versions: BTreeMap<Version, Database>,
     births: u64,
     forms: u64,
+    /// Tables that were loaded and are to be taken up.
+    loads: Database,
 }
 
 impl Model {
@@ -48,6 +50,7 @@ impl Model {
         Self {
             births: 1_000_000,
             forms: 0,
+            loads: Database::new(),
             versions: BTreeMap::from([(version, database)]),
         }
     }
@@ -72,6 +75,16 @@ impl Model {
         if let Some((first, _)) = first {
             self.versions = self.versions.split_off(&first.clone());
         }
+    }
+
+    /// A table was loaded beside, and will be taken up with these rows.
+    pub fn loads(&mut self, table: &Table, rows: Rows) {
+        let contents = Contents {
+            table: table.clone(),
+            form: 0,
+            rows,
+        };
+        self.loads.insert(table.id, Rc::new(contents));
     }
 
     pub fn apply(&mut self, transaction: &Transaction) {
@@ -167,7 +180,12 @@ impl Model {
                 contents.table = alteration.table.clone();
                 contents.form = form;
             }
-            SchemaChange::LoadTable(_) => unreachable!("the world loads no table"),
+            SchemaChange::LoadTable(loaded) => {
+                let id = loaded.table().id;
+                let mut contents = self.loads.remove(&id).unwrap();
+                Rc::make_mut(&mut contents).form = form;
+                db.insert(id, contents);
+            }
             SchemaChange::DropIndex { .. } | SchemaChange::SetUnsynced(_) => {}
         }
     }

@@ -12,6 +12,7 @@
 )]
 
 mod expected;
+mod loads;
 mod operations;
 mod random;
 mod world;

@@ -9,7 +9,7 @@ use crate::expected::{Contents, Database, key_of};
 use crate::random::Random;
 
 /// Tables a database may come to have.
-const MOST_TABLES: usize = 5;
+pub const MOST_TABLES: usize = 5;
 /// Columns a table may come to have.
 const MOST_COLUMNS: usize = 7;
 

@@ -22,15 +22,15 @@ type Ids = HashMap<(TableId, u64), RowId>;
 pub struct World<'d> {
     dir: &'d Path,
     options: ReplicaOptions,
-    random: Random,
+    pub random: Random,
     replica: Option<Replica>,
-    model: Model,
+    pub model: Model,
     ids: Ids,
     /// Views that are kept for a while and have to stay right.
     held: Vec<View>,
     horizon: Version,
     clock: Duration,
-    next_table: u32,
+    pub next_table: u32,
     /// Tables that were written to by transactions in parts.
     swept: BTreeMap<Version, Vec<TableId>>,
 }
@@ -104,7 +104,7 @@ impl<'d> World<'d> {
         }
     }
 
-    fn replica(&self) -> &Replica {
+    pub fn replica(&self) -> &Replica {
         self.replica.as_ref().unwrap()
     }
 
@@ -118,14 +118,15 @@ impl<'d> World<'d> {
             154..168 if !self.random.narrow => self.maintain(),
             168..174 => self.add_index(),
             174..178 => self.advance(),
-            178..190 => self.change_schema(),
+            178..188 => self.change_schema(),
+            188..192 => self.load_table(),
             _ => self.replay(),
         }
         self.check_bounds();
         self.check_somewhere();
     }
 
-    fn apply(&mut self) {
+    pub fn apply(&mut self) {
         let mut version = self.model.watermark();
         let from = version;
         let mut transactions = Vec::new();
@@ -148,7 +149,7 @@ impl<'d> World<'d> {
     }
 
     /// Applies what the model has applied.
-    fn apply_all(&mut self, from: Version, transactions: &[Transaction]) {
+    pub fn apply_all(&mut self, from: Version, transactions: &[Transaction]) {
         let version = self.model.watermark();
         let applied = self.replica().apply(transactions).unwrap();
         assert_eq!((applied.from, applied.version), (from, version));
@@ -425,7 +426,7 @@ impl<'d> World<'d> {
         }
     }
 
-    fn check_at(&mut self, version: Version) {
+    pub fn check_at(&mut self, version: Version) {
         let view = self.replica().at(version).unwrap();
         self.check_view(&view);
     }
