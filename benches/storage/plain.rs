@@ -4,6 +4,7 @@ use std::path::Path;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use kelvin_protocol::{Direction, Value};
+use kelvin_storage::ReplicaOptions;
 use kelvin_storage::fuzzing::{encode_row, index_key};
 
 /// Which of the two orders a key is in.
@@ -94,7 +95,8 @@ impl Plain {
             .worker_threads(3)
             .open()
             .unwrap();
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(8 * 1024 * 1024);
+        let memtable = ReplicaOptions::default().memtable_bytes;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(memtable);
         let keyspace = |name| database.keyspace(name, options).unwrap();
         Self {
             issues: keyspace("issues"),

@@ -10,11 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::tool;
 use crate::follower::{Nobody, options, until};
-use crate::measure::Measure;
+use crate::measure::{Measure, size};
 use crate::server::Server;
 
 /// Any change that is published.
 const MARK: &str = "UPDATE issue SET title = 'the last one' WHERE id = 1";
+
+/// Milliseconds that Linux counts processor time in.
+const TICK: u64 = 10;
 
 /// kelvin's turn lies between two of half its length in which the stream is thrown away.
 pub async fn measure(measure: &mut Measure, group: &str, server: &Server, seconds: usize) {
@@ -28,7 +31,7 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &Server, second
     let run = tokio::spawn(prepared.run(Arc::new(Nobody), shutdown.clone()));
     until(&replica, server.commit(MARK).await).await;
 
-    let start = Instant::now();
+    let (start, busy) = (Instant::now(), processor_time());
     let rate = write(server, seconds).await;
     let writing = start.elapsed();
     let last = server.commit(MARK).await;
@@ -36,6 +39,7 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &Server, second
     let start = Instant::now();
     until(&replica, last).await;
     let catching_up = start.elapsed();
+    let busy = (processor_time() - busy).as_secs_f64() / (rate * writing.as_secs_f64());
     shutdown.cancel();
     run.await.unwrap().unwrap();
 
@@ -44,7 +48,9 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &Server, second
     println!(
         "{group}: {rate:.0}/s followed by kelvin, {before:.0}/s and {after:.0}/s received by \
          pg_recvlogical; at the end kelvin was {behind} bytes of WAL and {catching_up:.1?} behind, \
-         pg_recvlogical {behind_before:.1?} and {behind_after:.1?} after half the time"
+         pg_recvlogical {behind_before:.1?} and {behind_after:.1?} after half the time; kelvin took \
+         {:.0} µs of processor time a commit",
+        busy * 1e6
     );
     let group = format!("rate of {group}");
     measure.note(
@@ -75,6 +81,18 @@ async fn beside_the_stream(server: &Server, seconds: usize) -> (f64, Duration) {
     (rate, behind)
 }
 
+/// Processor time of this process, which is kelvin while pgbench writes.
+fn processor_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    // Behind the name, which is in brackets: the time in its own code, and in that of the kernel.
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+    let ticks = fields
+        .skip(11)
+        .take(2)
+        .map(|ticks| ticks.parse::<u64>().unwrap());
+    Duration::from_millis(ticks.sum::<u64>() * TICK)
+}
+
 /// Commits of a second.
 async fn write(server: &Server, seconds: usize) -> f64 {
     let script = format!(
@@ -91,6 +109,10 @@ async fn write(server: &Server, seconds: usize) -> f64 {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
+    let rate = size("UPSTREAM_RATE", 0);
+    if rate > 0 {
+        pgbench.args(["--rate", &rate.to_string()]);
+    }
     let mut child = pgbench.spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
     input.write_all(script.as_bytes()).unwrap();

@@ -14,7 +14,7 @@ use super::queue::{Part, QueueSender, Queued, queue};
 use crate::{CommitListener, Error, Options, Result};
 
 /// Most transactions applied as one batch.
-const BATCH_TRANSACTIONS: usize = 256;
+const BATCH_TRANSACTIONS: usize = 1024;
 /// Operations beyond which no further transaction joins a batch.
 const BATCH_OPERATIONS: usize = 4096;
 /// Time between two rounds of upkeep.
