@@ -7,8 +7,7 @@ use super::Shared;
 use super::buffer::{put_record, take_record};
 use super::merge::Merge;
 use super::run::Run;
-use super::stream::{Numbers, Stretch};
-use crate::TableId;
+use super::stream::{Numbers, Place, Stretch};
 use crate::archive::set_row_id;
 use crate::error::{Error, Result};
 use crate::table_space::TableSpace;
@@ -23,9 +22,7 @@ const BATCHES: usize = 2;
 /// INVARIANT: nothing else has one of its keys. Ranges of one table go into its keyspace beside
 /// each other, and what one ingestion brings must not hide what another one does.
 pub(super) struct Range {
-    pub(super) table: TableId,
-    /// Whether these are rows, or else index entries.
-    pub(super) rows: bool,
+    pub(super) place: Place,
     pub(super) runs: Vec<Run>,
 }
 
@@ -44,7 +41,7 @@ pub(super) fn ingest_all(shared: &Shared, mut ranges: Vec<Range>, threads: usize
             let Some(range) = next else {
                 return Ok(());
             };
-            let space = shared.table(range.table);
+            let space = shared.table(range.place.0);
             let result = space.and_then(|space| ingest(shared, space, range));
             if result.is_err() {
                 // Nothing that is left is of use any more.
@@ -73,18 +70,20 @@ pub(super) fn ingest_all(shared: &Shared, mut ranges: Vec<Range>, threads: usize
 
 /// Ingests one range.
 fn ingest(shared: &Shared, space: &TableSpace, range: Range) -> Result<()> {
-    let table = space.table.id;
+    let Range { place, runs } = range;
+    let is_rows = place.1 == 0;
     let mut source = Records {
-        merge: shared.runs.merge(range.runs)?,
+        merge: shared.runs.merge(runs)?,
         space,
-        numbers: range.rows.then(|| shared.numbers(table)),
-        streamed: if range.rows {
-            shared.stretches.of((table, 0))
+        numbers: is_rows.then(|| shared.numbers(place.0)),
+        streamed: if is_rows {
+            shared.stretches.of(place)
         } else {
             Vec::new()
         },
         last: Vec::new(),
     };
+    let mut records = 0;
     let mut ingestion = space.keyspace.start_ingestion()?;
     let mut written = shared.writeback.of(&space.keyspace);
     let mut write = |batch: &[u8]| -> Result<()> {
@@ -92,6 +91,7 @@ fn ingest(shared: &Shared, space: &TableSpace, range: Range) -> Result<()> {
         let mut left = batch;
         while let Some((key, value, rest)) = take_record(left) {
             ingestion.write(key, value)?;
+            records += 1;
             left = rest;
         }
         Ok(())
@@ -101,9 +101,9 @@ fn ingest(shared: &Shared, space: &TableSpace, range: Range) -> Result<()> {
         std::thread::scope(|scope| {
             let (full, filled) = sync_channel(BATCHES);
             let (empty, emptied) = sync_channel(BATCHES);
-            let records = &mut source;
+            let source = &mut source;
             let thread = std::thread::Builder::new().name("load-merge".into());
-            let merge = thread.spawn_scoped(scope, move || records.send(batch, &full, &emptied));
+            let merge = thread.spawn_scoped(scope, move || source.send(batch, &full, &emptied));
             let merge = merge.map_err(|error| Error::io(shared.runs.path(), error))?;
             let written = filled.into_iter().try_for_each(|batch| {
                 write(&batch)?;
@@ -117,7 +117,9 @@ fn ingest(shared: &Shared, space: &TableSpace, range: Range) -> Result<()> {
     } else {
         write(&batch)?;
     }
-    Ok(ingestion.finish()?)
+    ingestion.finish()?;
+    shared.tally.arrived(place, records);
+    Ok(())
 }
 
 /// Records in the order and the shape the engine gets them.

@@ -15,6 +15,7 @@ mod part;
 mod run;
 mod stream;
 mod table;
+mod tally;
 mod writeback;
 
 use std::collections::HashMap;
@@ -35,6 +36,7 @@ pub use part::TableLoader;
 pub(crate) use run::{Run, RunDirectory};
 use stream::{Numbers, Stream, Stretches};
 pub use table::{LoadedTable, TableLoad};
+use tally::Tally;
 use writeback::Writeback;
 
 use crate::archive::LOADED;
@@ -77,6 +79,7 @@ struct Shared {
     writeback: Arc<Writeback>,
     stretches: Stretches,
     numbers: Mutex<HashMap<TableId, Arc<Numbers>>>,
+    tally: Tally,
     sorted: Mutex<Sorted>,
     /// Whether a part was dropped before it was finished.
     given_up: AtomicBool,
@@ -117,6 +120,7 @@ impl Shared {
             streams,
             stretches: Stretches::default(),
             numbers: Mutex::default(),
+            tally: Tally::default(),
             sorted: Mutex::default(),
             given_up: AtomicBool::new(false),
         })
@@ -183,7 +187,10 @@ impl Shared {
         let streams = std::mem::take(&mut self.sorted().streams);
         for mut range in streams.into_values().flatten() {
             range.sort_unstable_by(|a, b| a.first().cmp(b.first()));
-            range.into_iter().try_for_each(Stream::finish)?;
+            for stream in range {
+                let (place, records) = stream.finish()?;
+                self.tally.arrived(place, records);
+            }
         }
         Ok(())
     }
@@ -197,8 +204,7 @@ impl Shared {
         let tables = std::mem::take(&mut self.sorted().tables);
         let ranges = tables.into_iter().flat_map(|(table, all)| {
             let range = move |(at, runs)| Range {
-                table,
-                rows: at == 0,
+                place: (table, at),
                 runs,
             };
             let any = all.into_iter().enumerate();
@@ -307,6 +313,7 @@ impl Loader {
         let sorted = shared.sorted.get_mut();
         let sorted = sorted.unwrap_or_else(PoisonError::into_inner);
         drop((sorted.streams.remove(&id), sorted.tables.remove(&id)));
+        shared.tally.forget(id);
         let mut unsynced = self.catalog.unsynced().to_vec();
         unsynced.push(UnsyncedTable {
             name: space.table.name.clone(),
@@ -380,6 +387,7 @@ impl Loader {
         self.shared.finish_streams()?;
         let ranges = self.shared.take_ranges();
         ingest_all(&self.shared, ranges, self.options.worker_threads)?;
+        self.shared.tally.check()?;
         self.opening.wait()
     }
 }

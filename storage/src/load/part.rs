@@ -28,6 +28,8 @@ pub struct TableLoader {
     /// What the last spill emptied.
     spare: Option<Collected>,
     finished: bool,
+    /// Rows that were inserted.
+    rows: u64,
     /// Bytes of the row at hand. They keep their memory from row to row.
     key: Vec<u8>,
     entry: Vec<u8>,
@@ -94,6 +96,7 @@ impl TableLoader {
             spilling: None,
             spare: None,
             finished: false,
+            rows: 0,
             key: Vec::new(),
             entry: Vec::new(),
             shared,
@@ -160,6 +163,7 @@ impl TableLoader {
             let offset = index.put_entry_key(value_at, &self.key, &mut self.entry);
             entries.push(&self.entry, &encode_entry(version, offset))?;
         }
+        self.rows += 1;
         let bytes = self.collected.bytes();
         self.collected.memory.cover(bytes);
         if self.shared.streams {
@@ -227,6 +231,10 @@ impl TableLoader {
             self.settle()?;
         }
         let lanes = std::mem::take(&mut self.lanes);
+        for range in 0..lanes.len() {
+            let place = (self.space.table.id, range);
+            self.shared.tally.came(place, self.rows);
+        }
         self.shared.hand_over(self.space.table.id, lanes, memory);
         self.finished = true;
         Ok(())

@@ -40,7 +40,7 @@ pub(super) struct Numbers {
 }
 
 /// A table, and which of its ranges: the rows come first.
-type Place = (TableId, usize);
+pub(super) type Place = (TableId, usize);
 
 /// Stretches by their numbers. One that was given back is `None`.
 type Taken = HashMap<Place, Vec<Option<Stretch>>>;
@@ -253,10 +253,11 @@ impl Stream {
         self.send(Message::Write(buffer, memory))
     }
 
-    /// Makes what it brought part of the table.
-    pub(super) fn finish(mut self) -> Result<()> {
+    /// Makes what it brought part of the table. Returns of what that was how many.
+    pub(super) fn finish(mut self) -> Result<(Place, u64)> {
         self.send(Message::Finish)?;
-        self.join()
+        self.join()?;
+        Ok((self.place, self.records))
     }
 
     /// Takes back what it brought.

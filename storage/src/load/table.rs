@@ -132,6 +132,7 @@ impl TableLoad {
         let ranges = self.shared.take_ranges();
         let threads = self.fresh.replica.inner.options.worker_threads;
         ingest_all(&self.shared, ranges, threads)?;
+        self.shared.tally.check()?;
         let rows = self.shared.next_rows();
         fail_point!("load-table-after-ingest");
         Ok(LoadedTable {
