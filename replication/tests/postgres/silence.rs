@@ -55,20 +55,23 @@ impl Network {
     }
 }
 
+/// Options to follow over a network, which reach the server at `address` without it.
+fn over(network: &Network, cluster: &Cluster, address: &str, options: Options) -> Options {
+    let (direct, detour) = (format!(":{}/", cluster.port), format!(":{}/", network.port));
+    Options {
+        upstream: address.replace(&direct, &detour),
+        inbound_timeout: Some(Duration::from_secs(2)),
+        ..options
+    }
+}
+
 /// Follows over a network that loses its connections.
 async fn outlives_an_outage(cluster: &Cluster, login: &str, parameters: &str) {
     cluster.sql(TABLE).await;
     let network = Network::before(cluster.port).await;
     let (options, _directory) = options(cluster);
     let address = cluster.address(login, "postgres", parameters);
-    let options = Options {
-        upstream: address.replace(
-            &format!(":{}/", cluster.port),
-            &format!(":{}/", network.port),
-        ),
-        inbound_timeout: Some(Duration::from_secs(2)),
-        ..options
-    };
+    let options = over(&network, cluster, &address, options);
     let mut following = Following::start(&options).await;
     cluster.sql("INSERT INTO t VALUES (2)").await;
     following.until_rows("t", &[row(&["1"]), row(&["2"])]).await;
@@ -110,6 +113,33 @@ async fn a_connection_with_tls_that_falls_silent_is_replaced() {
         tls: true,
     });
     outlives_an_outage(&cluster, &login(PASSWORD), "sslmode=require").await;
+}
+
+/// It would be waited for as long as a look may take.
+#[tokio::test]
+async fn a_look_at_the_schema_that_falls_silent_does_not_hold_up_the_next_stream() {
+    let cluster = Cluster::start();
+    cluster.sql(TABLE).await;
+    let network = Network::before(cluster.port).await;
+    let (options, _directory) = options(&cluster);
+    let options = over(&network, &cluster, &cluster.url(), options);
+    let mut following = Following::start(&options).await;
+    let holder = cluster.client().await;
+    let lock = "BEGIN; LOCK TABLE pg_publication IN ACCESS EXCLUSIVE MODE";
+    holder.batch_execute(lock).await.unwrap();
+    let looks = "SELECT 1::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                 AND application_name = 'kelvin-schema-watch'";
+    while cluster.value(looks).await.is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    network.lose_connections();
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    cluster
+        .sql("ALTER TABLE t ADD note text DEFAULT 'x'; INSERT INTO t VALUES (2)")
+        .await;
+    let expected = ["1", "2"].map(|id| row(&[id, "x"]));
+    following.until_rows("t", &expected).await;
+    following.stop().await;
 }
 
 #[tokio::test]
