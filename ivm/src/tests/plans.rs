@@ -132,6 +132,22 @@ fn a_query_nested_without_end_is_refused() {
 }
 
 #[test]
+fn related_queries_are_nested_a_hundred_levels_deep_at_most() {
+    let nested = |levels: usize| {
+        let mut query = json!({ "table": "issue" });
+        for _ in 0..levels {
+            query = json!({ "table": "issue", "related": [{
+                "correlation": { "parentField": ["id"], "childField": ["owner"] },
+                "subquery": query,
+            }] });
+        }
+        query
+    };
+    compile(&nested(100)).unwrap();
+    refused(&nested(101), "nested deeper than 100 levels");
+}
+
+#[test]
 fn true_and_false_are_two_plans() {
     let all = id(&filtered(&json!({ "type": "and", "conditions": [] })));
     let nothing = id(&filtered(&json!({ "type": "or", "conditions": [] })));
@@ -185,6 +201,9 @@ fn order_matters_only_with_a_limit_or_a_start() {
     let mut inclusive = started.clone();
     inclusive["start"]["exclusive"] = json!(false);
     assert_ne!(id(&started), id(&inclusive));
+    let mut later = started.clone();
+    later["start"]["row"]["title"] = json!("b");
+    assert_ne!(id(&started), id(&later));
 }
 
 #[test]
