@@ -77,11 +77,10 @@ fn last_of_list(store: &Path) -> fjall::Result<Option<u64>> {
 
 /// Lets the engine give higher sequence numbers than its list of keyspaces has.
 ///
-/// INVARIANT: what is written to the list last is what is found there. The engine (3.1.13) goes on
-/// from the highest number of its keyspaces alone. So where the last thing that happened before it
-/// was opened is that a keyspace was dropped, that has a higher number than what comes, and a new
-/// keyspace that is given the number of the dropped one would be taken for dropped, and deleted, the
-/// next time.
+/// INVARIANT: what was written to the list last is what is found there. Opened, the engine (3.1.13)
+/// goes on from the highest number in its keyspaces, and forgets those of the list. Where a
+/// keyspace was dropped last, the note of that has a higher number than what comes. A new keyspace
+/// that is given the id of the dropped one then counts as dropped, and the next opening deletes it.
 fn go_on_from(db: &Database, listed: Option<u64>) {
     if let Some(highest) = listed {
         db.supervisor.seqno.fetch_max(highest + 1);
