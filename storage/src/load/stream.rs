@@ -70,7 +70,8 @@ pub(super) struct Stream {
     bytes: u64,
     full: Option<SyncSender<Message>>,
     emptied: Receiver<Buffer>,
-    thread: Option<JoinHandle<Result<()>>>,
+    /// Ends with how many records the engine got.
+    thread: Option<JoinHandle<Result<u64>>>,
 }
 
 enum Message {
@@ -253,11 +254,11 @@ impl Stream {
         self.send(Message::Write(buffer, memory))
     }
 
-    /// Makes what it brought part of the table. Returns of what that was how many.
+    /// Makes what it brought part of the table. Returns of which range the engine got how many
+    /// records.
     pub(super) fn finish(mut self) -> Result<(Place, u64)> {
         self.send(Message::Finish)?;
-        self.join()?;
-        Ok((self.place, self.records))
+        Ok((self.place, self.join()?))
     }
 
     /// Takes back what it brought.
@@ -279,15 +280,15 @@ impl Stream {
         }
         // It has failed, and says itself why.
         let ended = || Error::Invalid("a stream of the load ended early".into());
-        self.join().and_then(|()| Err(ended()))
+        self.join().and_then(|_| Err(ended()))
     }
 
-    fn join(&mut self) -> Result<()> {
+    fn join(&mut self) -> Result<u64> {
         self.full = None;
         let panicked = |_| Error::Corrupt("the engine refused the load".into());
         match self.thread.take() {
             Some(thread) => thread.join().map_err(panicked).flatten(),
-            None => Ok(()),
+            None => Ok(0),
         }
     }
 
@@ -313,12 +314,16 @@ fn work(
     mut written: Written<'_>,
     filled: Receiver<Message>,
     empty: &SyncSender<Buffer>,
-) -> Result<()> {
+) -> Result<u64> {
+    let mut records = 0;
     let mut ingestion = space.keyspace.start_ingestion()?;
     for message in filled {
         let (buffer, memory) = match message {
             Message::Write(buffer, memory) => (buffer, memory),
-            Message::Finish => return Ok(ingestion.finish()?),
+            Message::Finish => {
+                ingestion.finish()?;
+                return Ok(records);
+            }
         };
         written.add(buffer.bytes());
         let table = space.table.id;
@@ -330,13 +335,16 @@ fn work(
                 *id = id.saturating_add(1);
             }
         };
-        let buffer = buffer.hand_on(number, |key, value| Ok(ingestion.write(key, value)?))?;
+        let buffer = buffer.hand_on(number, |key, value| {
+            records += 1;
+            Ok(ingestion.write(key, value)?)
+        })?;
         drop(memory);
         // The part takes back what it can use.
         let _ = empty.try_send(buffer);
     }
     // The load is given up.
-    Ok(())
+    Ok(0)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// Counts of a load, of the rows of each table and of the entries of each index.
 ///
 /// INVARIANT: a load comes to its end only where the engine got every record that came. Between
-/// the two they are sorted, spilled and merged; one that was lost there would be missed by nobody.
+/// the two they are sorted, spilled and merged, and nobody else would notice one that is lost there.
 #[derive(Debug, Default)]
 pub(super) struct Tally(Mutex<BTreeMap<Place, Count>>);
 
@@ -49,7 +49,8 @@ impl Tally {
         let differs = counts.iter().find(|(_, count)| count.came != count.arrived);
         match differs {
             Some(((table, range), Count { came, arrived })) => Err(Error::Corrupt(format!(
-                "of {came} records of table {} (range {range}) a load has {arrived}",
+                "a load has {arrived} of {came} records of table {} (range {range}): please report \
+                 this",
                 table.0
             ))),
             None => Ok(()),
@@ -74,7 +75,7 @@ mod tests {
         tally.came(others, 3);
         tally.arrived(others, 2);
         let error = tally.check().unwrap_err().to_string();
-        assert!(error.contains("of 3 records of table 2"), "{error}");
+        assert!(error.contains("2 of 3 records of table 2"), "{error}");
         tally.forget(TableId(2));
         tally.check().unwrap();
         tally.arrived(entries, 1);
