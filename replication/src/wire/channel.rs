@@ -73,6 +73,12 @@ impl Channel {
         Ok(Some((tag, message.freeze())))
     }
 
+    /// Bytes of memory for what is read from the socket.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.inbound.capacity()
+    }
+
     /// What was read from the socket and not taken yet.
     pub(super) fn inbound(&self) -> &[u8] {
         &self.inbound
@@ -84,7 +90,8 @@ impl Channel {
     }
 
     /// Tag and length, with both of these, of the message that begins at `offset` of
-    /// [`Channel::inbound`], if it is here in full. Else there will be room for it.
+    /// [`Channel::inbound`], if it is here in full. Else, where it is the first, there will be room
+    /// for it.
     pub(super) fn whole_at(&mut self, offset: usize) -> Result<Option<(u8, usize)>> {
         let inbound = self.inbound.get(offset..).unwrap_or_default();
         let Some((&[tag, a, b, c, d], _)) = inbound.split_first_chunk::<HEADER>() else {
@@ -104,7 +111,11 @@ impl Channel {
         }
         let (whole, here) = (length + 1, inbound.len());
         if here < whole {
-            self.inbound.reserve(whole - here);
+            // Behind others it waits until they are taken: room made now would come on top of
+            // theirs, and double the buffer whenever it is full.
+            if offset == 0 {
+                self.inbound.reserve(whole - here);
+            }
             return Ok(None);
         }
         Ok(Some((tag, whole)))

@@ -141,6 +141,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_read_ahead_stays_bounded_while_more_waits_in_the_socket() {
+        let row = [&b"d\0\0\0\x36"[..], &[b'x'; 50]].concat();
+        let bytes = [BEGUN, &row.repeat(200_000), END].concat();
+        let mut channel = channel(std::io::Cursor::new(bytes));
+        let mut rows = 0;
+        let mut copy = CopyOut::new(&mut channel);
+        while let Some(pieces) = copy.next().await.unwrap() {
+            rows += pieces.count();
+            assert!(copy.channel.capacity() <= 3 * READ_AHEAD);
+        }
+        assert_eq!(rows, 200_000);
+    }
+
+    #[tokio::test]
     async fn a_copy_that_fails_halfway_says_why() {
         let bytes = [BEGUN, b"d\0\0\0\x05xE\0\0\0\x0dC57P01\0\0\0"].concat();
         let mut channel = channel(std::io::Cursor::new(bytes));

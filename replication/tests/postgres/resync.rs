@@ -491,7 +491,7 @@ async fn memory_does_not_grow_with_a_difference() {
     const ROWS: u64 = 300_000;
     /// As for a large transaction: held in memory as a whole, the difference takes 200 MiB and its
     /// batch as much again.
-    const BESIDE: u64 = 160 * MIB;
+    const BESIDE: u64 = 128 * MIB;
     let cluster = Cluster::start();
     cluster
         .sql("CREATE TABLE t (id int PRIMARY KEY, note text); INSERT INTO t VALUES (0, 'first')")
