@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fjall::{AbstractTree, Database, Keyspace, OwnedWriteBatch, PersistMode};
+use fjall::{AbstractTree, Database, Keyspace, OwnedWriteBatch, PersistMode, Slice};
 
 use crate::ReplicaOptions;
 use crate::clock::Clock;
@@ -15,6 +15,15 @@ use crate::fault::Faults;
 /// A commit that took longer was held up by the engine, which lets writers wait while it cannot
 /// keep up with flushes or compactions.
 const HELD_UP: Duration = Duration::from_millis(50);
+
+/// A copy of bytes that were read, to be written again.
+///
+/// INVARIANT: nothing that was read is written as it is. It is a part of the block it was read
+/// from, all of which would stay in memory, uncounted, until the engine puts on the disk what was
+/// written.
+pub(crate) fn unpinned(read: &Slice) -> Slice {
+    Slice::from(&read[..])
+}
 
 /// Commits batches, and counts.
 pub(crate) struct WriteGate {

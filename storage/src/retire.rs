@@ -9,7 +9,7 @@ use kelvin_protocol::Version;
 
 use crate::TableId;
 use crate::error::Result;
-use crate::gate::WriteGate;
+use crate::gate::{WriteGate, unpinned};
 use crate::layout::{space_key, space_of_keyspace};
 use crate::meta::{Garbage, MetaWriter};
 use crate::replica::{Inner, Writer};
@@ -126,7 +126,7 @@ impl Inner {
             let snapshot = self.db.snapshot();
             let entries = snapshot.prefix(&space.keyspace, space_key(garbage.index));
             for entry in entries.take(SWEEP) {
-                batch.remove(&space.keyspace, entry.key()?);
+                batch.remove(&space.keyspace, unpinned(&entry.key()?));
             }
         }
         let done = batch.len() < SWEEP;

@@ -20,7 +20,7 @@ use crate::archive::{encode_entry, since};
 use crate::changelog::decode;
 use crate::era::Era;
 use crate::error::{Error, Result};
-use crate::gate::WriteGate;
+use crate::gate::{WriteGate, unpinned};
 use crate::layout::{changelog_key, ended_key};
 use crate::meta::MetaWriter;
 use crate::shape::{Bucket, Shape};
@@ -145,7 +145,7 @@ impl<'a> Undo<'a> {
         match before {
             Some(record) => {
                 self.remove(&self.bucket.keyspace, history);
-                self.insert(&space.keyspace, key.clone(), record);
+                self.insert(&space.keyspace, key.clone(), unpinned(&record));
             }
             None => self.remove(&space.keyspace, key.clone()),
         }

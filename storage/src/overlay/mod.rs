@@ -15,6 +15,7 @@ use kelvin_protocol::{Value, ValueRef, Version};
 use crate::archive::{RowEncoder, encode_entry, since};
 use crate::era::Era;
 use crate::error::{Error, Result};
+use crate::gate::unpinned;
 use crate::layout::{ended_key, space_key};
 use crate::shape::Bucket;
 use crate::table_space::TableSpace;
@@ -214,7 +215,7 @@ impl<'a> Overlay<'a> {
         }
         history.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         for (key, record) in history {
-            batch.insert(&bucket.keyspace, key, record.clone());
+            batch.insert(&bucket.keyspace, key, unpinned(record));
         }
         bucket.young.adds(added);
         Ok(bytes)
@@ -295,7 +296,7 @@ impl<'a> Overlay<'a> {
     fn truncate(&mut self, space: &Arc<TableSpace>, version: Version) -> Result<()> {
         let rows = space_key(IndexId::PRIMARY);
         for row in self.snapshot.clone().prefix(&space.keyspace, rows) {
-            self.load(space, row.key()?)?;
+            self.load(space, unpinned(&row.key()?))?;
         }
         let number = space.number();
         for at in 0..self.rows.len() {

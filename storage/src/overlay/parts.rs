@@ -9,6 +9,7 @@ use kelvin_protocol::Version;
 
 use super::{Overlay, Workshop};
 use crate::error::Result;
+use crate::gate::unpinned;
 use crate::key::after_prefix;
 use crate::layout::space_key;
 use crate::table_space::TableSpace;
@@ -93,6 +94,7 @@ impl<'a> Overlay<'a> {
         let snapshot = self.snapshot.clone();
         for record in snapshot.range(&space.keyspace, (start, end)) {
             let (key, bytes) = record.into_inner()?;
+            let key = unpinned(&key);
             let row = space.read(bytes, self.loaded_at)?;
             let at = self.take_in(&space, key.clone(), Some(row))?;
             self.replace(at, None, version)?;

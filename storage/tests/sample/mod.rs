@@ -124,8 +124,17 @@ pub fn load_with(dir: &Path, options: &ReplicaOptions, ids: Range<u32>) -> Repli
 
 /// Most memory of this process that was resident at one time, in bytes. Linux only.
 pub fn peak_memory() -> u64 {
+    memory("VmHWM:")
+}
+
+/// Memory of this process that is resident now, in bytes. Linux only.
+pub fn resident_memory() -> u64 {
+    memory("VmRSS:")
+}
+
+fn memory(of: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let line = status.lines().find(|line| line.starts_with(of));
     let kib = line.unwrap().split_whitespace().nth(1).unwrap();
     kib.parse::<u64>().unwrap() * 1024
 }
