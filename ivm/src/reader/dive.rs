@@ -43,7 +43,9 @@ impl Reader<'_> {
         let equal = equal_columns(node, &node.correlation);
         let first = self.path(node, &node.correlation, wanted);
         let ways = candidates(table, &equal, wanted).into_iter().skip(1);
-        let (telling, others): (Vec<Path>, Vec<Path>) = ways.partition(|path| path.telling);
+        let (mut telling, others): (Vec<Path>, Vec<Path>) = ways.partition(|path| path.telling);
+        // What knows no other column leaves no fewer rows.
+        telling.retain(|path| path.prefix.iter().any(|at| !first.prefix.contains(at)));
         let ordered = others
             .into_iter()
             .find(|path| wanted.is_some() && path.ordered);

@@ -166,6 +166,22 @@ fn of_two_indexes_the_one_that_leaves_fewer_rows_is_read() {
 }
 
 #[test]
+fn indexes_that_narrow_by_the_same_columns_are_not_looked_into() {
+    let mut query = filtered("issue", equal("owner", json!(1)));
+    query["orderBy"] = json!([["prio", "asc"]]);
+    query["limit"] = json!(3);
+    let case = case(&query);
+    let table = case.world.catalog().table("issue").unwrap().id;
+    for second in [2, 3] {
+        let columns = [(1, Asc), (second, Asc)];
+        let added = case.world.replica.add_index(table, &columns, &|| true);
+        added.unwrap();
+    }
+    assert!(fits(&case, &query, 3));
+    assert!(!fits(&case, &query, 2));
+}
+
+#[test]
 fn an_order_is_followed_where_a_condition_narrows_little() {
     let mut query = filtered("issue", equal("owner", json!(1)));
     query["orderBy"] = json!([["prio", "asc"]]);
