@@ -65,6 +65,7 @@ function watch(view, context) {
   let type = 'unknown';
   let error;
   let finish;
+  let destroyed = false;
   const explain = failure => {
     throw new Error(`${failure.message}; the client says: ${context().slice(0, 2000)}`);
   };
@@ -89,7 +90,11 @@ function watch(view, context) {
       if (type !== 'complete') throw new Error(`query failed: ${JSON.stringify(error)}`);
       return view.data;
     },
-    destroy: () => view.destroy(),
+    /** Lets go of the query, once: the client takes the second time for an error of its own. */
+    destroy() {
+      if (!destroyed) view.destroy();
+      destroyed = true;
+    },
   };
   view.addListener((_, now, why) => {
     state.updates += 1;
