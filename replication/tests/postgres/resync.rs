@@ -489,8 +489,8 @@ async fn memory_does_not_grow_with_a_difference() {
     use crate::large::{MIB, bounded};
 
     const ROWS: u64 = 300_000;
-    /// As for a large transaction: held in memory as a whole, the difference takes 200 MiB and its
-    /// batch as much again.
+    /// The parts of a large transaction that wait, and what four connections read ahead. Held in
+    /// memory as a whole, the difference takes 200 MiB and its batch as much again.
     const BESIDE: u64 = 128 * MIB;
     let cluster = Cluster::start();
     cluster
