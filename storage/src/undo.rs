@@ -98,9 +98,9 @@ impl<'a> Undo<'a> {
                 if self.bytes >= self.gate.options.part_bytes {
                     return Ok(Some(key.to_vec()));
                 }
-                self.row(space, row)?;
+                self.row(space, unpinned(&row))?;
             }
-            self.remove(keyspace, key);
+            self.remove(keyspace, unpinned(&key));
         }
         Ok(None)
     }
