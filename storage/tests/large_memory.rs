@@ -11,9 +11,7 @@ mod sample;
 
 use kelvin_protocol::Value;
 use kelvin_storage::{Error, ReplicaOptions, RowOp};
-use sample::{ITEMS, load_with, options, peak_memory};
-
-const MIB: u64 = 1024 * 1024;
+use sample::{ITEMS, MIB, load_with, options, peak_memory};
 
 #[test]
 fn transactions_of_many_times_their_memory_stay_within_it() {

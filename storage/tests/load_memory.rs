@@ -10,9 +10,7 @@ mod sample;
 
 use kelvin_protocol::Value;
 use kelvin_storage::{Replica, ReplicaIdentity, ReplicaOptions, Scan};
-use sample::{ITEMS, catalog, options, peak_memory};
-
-const MIB: u64 = 1024 * 1024;
+use sample::{ITEMS, MIB, catalog, options, peak_memory};
 
 #[test]
 fn a_load_of_several_times_its_memory_stays_within_it() {

@@ -11,9 +11,7 @@ mod sample;
 
 use kelvin_protocol::Value;
 use kelvin_storage::{Replica, ReplicaIdentity, ReplicaOptions, RowOp};
-use sample::{ITEMS, catalog, options, resident_memory, transaction};
-
-const MIB: u64 = 1024 * 1024;
+use sample::{ITEMS, MIB, catalog, options, resident_memory, transaction};
 
 #[test]
 fn what_rows_were_is_kept_without_the_blocks_they_were_read_from() {

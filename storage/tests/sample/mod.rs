@@ -14,6 +14,8 @@ use kelvin_storage::{
 pub const ITEMS: TableId = TableId(7);
 pub const BY_NAME: IndexId = IndexId(1);
 
+pub const MIB: u64 = 1024 * 1024;
+
 /// Opens a replica that may be locked for a moment yet: a child that another test starts has a copy
 /// of the lock until it runs its own program.
 pub fn open_soon(dir: &Path) -> kelvin_storage::Result<Replica> {
