@@ -22,6 +22,10 @@ use plain::Plain;
 use tempfile::TempDir;
 use world::{BY_MODIFIED, ISSUE};
 
+/// The one of the server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Issues a transaction writes.
 const BATCH: usize = 100;
 /// Issues of a scan.

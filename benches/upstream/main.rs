@@ -23,6 +23,10 @@ use measure::{Measure, size};
 use server::Server;
 use tokio::runtime::Runtime;
 
+/// The one of the server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Rounds of which the median counts.
 const ROUNDS: usize = 3;
 

@@ -6,6 +6,10 @@ use kelvin_server::config::{Config, ConfigError, Environment};
 use kelvin_server::{analysis, demo, doctor, log, serve};
 use tokio_util::sync::CancellationToken;
 
+/// Rows are small and come and go on many threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "\
 kelvin - a sync server for PostgreSQL and Zero clients
 
