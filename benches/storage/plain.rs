@@ -7,6 +7,9 @@ use kelvin_protocol::{Direction, Value};
 use kelvin_storage::ReplicaOptions;
 use kelvin_storage::fuzzing::{encode_row, index_key};
 
+/// Bytes storage buffers of a table of this size.
+const SMALL_TABLE: u64 = 8 * 1024 * 1024;
+
 /// Which of the two orders a key is in.
 const ROWS: [u8; 2] = [0, 0];
 const BY_MODIFIED: [u8; 2] = [0, 1];
@@ -95,13 +98,15 @@ impl Plain {
             .worker_threads(3)
             .open()
             .unwrap();
+        let keyspace = |name, memtable| {
+            let options = || KeyspaceCreateOptions::default().max_memtable_size(memtable);
+            database.keyspace(name, options).unwrap()
+        };
         let memtable = ReplicaOptions::default().memtable_bytes;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(memtable);
-        let keyspace = |name| database.keyspace(name, options).unwrap();
         Self {
-            issues: keyspace("issues"),
-            history: keyspace("history"),
-            meta: keyspace("meta"),
+            issues: keyspace("issues", SMALL_TABLE),
+            history: keyspace("history", memtable),
+            meta: keyspace("meta", memtable),
             database,
             keys: (0..issues)
                 .map(|id| row_key(&Value::from(id as f64)))

@@ -11,7 +11,7 @@ use crate::evolution::StoredTable;
 use crate::layout::table_keyspace;
 use crate::shape::{open_keyspace, recorded_keyspace};
 use crate::table_space::TableSpace;
-use crate::{Catalog, ReplicaOptions, TableId, UnsyncedTable};
+use crate::{Catalog, TableId, UnsyncedTable};
 
 /// The tables as they were from one version on, until the next era began.
 pub(crate) struct Era {
@@ -94,17 +94,17 @@ pub(crate) struct TableRecord {
 /// Opens the keyspaces of tables while eras are put together, each once.
 pub(crate) struct Spaces<'a> {
     db: &'a Database,
-    /// How keyspaces are made that are not there; `None` where all of them have to be.
-    made: Option<&'a ReplicaOptions>,
+    /// Whether keyspaces that are not there are made; else all of them have to be there.
+    made: bool,
     opened: HashMap<u32, Keyspace>,
 }
 
 impl<'a> Spaces<'a> {
     /// Makes the keyspaces of tables that are new.
-    pub(crate) fn new(db: &'a Database, options: &'a ReplicaOptions) -> Self {
+    pub(crate) fn new(db: &'a Database) -> Self {
         Self {
             db,
-            made: Some(options),
+            made: true,
             opened: HashMap::new(),
         }
     }
@@ -113,7 +113,7 @@ impl<'a> Spaces<'a> {
     pub(crate) fn recorded(db: &'a Database) -> Self {
         Self {
             db,
-            made: None,
+            made: false,
             opened: HashMap::new(),
         }
     }
@@ -125,9 +125,10 @@ impl<'a> Spaces<'a> {
             Some(keyspace) => keyspace.clone(),
             None => {
                 let name = table_keyspace(number);
-                let keyspace = match self.made {
-                    Some(options) => open_keyspace(self.db, options, &name)?,
-                    None => recorded_keyspace(self.db, &name)?,
+                let keyspace = if self.made {
+                    open_keyspace(self.db, &name)?
+                } else {
+                    recorded_keyspace(self.db, &name)?
                 };
                 self.opened.insert(number, keyspace.clone());
                 keyspace

@@ -16,13 +16,15 @@ const PROBE: &str = "probe";
 /// Bytes that must find room for a failure to have another cause than a full disk: the largest file
 /// a compaction writes. What it had written when it failed may be gone again.
 const COMPACTION: u64 = 64 * 1024 * 1024;
+/// Most bytes that are written to try the disk when a replica is opened, which waits for them.
+const FLUSH: u64 = 8 * 1024 * 1024;
 const CHUNK: usize = 64 * 1024;
 
 /// Explains errors of one replica.
 #[derive(Debug)]
 pub(crate) struct Faults {
     directory: PathBuf,
-    /// Bytes that must find room for a replica to be opened: what one flush writes.
+    /// Bytes that must find room for a replica to be opened: what a flush writes at least.
     flush: u64,
     /// Whether the disk was found full before; what fails afterwards fails because of that.
     full: AtomicBool,
@@ -32,7 +34,7 @@ impl Faults {
     pub(crate) fn new(directory: &Path, options: &ReplicaOptions) -> Self {
         Self {
             directory: directory.into(),
-            flush: options.memtable_bytes.min(COMPACTION),
+            flush: options.memtable_bytes.min(FLUSH),
             full: AtomicBool::new(false),
         }
     }

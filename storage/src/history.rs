@@ -198,9 +198,7 @@ impl Inner {
             from: watermark,
             to: None,
         };
-        shape
-            .buckets
-            .push(Bucket::begin(&self.db, &self.options, range)?);
+        shape.buckets.push(Bucket::begin(&self.db, range)?);
         writer.bucket_bytes = 0;
         Ok(shape)
     }

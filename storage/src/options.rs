@@ -11,7 +11,9 @@ const MIB: u64 = 1024 * 1024;
 pub struct ReplicaOptions {
     /// Bytes of the block cache, shared by all tables.
     pub cache_bytes: u64,
-    /// Bytes a table may buffer in memory before it is written to a sorted file.
+    /// Bytes the history, or a large table, may buffer in memory before they are written to a
+    /// sorted file; a smaller table gets an eighth of its size, but 8 MiB. One batch may exceed it.
+    /// The less it is, the more often files of what is written to all the time are merged.
     pub memtable_bytes: u64,
     /// Bytes all tables together may buffer in memory, the history included. Above, the largest
     /// buffers are written to sorted files, and writers wait for that. One batch may exceed it.
@@ -42,7 +44,7 @@ impl Default for ReplicaOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 256 * MIB,
-            memtable_bytes: 8 * MIB,
+            memtable_bytes: 64 * MIB,
             write_buffer_bytes: 256 * MIB,
             history_age: Duration::from_secs(3600),
             history_bytes: 2048 * MIB,

@@ -13,11 +13,16 @@ use fjall::{AbstractTree, Keyspace, PersistMode};
 use crate::counters::get;
 use crate::error::{Error, Result};
 use crate::gate::WriteGate;
+use crate::layout::is_bucket_keyspace;
 
 /// Time between two looks at what is waited for.
 const POLL: Duration = Duration::from_millis(2);
 /// Looks in a row that may find no progress at all: two minutes.
 const PATIENCE: u32 = 60_000;
+/// Bytes of a memtable that are worth a file, however small the table is.
+const MEMTABLE: u64 = 8 * 1024 * 1024;
+/// Part of a table that is buffered in memory, if that is more.
+const TABLE_FRACTION: u64 = 8;
 /// Sealed memtables a keyspace may have before a commit. A commit adds two at most: one that was
 /// asked for before and its own. With four the engine would let the writer sleep.
 const SEALED: usize = 1;
@@ -54,13 +59,32 @@ impl WriteGate {
         Ok(())
     }
 
-    /// Waits until a keyspace can take another batch without letting the writer sleep.
+    /// Has a keyspace put a memtable that is full on the disk, and waits until it can take another
+    /// batch without letting the writer sleep.
     ///
     /// # Errors
     /// As [`WriteGate::make_room`].
     pub(crate) fn admit(&self, keyspace: &Keyspace) -> Result<()> {
         let tree = &keyspace.tree;
+        if self.is_full(keyspace) {
+            self.start_flush(keyspace)?;
+        }
         self.wait_while(|| tree.sealed_memtable_count() > SEALED || tree.l0_run_count() >= RUNS)
+    }
+
+    /// Whether the memtable of a keyspace is to be written to a file.
+    ///
+    /// The engine merges files when there are a few of them, with all that they overlap: the larger
+    /// they are, the less is written again and again. Until then what they replace takes up space,
+    /// so they shall be small beside the rest of the table. The history replaces nothing.
+    fn is_full(&self, keyspace: &Keyspace) -> bool {
+        let limit = self.options.memtable_bytes;
+        let size = keyspace.tree.active_memtable().size();
+        if size <= limit.min(MEMTABLE) {
+            return false;
+        }
+        let fraction = || (keyspace.disk_space() / TABLE_FRACTION).max(MEMTABLE);
+        size > limit || (!is_bucket_keyspace(keyspace.name()) && size > fraction())
     }
 
     /// Bytes all memtables together may take.

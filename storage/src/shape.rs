@@ -6,6 +6,7 @@ use std::sync::Arc;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use kelvin_protocol::Version;
 
+use crate::Index;
 use crate::counters::ReadCounters;
 use crate::era::Era;
 use crate::error::{Error, Result};
@@ -13,7 +14,6 @@ use crate::layout::bucket_keyspace;
 use crate::meta::BucketRange;
 use crate::table_space::TableSpace;
 use crate::young_runs::YoungRuns;
-use crate::{Index, ReplicaOptions};
 
 /// Everything a view needs besides a snapshot. Never changes; a new one takes its place.
 #[derive(Clone)]
@@ -112,12 +112,8 @@ impl Shape {
 
 impl Bucket {
     /// Begins a part of the history in a keyspace of its own.
-    pub(crate) fn begin(
-        db: &Database,
-        options: &ReplicaOptions,
-        range: BucketRange,
-    ) -> Result<Self> {
-        let keyspace = open_keyspace(db, options, &bucket_keyspace(range.number))?;
+    pub(crate) fn begin(db: &Database, range: BucketRange) -> Result<Self> {
+        let keyspace = open_keyspace(db, &bucket_keyspace(range.number))?;
         Ok(Self::new(range, keyspace))
     }
 
@@ -137,14 +133,12 @@ impl Bucket {
 }
 
 /// Opens a keyspace, creating it where it is not there.
-pub(crate) fn open_keyspace(
-    db: &Database,
-    options: &ReplicaOptions,
-    name: &str,
-) -> Result<Keyspace> {
-    let memtable = options.memtable_bytes;
+///
+/// The engine puts down the limit of a memtable for good, so it is given none: see
+/// [`WriteGate::admit`](crate::gate::WriteGate::admit).
+pub(crate) fn open_keyspace(db: &Database, name: &str) -> Result<Keyspace> {
     Ok(db.keyspace(name, || {
-        KeyspaceCreateOptions::default().max_memtable_size(memtable)
+        KeyspaceCreateOptions::default().max_memtable_size(u64::MAX)
     })?)
 }
 

@@ -231,7 +231,7 @@ impl Replica {
     pub fn found(dir: &Path, options: &ReplicaOptions) -> Result<Foundation> {
         let directory = Directory::create(dir)?;
         let db = engine::open(&directory, options)?;
-        let opening = Opening::begin(db.clone(), options.clone(), directory.path())?;
+        let opening = Opening::begin(db.clone(), directory.path())?;
         Ok(Foundation {
             opening,
             directory,
@@ -267,7 +267,7 @@ impl Foundation {
             db,
             options,
         } = self;
-        let mut spaces = Spaces::new(&db, &options);
+        let mut spaces = Spaces::new(&db);
         let mut tables = HashMap::new();
         for table in catalog.tables() {
             let stored = StoredTable::new((**table).clone(), table.id.0);
@@ -361,7 +361,7 @@ impl Loader {
             next_rows,
             next_indexes: HashMap::new(),
         };
-        let keyspace = open_keyspace(&self.db, &self.options, META)?;
+        let keyspace = open_keyspace(&self.db, META)?;
         let mut batch = self.db.batch();
         let mut writer = MetaWriter {
             meta: &keyspace,
@@ -398,11 +398,11 @@ impl Loader {
 struct Opening(Option<JoinHandle<Result<()>>>);
 
 impl Opening {
-    fn begin(db: Database, options: ReplicaOptions, directory: &Path) -> Result<Self> {
+    fn begin(db: Database, directory: &Path) -> Result<Self> {
         let open = move || {
             [META, GROUPS, &bucket_keyspace(FIRST_BUCKET)]
                 .into_iter()
-                .try_for_each(|name| open_keyspace(&db, &options, name).map(drop))
+                .try_for_each(|name| open_keyspace(&db, name).map(drop))
         };
         let thread = std::thread::Builder::new().name("load-open".into());
         let thread = thread.spawn(open);

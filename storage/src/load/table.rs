@@ -93,7 +93,7 @@ impl Replica {
         };
         let stored = StoredTable::new(Table { id, ..table }, number);
         let options = &self.inner.options;
-        let space = Arc::new(Spaces::new(&self.inner.db, options).table(stored)?);
+        let space = Arc::new(Spaces::new(&self.inner.db).table(stored)?);
         let fresh = Fresh {
             replica: self.clone(),
             space: space.clone(),

@@ -135,7 +135,7 @@ impl Overlay<'_> {
 
     /// Opens the keyspace of a table's form.
     pub(super) fn open(&self, stored: StoredTable) -> Result<Arc<TableSpace>> {
-        let mut spaces = Spaces::new(self.workshop.db, self.workshop.options);
+        let mut spaces = Spaces::new(self.workshop.db);
         Ok(Arc::new(spaces.table(stored)?))
     }
 

@@ -9,8 +9,8 @@ pub const OWN: &[Setting] = &[
     number("kelvin-history-bytes", "8589934592")
         .help("Most bytes of history kept on disk; the oldest goes first"),
     number("kelvin-cache-bytes", "268435456").help("Memory for blocks of the replica"),
-    number("kelvin-memtable-bytes", "16777216")
-        .help("Most memory a table may take for fresh writes"),
+    number("kelvin-memtable-bytes", "67108864")
+        .help("Most memory a large table, or the history, may take for fresh writes"),
     number("kelvin-write-buffer-bytes", "268435456")
         .help("Most memory all tables together may take for fresh writes"),
     number("kelvin-journal-bytes", "268435456")
