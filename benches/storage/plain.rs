@@ -7,8 +7,10 @@ use kelvin_protocol::{Direction, Value};
 use kelvin_storage::ReplicaOptions;
 use kelvin_storage::fuzzing::{encode_row, index_key};
 
-/// Bytes storage buffers of a table of this size.
+/// Bytes storage buffers of a table at least; else an eighth of the table.
 const SMALL_TABLE: u64 = 8 * 1024 * 1024;
+/// About what an issue takes on the disk, its index entry included.
+const ISSUE_BYTES: u64 = 300;
 
 /// Which of the two orders a key is in.
 const ROWS: [u8; 2] = [0, 0];
@@ -103,8 +105,9 @@ impl Plain {
             database.keyspace(name, options).unwrap()
         };
         let memtable = ReplicaOptions::default().memtable_bytes;
+        let of_table = (issues as u64 * ISSUE_BYTES / 8).clamp(SMALL_TABLE, memtable);
         Self {
-            issues: keyspace("issues", SMALL_TABLE),
+            issues: keyspace("issues", of_table),
             history: keyspace("history", memtable),
             meta: keyspace("meta", memtable),
             database,

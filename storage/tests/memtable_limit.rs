@@ -12,10 +12,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use kelvin_storage::{Replica, ReplicaOptions, RowOp};
-use sample::{ITEMS, item, load_with, open_soon_with, options, transaction};
+use sample::{ITEMS, MIB, item, load_with, open_soon_with, options, transaction};
 
 const KIB: u64 = 1024;
-const MIB: u64 = 1024 * KIB;
 const SMALL: u64 = 64 * KIB;
 const LARGE: u64 = 64 * MIB;
 /// What a table may buffer however small it is, where the limit is large.
