@@ -11,6 +11,7 @@ use crate::counters::{WriteCounters, add, get};
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::fault::Faults;
+use crate::sealer::Sealer;
 
 /// A commit that took longer was held up by the engine, which lets writers wait while it cannot
 /// keep up with flushes or compactions.
@@ -27,6 +28,9 @@ pub(crate) fn unpinned(read: &Slice) -> Slice {
 
 /// Commits batches, and counts.
 pub(crate) struct WriteGate {
+    /// INVARIANT: dropped first. A memtable that is sealed after the engine has ended its threads
+    /// waits for them for ever, and keeps the directory locked.
+    pub(crate) sealer: Sealer,
     pub(crate) db: Database,
     pub(crate) options: ReplicaOptions,
     pub(crate) clock: Clock,
@@ -53,6 +57,7 @@ impl WriteGate {
             relieve_at: AtomicU64::new(options.write_buffer_bytes / 4 * 3),
             journals_looked_at: AtomicU64::new(0),
             counters: WriteCounters::default(),
+            sealer: Sealer::start(),
             dropped_bytes: AtomicU64::new(0),
             dropped_hits: AtomicU64::new(0),
             dropped_misses: AtomicU64::new(0),

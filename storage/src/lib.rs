@@ -123,6 +123,7 @@ mod row;
 mod row_counts;
 mod scan;
 mod schema;
+mod sealer;
 mod shape;
 mod sorted_ingest;
 mod table_space;

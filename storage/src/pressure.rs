@@ -23,6 +23,8 @@ const PATIENCE: u32 = 60_000;
 const MEMTABLE: u64 = 8 * 1024 * 1024;
 /// Part of a table that is buffered in memory, if that is more.
 const TABLE_FRACTION: u64 = 8;
+/// Times its allowed bytes that a memtable may have while the thread that seals is on its way.
+const LATE: u64 = 2;
 /// Sealed memtables a keyspace may have before a commit. A commit adds two at most: one that was
 /// asked for before and its own. With four the engine would let the writer sleep.
 const SEALED: usize = 1;
@@ -60,31 +62,38 @@ impl WriteGate {
     }
 
     /// Has a keyspace put a memtable that is full on the disk, and waits until it can take another
-    /// batch without letting the writer sleep.
+    /// batch without letting the writer sleep. By then it may have twice the bytes it is allowed.
     ///
     /// # Errors
     /// As [`WriteGate::make_room`].
     pub(crate) fn admit(&self, keyspace: &Keyspace) -> Result<()> {
         let tree = &keyspace.tree;
-        if self.is_full(keyspace) {
-            self.start_flush(keyspace)?;
+        if let Some(excess) = self.excess(keyspace) {
+            let at_once = excess >= LATE || !self.can_flush(keyspace);
+            if at_once || !self.sealer.request(keyspace) {
+                self.start_flush(keyspace)?;
+            }
         }
         self.wait_while(|| tree.sealed_memtable_count() > SEALED || tree.l0_run_count() >= RUNS)
     }
 
-    /// Whether the memtable of a keyspace is to be written to a file.
+    /// How many times the memtable of a keyspace has the bytes it is allowed, if it has them.
     ///
     /// The engine merges files when there are a few of them, with all that they overlap: the larger
     /// they are, the less is written again and again. Until then what they replace takes up space,
     /// so they shall be small beside the rest of the table. The history replaces nothing.
-    fn is_full(&self, keyspace: &Keyspace) -> bool {
-        let limit = self.options.memtable_bytes;
+    fn excess(&self, keyspace: &Keyspace) -> Option<u64> {
+        let most = self.options.memtable_bytes.max(1);
         let size = keyspace.tree.active_memtable().size();
-        if size <= limit.min(MEMTABLE) {
-            return false;
+        if size <= most.min(MEMTABLE) {
+            return None;
         }
-        let fraction = || (keyspace.disk_space() / TABLE_FRACTION).max(MEMTABLE);
-        size > limit || (!is_bucket_keyspace(keyspace.name()) && size > fraction())
+        let limit = if most <= MEMTABLE || is_bucket_keyspace(keyspace.name()) {
+            most
+        } else {
+            (keyspace.disk_space() / TABLE_FRACTION).clamp(MEMTABLE, most)
+        };
+        (size > limit).then_some(size / limit)
     }
 
     /// Bytes all memtables together may take.
@@ -167,11 +176,15 @@ impl WriteGate {
 
     /// Seals the memtable of a keyspace and queues its flush, once there is room in the queue.
     pub(crate) fn start_flush(&self, keyspace: &Keyspace) -> Result<()> {
-        let full = || self.db.outstanding_flushes() >= FLUSHES;
-        self.wait_while(|| full() || keyspace.tree.sealed_memtable_count() > SEALED)?;
+        self.wait_while(|| !self.can_flush(keyspace))?;
         let sealed = keyspace.rotate_memtable();
         sealed.map_err(|error| self.explain(error))?;
         Ok(())
+    }
+
+    /// Whether there is room in the queue for a flush of a keyspace.
+    fn can_flush(&self, keyspace: &Keyspace) -> bool {
+        self.db.outstanding_flushes() < FLUSHES && keyspace.tree.sealed_memtable_count() <= SEALED
     }
 
     /// Whether anything is on its way from memory to sorted files.
