@@ -164,6 +164,15 @@ impl TableSpace {
         Ok(key)
     }
 
+    /// The key of the row with these values, unless it is so long that no row has it.
+    pub(crate) fn key_if_any(&self, values: &[Value]) -> Result<Option<Vec<u8>>> {
+        match self.primary_key(values) {
+            Ok(key) => Ok(Some(key)),
+            Err(Error::KeyTooLong { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn check_length(&self, key: &[u8]) -> Result<()> {
         let bytes = key.len() - SPACE_BYTES;
         if bytes > MAX_PRIMARY_BYTES {

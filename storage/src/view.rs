@@ -118,13 +118,10 @@ impl View {
     /// brings up.
     pub fn get(&self, table: TableId, key: &[Value]) -> Result<Option<Row>> {
         let space = self.inner.era.table(table)?;
-        let key = match space.primary_key(key) {
-            Ok(key) => key,
-            // No row has such a key, since it could not be written.
-            Err(Error::KeyTooLong { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        self.inner.row(space, &key)
+        match space.key_if_any(key)? {
+            Some(key) => self.inner.row(space, &key),
+            None => Ok(None),
+        }
     }
 
     /// The first row whose `columns` equal `values`; meant for the columns of a unique key, in any

@@ -249,3 +249,33 @@ fn every_old_row_of_a_large_transaction_is_told_whichever_thread_reads_it() {
     }
     assert_eq!(replica.row_count(ITEMS), 4000);
 }
+
+#[test]
+fn a_scan_for_a_whole_key_finds_its_row_now_and_then_and_costs_no_scan() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = load(dir.path(), 0..3);
+    for (version, op) in [
+        (101, insert(1, "new")),
+        (102, delete(1)),
+        (103, insert(7, "x")),
+    ] {
+        replica.apply(&[transaction(version, vec![op])]).unwrap();
+    }
+    let scans = replica.metrics().scans;
+    let of = |id: u32| Scan::all().prefix(vec![Value::from(f64::from(id))]);
+    for scan in [of(1), of(1).reverse()] {
+        let found = |version| names(&replica.at(version).unwrap(), &scan);
+        assert_eq!(found(100), ["item 1"]);
+        assert_eq!(found(101), ["new"]);
+        assert!(found(102).is_empty());
+        assert!(found(103).is_empty());
+    }
+    let latest = replica.latest().unwrap();
+    assert_eq!(names(&latest, &of(7)), ["x"]);
+    // No row has a key as long as that.
+    let long = Scan::all().prefix(vec![Value::from("x".repeat(100_000))]);
+    assert!(names(&latest, &long).is_empty());
+    assert_eq!(replica.metrics().scans, scans);
+    let beyond = of(7).start(vec![Value::from(1.0)], true);
+    assert!(latest.scan(ITEMS, &beyond).is_err(), "no column is left");
+}
