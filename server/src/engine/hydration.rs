@@ -14,10 +14,11 @@ use super::hydration_queue::{HydrationQueue, Job, Turn};
 use super::recall::{Recall, RecallJob, Recalled};
 use super::snapshot::SnapshotCache;
 use super::step::{AdvanceLimits, DEFECT};
+use super::whole_result::WholeResult;
 use super::{Command, EngineOptions, Hydrated, HydrationError};
 
 /// Rows of a result that are encoded while the plan hydrates; a larger result is encoded when a
-/// group asks for it, so that a hydration holds few rows in memory.
+/// group asks for it, so that a hydration holds little in memory.
 const ENCODE_UP_TO: usize = 20_000;
 
 /// How often a plan is brought up to what was committed meanwhile; each round has less to do.
@@ -163,19 +164,26 @@ impl Worker {
     ) -> Result<Hydrated, String> {
         super::access::ask_for_indexes(&self.replica, &self.builder, plan);
         let budget = self.budget(plan, turn);
-        let mut rows = Vec::new();
-        let mut overflow = false;
+        let mut result = Some(WholeResult::new(
+            self.snapshots.encoder(),
+            plan,
+            view.catalog(),
+        ));
+        let mut rows = 0;
         let mut sink = |table: TableId, row: &Row| {
-            overflow |= rows.len() >= ENCODE_UP_TO;
-            if !overflow {
-                rows.push((table, row.clone()));
+            rows += 1;
+            if rows > ENCODE_UP_TO {
+                result = None;
+            }
+            if let Some(result) = &mut result {
+                result.add(table, row);
             }
             ControlFlow::Continue(())
         };
         let hydrated = PlanState::hydrate(Arc::clone(plan), view, &budget, &mut sink);
         let state = hydrated.map_err(|error| self.told(&error))?;
-        if !overflow {
-            self.snapshots.insert(plan, view, rows)?;
+        if let Some(result) = result {
+            self.snapshots.insert(plan, view, result)?;
         }
         let took = turn.took();
         let (rows, ms) = (state.row_count(), took.as_millis());

@@ -38,6 +38,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod whole_result;
 
 use std::collections::HashMap;
 use std::sync::Arc;

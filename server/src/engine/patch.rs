@@ -120,8 +120,15 @@ impl RowEncoder {
         Ok(patch)
     }
 
+    /// Whether rows of a table become messages of their own.
+    #[must_use]
+    pub(super) fn is_internal(&self, table: TableId) -> bool {
+        let id = Some(table);
+        id == self.internal.clients || id == self.internal.mutations
+    }
+
     /// Adds a row of an internal table to `patch`; `false` if `table` is none.
-    fn encode_internal(
+    pub(super) fn encode_internal(
         &self,
         table: &Table,
         change: &RowDelta,
@@ -155,7 +162,9 @@ impl EncodedRows {
         if let Some(text) = self.puts.get(&slot) {
             return Ok(Arc::clone(text));
         }
-        let text: Arc<str> = encode_put(table, row)?.into();
+        let mut text = String::with_capacity(64 + 24 * table.columns.len());
+        push_put(&mut text, table, row)?;
+        let text: Arc<str> = text.into();
         self.puts.insert(slot, Arc::clone(&text));
         Ok(text)
     }
@@ -165,14 +174,17 @@ fn same_key(old: &Row, new: &Row, key: &[usize]) -> bool {
     key.iter().all(|at| old.value(*at) == new.value(*at))
 }
 
-fn encode_put(table: &Table, row: &Row) -> Result<String, EncodeError> {
-    let mut text = String::with_capacity(64 + 24 * table.columns.len());
+/// Appends the `put` operation of a row.
+///
+/// # Errors
+/// If it holds a value that no client can be sent.
+pub(super) fn push_put(text: &mut String, table: &Table, row: &Row) -> Result<(), EncodeError> {
     text.push_str(r#"{"op":"put","tableName":"#);
-    push_string(&mut text, &table.name);
+    push_string(text, &table.name);
     text.push_str(r#","value":"#);
-    push_columns(&mut text, table, row, 0..table.columns.len())?;
+    push_columns(text, table, row, 0..table.columns.len())?;
     text.push('}');
-    Ok(text)
+    Ok(())
 }
 
 /// A row as a JSON object.

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kelvin_ivm::{Budget, Plan, PlanDelta, PlanId, RowDelta, evaluate};
+use kelvin_ivm::{Budget, Plan, PlanId, evaluate};
 use kelvin_protocol::Version;
 use kelvin_storage::{Row, TableId, View};
 
-use super::patch::{EncodedRows, PlanPatch, RowEncoder};
+use super::patch::{PlanPatch, RowEncoder};
+use super::whole_result::WholeResult;
 
 /// The whole result of a plan at one version, as a patch of nothing but additions.
 #[derive(Debug)]
@@ -67,16 +68,16 @@ impl SnapshotCache {
         if let Some(snapshot) = self.cached(plan.id(), unchanged_since, view.version()) {
             return Ok(snapshot);
         }
-        let mut rows = Vec::new();
+        let mut result = WholeResult::new(&self.encoder, plan, view.catalog());
         let mut sink = |table: TableId, row: &Row| {
-            rows.push((table, row.clone()));
+            result.add(table, row);
             ControlFlow::Continue(())
         };
         evaluate(plan, view, budget, &mut sink).map_err(|error| error.to_string())?;
-        self.insert(plan, view, rows)
+        self.insert(plan, view, result)
     }
 
-    /// Encodes and keeps the result of `plan` at the view's version.
+    /// Keeps the result of `plan` at the view's version.
     ///
     /// # Errors
     /// A sentence for the application's developer.
@@ -84,20 +85,9 @@ impl SnapshotCache {
         &self,
         plan: &Plan,
         view: &View,
-        rows: Vec<(TableId, Row)>,
+        result: WholeResult<'_>,
     ) -> Result<Arc<PlanSnapshot>, String> {
-        let rows = rows.into_iter().map(|(table, row)| RowDelta {
-            table,
-            old: None,
-            new: Some(row),
-        });
-        let delta = PlanDelta {
-            rows: rows.collect(),
-        };
-        let patch = self
-            .encoder
-            .encode(plan, &delta, view.catalog(), &mut EncodedRows::default())
-            .map_err(|error| error.to_string())?;
+        let patch = result.finish().map_err(|error| error.to_string())?;
         let bytes = patch.puts.iter().map(|put| put.len() + 1).sum();
         let snapshot = Arc::new(PlanSnapshot {
             version: view.version(),
