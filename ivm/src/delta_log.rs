@@ -297,7 +297,9 @@ mod tests {
         let held = size_of::<LoggedDelta>() + size_of::<LoggedRow>();
         assert!(short.bytes() > held);
         let mut log = DeltaLog::new(4);
+        assert!(log.is_empty());
         log.push(short.clone());
+        assert!(!log.is_empty());
         log.extend_back(2, vec![long.clone(), step(4, "b")]);
         assert_eq!((log.since(), log.len(), log.rows()), (2, 3, 3));
         assert_eq!(log.bytes(), long.bytes() + 2 * short.bytes());

@@ -223,6 +223,22 @@ fn a_window_is_refilled_from_its_end() {
 }
 
 #[test]
+fn a_further_row_of_an_exists_that_holds_concerns_no_parent() {
+    let query = filtered(
+        "issue",
+        exists("id", "issue", json!({ "table": "comment" })),
+    );
+    let mut case = case(&query);
+    let delta = case.step(|world| vec![put(world, "comment", json!([9000, 7, 1]))]);
+    assert!(delta.rows.len() <= 1);
+    assert!(
+        case.watched.examined() <= 1,
+        "{} rows",
+        case.watched.examined()
+    );
+}
+
+#[test]
 fn a_window_that_keeps_losing_rows_is_read_ahead_of() {
     let query = json!({ "table": "issue", "limit": 50, "orderBy": [["prio", "asc"]] });
     let mut world = case(&query).world;

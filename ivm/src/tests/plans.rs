@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kelvin_protocol::{Ast, ValueType};
+use kelvin_protocol::{Ast, Direction, ValueType};
 use kelvin_storage::{Catalog, Table, UnsyncedTable};
 use serde_json::{Value as Json, json};
 
@@ -286,4 +286,13 @@ fn a_plan_says_which_tables_it_reads_and_which_indexes_it_lacks() {
     assert_eq!(wishes.len(), 1);
     assert_eq!(wishes[0].table, catalog.table("comment").unwrap().id);
     assert_eq!(wishes[0].columns[0].0, 1);
+}
+
+#[test]
+fn the_order_of_an_exists_is_no_reason_for_an_index() {
+    let comments = json!({ "table": "comment", "orderBy": [["id", "desc"]] });
+    let query = filtered(&exists(&comments));
+    let wishes = compile(&query).unwrap().missing_indexes(&catalog());
+    let columns: Vec<_> = wishes.iter().map(|wish| &wish.columns[..]).collect();
+    assert_eq!(columns, [[(1, Direction::Asc)]]);
 }
