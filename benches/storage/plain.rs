@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use fjall::config::BlockSizePolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use kelvin_protocol::{Direction, Value};
 use kelvin_storage::ReplicaOptions;
@@ -12,10 +11,6 @@ use kelvin_storage::fuzzing::{encode_row, index_key};
 const SMALL_TABLE: u64 = 8 * 1024 * 1024;
 /// About what an issue takes on the disk, its index entry included.
 const ISSUE_BYTES: u64 = 300;
-
-/// Bytes of a block, and of one of the history.
-const BLOCK: u32 = 4 * 1024;
-const HISTORY_BLOCK: u32 = 16 * 1024;
 
 /// Which of the two orders a key is in.
 const ROWS: [u8; 2] = [0, 0];
@@ -105,20 +100,16 @@ impl Plain {
             .worker_threads(3)
             .open()
             .unwrap();
-        let keyspace = |name, memtable, block| {
-            let options = || {
-                KeyspaceCreateOptions::default()
-                    .max_memtable_size(memtable)
-                    .data_block_size_policy(BlockSizePolicy::all(block))
-            };
+        let keyspace = |name, memtable| {
+            let options = || KeyspaceCreateOptions::default().max_memtable_size(memtable);
             database.keyspace(name, options).unwrap()
         };
         let memtable = ReplicaOptions::default().memtable_bytes;
         let of_table = (issues as u64 * ISSUE_BYTES / 8).clamp(SMALL_TABLE, memtable);
         Self {
-            issues: keyspace("issues", of_table, BLOCK),
-            history: keyspace("history", memtable, HISTORY_BLOCK),
-            meta: keyspace("meta", memtable, BLOCK),
+            issues: keyspace("issues", of_table),
+            history: keyspace("history", memtable),
+            meta: keyspace("meta", memtable),
             database,
             keys: (0..issues)
                 .map(|id| row_key(&Value::from(id as f64)))

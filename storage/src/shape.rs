@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use fjall::config::BlockSizePolicy;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use kelvin_protocol::Version;
 
@@ -11,14 +10,10 @@ use crate::Index;
 use crate::counters::ReadCounters;
 use crate::era::Era;
 use crate::error::{Error, Result};
-use crate::layout::{bucket_keyspace, is_bucket_keyspace};
+use crate::layout::bucket_keyspace;
 use crate::meta::BucketRange;
 use crate::table_space::TableSpace;
 use crate::young_runs::YoungRuns;
-
-/// Bytes of a block of the history. A scan of the past steps over many records to find a few, and
-/// the larger the blocks the less each step takes.
-const HISTORY_BLOCK: u32 = 16 * 1024;
 
 /// Everything a view needs besides a snapshot. Never changes; a new one takes its place.
 #[derive(Clone)]
@@ -143,12 +138,7 @@ impl Bucket {
 /// [`WriteGate::admit`](crate::gate::WriteGate::admit).
 pub(crate) fn open_keyspace(db: &Database, name: &str) -> Result<Keyspace> {
     Ok(db.keyspace(name, || {
-        let options = KeyspaceCreateOptions::default().max_memtable_size(u64::MAX);
-        if is_bucket_keyspace(name) {
-            options.data_block_size_policy(BlockSizePolicy::all(HISTORY_BLOCK))
-        } else {
-            options
-        }
+        KeyspaceCreateOptions::default().max_memtable_size(u64::MAX)
     })?)
 }
 
