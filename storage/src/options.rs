@@ -12,8 +12,8 @@ pub struct ReplicaOptions {
     /// Bytes of the block cache, shared by all tables.
     pub cache_bytes: u64,
     /// Bytes the history, or a large table, may buffer in memory before they are written to a
-    /// sorted file; a smaller table gets an eighth of its size, 8 MiB at least. It may be exceeded
-    /// by as much again before that is done, and by one batch.
+    /// sorted file; a smaller table gets an eighth of its size, 8 MiB at least. One batch may
+    /// exceed it.
     /// The less it is, the more often files of what is written to all the time are merged.
     pub memtable_bytes: u64,
     /// Bytes all tables together may buffer in memory, the history included. Above, the largest

@@ -23,8 +23,6 @@ const PATIENCE: u32 = 60_000;
 const MEMTABLE: u64 = 8 * 1024 * 1024;
 /// Part of a table that is buffered in memory, if that is more.
 const TABLE_FRACTION: u64 = 8;
-/// Times its allowed bytes that a memtable may have while the thread that seals is on its way.
-const LATE: u64 = 2;
 /// Sealed memtables a keyspace may have before a commit. A commit adds two at most: one that was
 /// asked for before and its own. With four the engine would let the writer sleep.
 const SEALED: usize = 1;
@@ -62,38 +60,37 @@ impl WriteGate {
     }
 
     /// Has a keyspace put a memtable that is full on the disk, and waits until it can take another
-    /// batch without letting the writer sleep. By then it may have twice the bytes it is allowed.
+    /// batch without letting the writer sleep. One that is nearly full is left to a thread for that,
+    /// so that the writer seldom has to.
     ///
     /// # Errors
     /// As [`WriteGate::make_room`].
     pub(crate) fn admit(&self, keyspace: &Keyspace) -> Result<()> {
         let tree = &keyspace.tree;
-        if let Some(excess) = self.excess(keyspace) {
-            let at_once = excess >= LATE || !self.can_flush(keyspace);
-            if at_once || !self.sealer.request(keyspace) {
+        let size = tree.active_memtable().size();
+        // What it may have costs more to find out than that it has less than anyone.
+        if size > self.options.memtable_bytes.min(MEMTABLE) / 4 * 3 {
+            let limit = self.memtable_limit(keyspace);
+            if size > limit {
                 self.start_flush(keyspace)?;
+            } else if size > limit / 4 * 3 && self.can_flush(keyspace) {
+                self.sealer.request(keyspace);
             }
         }
         self.wait_while(|| tree.sealed_memtable_count() > SEALED || tree.l0_run_count() >= RUNS)
     }
 
-    /// How many times the memtable of a keyspace has the bytes it is allowed, if it has them.
+    /// Bytes a memtable of a keyspace may have before a batch.
     ///
     /// The engine merges files when there are a few of them, with all that they overlap: the larger
     /// they are, the less is written again and again. Until then what they replace takes up space,
     /// so they shall be small beside the rest of the table. The history replaces nothing.
-    fn excess(&self, keyspace: &Keyspace) -> Option<u64> {
-        let most = self.options.memtable_bytes.max(1);
-        let size = keyspace.tree.active_memtable().size();
-        if size <= most.min(MEMTABLE) {
-            return None;
+    fn memtable_limit(&self, keyspace: &Keyspace) -> u64 {
+        let most = self.options.memtable_bytes;
+        if most <= MEMTABLE || is_bucket_keyspace(keyspace.name()) {
+            return most;
         }
-        let limit = if most <= MEMTABLE || is_bucket_keyspace(keyspace.name()) {
-            most
-        } else {
-            (keyspace.disk_space() / TABLE_FRACTION).clamp(MEMTABLE, most)
-        };
-        (size > limit).then_some(size / limit)
+        (keyspace.disk_space() / TABLE_FRACTION).clamp(MEMTABLE, most)
     }
 
     /// Bytes all memtables together may take.

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use fjall::{AbstractTree, Keyspace};
 
-/// Requests that may wait. More are refused.
+/// Requests that may wait. More come to nothing.
 const QUEUE: usize = 64;
 
 /// Seals memtables for the writer. Dropping it waits for the one it is at.
@@ -26,7 +26,7 @@ struct Request {
 }
 
 impl Sealer {
-    /// Starts the thread. Where it cannot be started, every request is refused.
+    /// Starts the thread. Where it cannot be started, requests come to nothing.
     pub(crate) fn start() -> Self {
         let (requests, queue) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new().name("replica-seal".into());
@@ -34,17 +34,16 @@ impl Sealer {
         Self(handle.map(|handle| Thread { requests, handle }))
     }
 
-    /// Asks for the memtable of a keyspace to be sealed, which may be done many times over.
-    /// `false` if that is left to the caller.
-    pub(crate) fn request(&self, keyspace: &Keyspace) -> bool {
-        let Some(thread) = &self.0 else {
-            return false;
-        };
-        let request = Request {
-            keyspace: keyspace.clone(),
-            memtable: keyspace.tree.active_memtable().id(),
-        };
-        thread.requests.try_send(request).is_ok()
+    /// Asks for the memtable of a keyspace to be sealed, which may be done many times over. What
+    /// comes to nothing is asked for again before the next batch, or done by the writer.
+    pub(crate) fn request(&self, keyspace: &Keyspace) {
+        if let Some(thread) = &self.0 {
+            let request = Request {
+                keyspace: keyspace.clone(),
+                memtable: keyspace.tree.active_memtable().id(),
+            };
+            let _queued = thread.requests.try_send(request);
+        }
     }
 }
 

@@ -61,9 +61,9 @@ fn most_buffered(replica: &Replica, batches: Range<u32>) -> u64 {
     batches.map(after).max().unwrap()
 }
 
-/// The most a memtable of this limit may have after a batch: it is sealed beside the writer.
+/// The most a memtable of this limit may have after a batch.
 fn bound(limit: u64, text: u64) -> u64 {
-    2 * limit + u64::from(BATCH) * (text + REST)
+    limit + u64::from(BATCH) * (text + REST)
 }
 
 fn reopened(dir: &Path, memtable_bytes: u64) -> Replica {

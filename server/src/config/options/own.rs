@@ -10,7 +10,7 @@ pub const OWN: &[Setting] = &[
         .help("Most bytes of history kept on disk; the oldest goes first"),
     number("kelvin-cache-bytes", "268435456").help("Memory for blocks of the replica"),
     number("kelvin-memtable-bytes", "67108864")
-        .help("Fresh writes of a large table, or of the history, that are put on the disk at once"),
+        .help("Most memory a large table, or the history, may take for fresh writes"),
     number("kelvin-write-buffer-bytes", "268435456")
         .help("Most memory all tables together may take for fresh writes"),
     number("kelvin-journal-bytes", "268435456")
