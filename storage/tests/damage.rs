@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kelvin_storage::{ErrorKind, Remedy, Replica, ReplicaOptions, Result, Scan};
-use sample::{BY_NAME, ITEMS, insert, load, options, transaction};
+use sample::{BY_NAME, ITEMS, insert, load, open_soon, open_soon_with, options, transaction};
 
 /// Items in the loaded replica; more than one block of them.
 const COUNT: u32 = 3000;
@@ -24,7 +24,7 @@ fn replica(dir: &Path) {
         ..options()
     };
     drop(load(dir, 0..COUNT));
-    let replica = Replica::open(dir, &options).unwrap();
+    let replica = open_soon_with(dir, &options).unwrap();
     for version in 101..140 {
         let ops = (0..100).map(|id| insert(id * 7, &format!("{version} of {id}")));
         replica
@@ -35,7 +35,7 @@ fn replica(dir: &Path) {
 
 /// Opens the replica and reads all of it: the newest version, the oldest, and what lies between.
 fn read_all(dir: &Path) -> Result<usize> {
-    let replica = Replica::open(dir, &options())?;
+    let replica = open_soon(dir)?;
     replica.changes(replica.horizon(), replica.watermark())?;
     let mut rows = 0;
     for version in [replica.watermark(), replica.horizon()] {

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use kelvin_protocol::{Direction, Version};
 use kelvin_storage::{Error, ErrorKind, Remedy, Replica, ReplicaIdentity, ReplicaOptions, Scan};
-use sample::{ITEMS, catalog, insert, item, load, options, transaction};
+use sample::{ITEMS, catalog, insert, item, load, open_soon, options, transaction};
 
 /// Set in the process that runs in the namespace: where the small file system is.
 const MOUNT: &str = "KELVIN_DISK_MOUNT";
@@ -298,7 +298,7 @@ fn a_background_failure_comes_to_light_and_is_healed_by_reopening() {
     let watermark: Version = replica.watermark();
     drop(replica);
     fs::rename(&hidden, &keyspaces).unwrap();
-    let replica = Replica::open(dir.path(), &options()).unwrap();
+    let replica = open_soon(dir.path()).unwrap();
     assert_eq!(replica.watermark(), watermark);
     check(&replica, &items);
 }

@@ -21,7 +21,7 @@ use kelvin_storage::{
     Alteration, Catalog, Column, Datum, Error, ErrorKind, IndexId, Replica, ReplicaIdentity,
     ReplicaOptions, RowOp, Scan, SchemaChange, Table, TableId, View,
 };
-use sample::{BY_NAME, ITEMS, item, items, open_soon_with, transaction};
+use sample::{BY_NAME, ITEMS, item, items, once_unlocked, open_soon_with, transaction};
 
 /// With parts of one operation each.
 fn options() -> ReplicaOptions {
@@ -228,7 +228,8 @@ fn load(dir: &Path) -> Replica {
     let mut table = items(ITEMS);
     table.indexes = vec![];
     let catalog = Catalog::new(vec![table], vec![]);
-    let loader = Replica::create(dir, &options(), catalog).unwrap();
+    let create = || Replica::create(dir, &options(), catalog.clone());
+    let loader = once_unlocked(create).unwrap();
     let mut part = loader.table(ITEMS).unwrap();
     for id in 0..ITEM_COUNT {
         part.insert(&item(id, &format!("item {id}"))).unwrap();

@@ -1,7 +1,8 @@
 //! Queries over random histories, with a real PostgreSQL as the oracle.
 //!
-//! `KELVIN_ORACLE_CASES` is how many cases are run, `KELVIN_ORACLE_SEED` the seed of the first. A
-//! case that fails is made small and printed; in a file of `cases/` it is run first from then on.
+//! `KELVIN_ORACLE_CASES` is how many cases are run, or `KELVIN_ORACLE_MINUTES` for how long new ones
+//! are begun; `KELVIN_ORACLE_SEED` is the seed of the first. A case that fails is made small and
+//! printed; in a file of `cases/` it is run first from then on.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,15 +21,17 @@ use std::fs;
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kelvin_fuzz::query::{Case, Choices, Failure, check, naive_answers, shrink};
 
 use self::cluster::Cluster;
 use self::postgres::Postgres;
 
-/// Cases of one run, unless `KELVIN_ORACLE_CASES` says otherwise.
+/// Cases of one run, unless `KELVIN_ORACLE_CASES` or `KELVIN_ORACLE_MINUTES` says otherwise.
 const CASES: u64 = 500;
+/// After so many cases a run tells how far it is.
+const PROGRESS: u64 = 10_000;
 /// Most cases that run at a time.
 const MAX_THREADS: usize = 16;
 
@@ -109,20 +112,23 @@ fn random_cases_agree_with_postgresql() {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         now.as_nanos() as u64 >> 8
     });
-    let cases = variable("KELVIN_ORACLE_CASES").unwrap_or(CASES);
+    let minutes = variable("KELVIN_ORACLE_MINUTES").map(Duration::from_mins);
+    let cases = variable("KELVIN_ORACLE_CASES");
+    let cases = cases.unwrap_or(minutes.map_or(CASES, |_| u64::MAX));
     println!("KELVIN_ORACLE_SEED={seed}");
     let cluster = Cluster::start();
     let (url, start) = (cluster.url(), Instant::now());
-    let (next, failed) = (AtomicU64::new(seed), AtomicBool::new(false));
+    let (begun, failed) = (AtomicU64::new(0), AtomicBool::new(false));
     let (queries, too_large) = (AtomicU64::new(0), AtomicU64::new(0));
-    let end = seed + cases;
+    let agreed = AtomicU64::new(0);
     let work = || {
         let postgres = Postgres::connect(&url);
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= end || failed.load(Ordering::Relaxed) {
+        while !failed.load(Ordering::Relaxed) && minutes.is_none_or(|time| start.elapsed() < time) {
+            let number = begun.fetch_add(1, Ordering::Relaxed);
+            if number >= cases {
                 return;
             }
+            let seed = seed.wrapping_add(number);
             let case = Case::generate(&mut Choices::of_seed(seed));
             let checked = case.queries.len() * (1 + case.transactions().count());
             match agree(&postgres, &case) {
@@ -134,6 +140,10 @@ fn random_cases_agree_with_postgresql() {
                     report(&postgres, &case, &failure, &what);
                 }
             };
+            let agreed = 1 + agreed.fetch_add(1, Ordering::Relaxed);
+            if agreed.is_multiple_of(PROGRESS) {
+                println!("{agreed} cases so far, {:?}", start.elapsed());
+            }
         }
     };
     std::thread::scope(|scope| {
@@ -142,10 +152,11 @@ fn random_cases_agree_with_postgresql() {
             scope.spawn(work);
         }
     });
+    let agreed = agreed.into_inner();
     // A generator that makes nothing else would test nothing.
-    assert!(too_large.load(Ordering::Relaxed) <= cases.div_ceil(100));
+    assert!(too_large.load(Ordering::Relaxed) <= agreed.div_ceil(100));
     println!(
-        "{cases} cases, {too_large:?} of them too large, {queries:?} answers, {:?}",
+        "{agreed} cases, {too_large:?} of them too large, {queries:?} answers, {:?}",
         start.elapsed()
     );
 }

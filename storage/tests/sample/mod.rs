@@ -16,22 +16,29 @@ pub const BY_NAME: IndexId = IndexId(1);
 
 pub const MIB: u64 = 1024 * 1024;
 
-/// Opens a replica that may be locked for a moment yet: a child that another test starts has a copy
-/// of the lock until it runs its own program.
+/// Opens a replica that may be locked for a moment yet.
 pub fn open_soon(dir: &Path) -> kelvin_storage::Result<Replica> {
     open_soon_with(dir, &options())
 }
 
 pub fn open_soon_with(dir: &Path, options: &ReplicaOptions) -> kelvin_storage::Result<Replica> {
+    once_unlocked(|| Replica::open(dir, options))
+}
+
+/// Does what needs a directory that may be locked for a moment yet: a child that another test
+/// starts has a copy of the lock until it runs its own program.
+pub fn once_unlocked<T>(
+    attempt: impl Fn() -> kelvin_storage::Result<T>,
+) -> kelvin_storage::Result<T> {
     for _ in 0..1000 {
-        match Replica::open(dir, options) {
+        match attempt() {
             Err(error) if error.kind() == ErrorKind::Locked => {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            opened => return opened,
+            done => return done,
         }
     }
-    Replica::open(dir, options)
+    attempt()
 }
 
 pub fn catalog() -> Catalog {
