@@ -167,8 +167,13 @@ fn newest(measure: &mut Measure, stores: &Stores) {
     measure.run_both(group, PAGE, ("kelvin", kelvin), ("fjall", fjall));
 }
 
-/// Reads at a version from before many transactions, beside reads of now.
-fn past(measure: &mut Measure, stores: &mut Stores, versions: usize) {
+/// Reads at a version from before many transactions, beside reads of now. Before that version came
+/// as many: what has ended since then lies among what had ended before, and is the more to step
+/// over.
+fn past(measure: &mut Measure, stores: &mut Stores, before: usize, versions: usize) {
+    for _ in 0..before {
+        stores.write(10);
+    }
     let then: Version = stores.replica.watermark();
     let modified_then = stores.modified.clone();
     for _ in 0..versions {
@@ -294,10 +299,19 @@ fn bulk_load(measure: &mut Measure, issues: usize) {
 
 fn main() {
     let mut measure = Measure::new();
-    let mut stores = Stores::new(size("ROWS", 100_000));
+    let issues = size("ROWS", 100_000);
+    let mut stores = Stores::new(issues);
     newest(&mut measure, &stores);
     apply(&mut measure, &mut stores);
-    past(&mut measure, &mut stores, size("VERSIONS", 10_000));
+    // How much `apply` writes depends on how fast it is, and so would what is read of the past.
+    stores = Stores::new(issues);
+    let versions = size("VERSIONS", 10_000);
+    past(
+        &mut measure,
+        &mut stores,
+        size("BEFORE", versions),
+        versions,
+    );
     space(&mut measure, &stores);
     drop(stores);
     bulk_load(&mut measure, size("LOAD_ROWS", 100_000));

@@ -1,11 +1,12 @@
 //! One commit through the engine: route, advance, encode, hand out.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use kelvin_ivm::{ChangeSet, PlanId};
-use kelvin_storage::{Applied, TableId};
+use kelvin_ivm::{ChangeSet, PlanId, PlanState};
+use kelvin_storage::{Applied, RowId, TableId};
 
 use super::advance_pool::{Moved, Moving};
 use super::patch::PlanPatch;
@@ -256,26 +257,66 @@ impl EngineThread {
         }
     }
 
-    /// The row deletions of `patches` that apply to `group`: a row that another plan of the group
-    /// still holds stays.
+    /// The row deletions of `patches` that apply to `group`.
     fn dels_of(&self, group: GroupId, patches: &[Arc<PlanPatch>]) -> Vec<Arc<str>> {
         let Some(attached) = self.groups.get(&group) else {
             return Vec::new();
         };
-        let held = |table, row| {
-            let mut plans = attached.plans.iter().filter_map(|id| self.plans.get(id));
-            plans.any(|live| live.state.contains(table, row))
+        // Looked up once, and only where a row left: there may be thousands of rows and plans.
+        let states: OnceCell<Vec<&PlanState>> = OnceCell::new();
+        let look_up = || {
+            let lives = attached.plans.iter().filter_map(|id| self.plans.get(id));
+            lives.map(|live| &*live.state).collect()
         };
-        let mut dels: Vec<Arc<str>> = Vec::new();
-        let mut told = HashSet::new();
-        for patch in patches {
-            dels.extend(patch.rekeyed.iter().cloned());
-            for (table, row, del) in &patch.left {
-                if !held(*table, *row) && told.insert((*table, *row)) {
-                    dels.push(Arc::clone(del));
-                }
+        departures(patches, |table, row| {
+            let mut states = states.get_or_init(look_up).iter();
+            states.any(|state| state.contains(table, row))
+        })
+    }
+}
+
+/// The row deletions of patches, each once: of keys that are gone, and of rows that left a plan and
+/// that no plan of the group holds, as `held` says. A row that leaves many plans is asked for once.
+fn departures(
+    patches: &[Arc<PlanPatch>],
+    mut held: impl FnMut(TableId, RowId) -> bool,
+) -> Vec<Arc<str>> {
+    let mut dels: Vec<Arc<str>> = Vec::new();
+    let (mut rekeyed, mut left) = (HashSet::new(), HashSet::new());
+    for patch in patches {
+        let keys = patch.rekeyed.iter().filter(|del| rekeyed.insert(&***del));
+        dels.extend(keys.cloned());
+        for (table, row, del) in &patch.left {
+            if left.insert((*table, *row)) && !held(*table, *row) {
+                dels.push(Arc::clone(del));
             }
         }
-        dels
+    }
+    dels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: TableId = TableId(1);
+
+    #[test]
+    fn a_row_that_leaves_many_plans_is_looked_for_and_told_once() {
+        let patch = || PlanPatch {
+            rekeyed: vec!["the old key".into()],
+            left: [7, 8]
+                .map(|row| (TABLE, row, format!("del {row}").into()))
+                .to_vec(),
+            ..PlanPatch::default()
+        };
+        let patches: Vec<_> = (0..1_000).map(|_| Arc::new(patch())).collect();
+        let mut asked = Vec::new();
+        let dels = departures(&patches, |table, row| {
+            asked.push((table, row));
+            row == 8
+        });
+        assert_eq!(asked, [(TABLE, 7), (TABLE, 8)]);
+        assert_eq!(dels, ["the old key".into(), "del 7".into()]);
     }
 }

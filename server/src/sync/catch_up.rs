@@ -75,6 +75,7 @@ impl RowReader {
             return Ok(());
         }
         let view = self.replica.at(version)?;
+        let mut answers = Vec::new();
         for (plan, unchanged_since) in plans {
             if !plan.is_current(view.catalog()) {
                 return Err(CatchUpError::Stale);
@@ -86,8 +87,9 @@ impl RowReader {
                     plan: plan.id(),
                     message,
                 })?;
-            body.add_plan(&snapshot.patch);
+            answers.push(snapshot);
         }
+        body.add_plans(answers.iter().map(|answer| &answer.patch));
         Ok(())
     }
 

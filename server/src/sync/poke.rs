@@ -1,5 +1,7 @@
 //! Pokes: their content, and their frames in both forms of the protocol.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use kelvin_protocol::{BINARY_POKE_VERSION, Cookie, Down};
 
@@ -42,9 +44,31 @@ impl PokeBody {
         }
     }
 
-    /// Adds what a plan contributes; row deletions are the caller's.
+    /// Adds what plans of one version contribute; row deletions are the caller's. A row that several
+    /// of them have is told once.
+    pub fn add_plans<'a>(&mut self, patches: impl IntoIterator<Item = &'a PlanPatch>) {
+        let mut patches = patches.into_iter().peekable();
+        let Some(first) = patches.next() else { return };
+        if patches.peek().is_none() {
+            // A plan by itself has each row once.
+            return self.add_plan(first);
+        }
+        let mut told = HashSet::new();
+        for patch in std::iter::once(first).chain(patches) {
+            let untold = patch.puts.iter().filter(|put| told.insert(&***put));
+            self.puts.extend(untold.cloned());
+            self.add_messages(patch);
+        }
+    }
+
+    /// Adds what one plan contributes; row deletions are the caller's.
     pub fn add_plan(&mut self, patch: &PlanPatch) {
         self.puts.extend(patch.puts.iter().cloned());
+        self.add_messages(patch);
+    }
+
+    /// Adds what is no row.
+    fn add_messages(&mut self, patch: &PlanPatch) {
         self.last_mutation_ids
             .extend(patch.last_mutation_ids.iter().cloned());
         self.fallen.extend(patch.fallen.iter().cloned());
@@ -225,6 +249,18 @@ mod tests {
             OutFrame::Close(_) => "close".into(),
         };
         frames.iter().map(text).collect()
+    }
+
+    #[test]
+    fn what_several_plans_have_is_told_once() {
+        let patch = |puts: &[&str]| PlanPatch {
+            puts: puts.iter().map(|put| (*put).into()).collect(),
+            ..PlanPatch::default()
+        };
+        let patches = [&["a", "b"][..], &["b"], &["c", "a"]].map(patch);
+        let mut body = PokeBody::default();
+        body.add_plans(&patches);
+        assert_eq!(body.puts, ["a".into(), "b".into(), "c".into()]);
     }
 
     #[test]

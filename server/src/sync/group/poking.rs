@@ -60,8 +60,8 @@ impl Group {
             dels,
             ..PokeBody::default()
         };
+        body.add_plans(patches.iter().map(|patch| &**patch));
         for patch in patches {
-            body.add_plan(patch);
             if let Some(entry) = patch.plan.and_then(|plan| self.subscribed.get_mut(&plan)) {
                 entry.1 = version;
             }
