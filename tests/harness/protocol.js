@@ -164,6 +164,7 @@ export class ProtocolClient {
     if (body.cookie === this.cookie && keys.length) {
       this.#fault(`a poke that keeps the cookie has content: ${keys}`);
     }
+    this.#once(parts.flatMap(part => part.rowsPatch ?? []));
     for (const part of parts) this.#apply(part);
     this.cookie = body.cookie;
     this.pokes += 1;
@@ -194,17 +195,36 @@ export class ProtocolClient {
     }
   }
 
+  /** However many queries have a row, a poke puts it once. */
+  #once(ops) {
+    const told = new Set();
+    for (const op of ops.filter(op => op.op === 'put')) {
+      const row = `${op.tableName} ${this.#key(op)}`;
+      if (told.has(row)) this.#fault(`a poke puts a row twice: ${row}`);
+      told.add(row);
+    }
+  }
+
+  /** The columns of the key of a row operation. */
+  #names(op) {
+    return this.keys[op.tableName] ?? Object.keys(op.id ?? {}).sort();
+  }
+
+  /** The JSON of its values. */
+  #key(op) {
+    const source = op.op === 'put' ? op.value : op.id;
+    return JSON.stringify(this.#names(op).map(name => source[name]));
+  }
+
   #row(op) {
     if (op.op !== 'put' && op.op !== 'del') return this.#fault(`a row operation ${op.op}`);
     const table = this.table(op.tableName);
-    const source = op.op === 'put' ? op.value : op.id;
-    const names = this.keys[op.tableName] ?? Object.keys(op.id ?? {}).sort();
-    const key = JSON.stringify(names.map(name => source[name]));
+    const key = this.#key(op);
     if (op.op === 'put') {
       table.set(key, op.value);
       return;
     }
-    assert.deepEqual(Object.keys(op.id).sort(), [...names].sort());
+    assert.deepEqual(Object.keys(op.id).sort(), this.#names(op).toSorted());
     if (!table.delete(key)) {
       this.#fault(`a row is deleted that is not there: ${op.tableName} ${key}`);
     }
