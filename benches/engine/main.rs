@@ -32,6 +32,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const THREADS: [usize; 2] = [1, 2];
 /// Plans that a commit concerns.
 const CONCERNED: [usize; 4] = [10, 100, 1_000, 10_000];
+/// Groups that come within a moment.
+const STORMS: [usize; 2] = [15_000, 1_500];
 /// Issues of a window.
 const WINDOW: usize = 50;
 
@@ -106,6 +108,47 @@ impl World {
     }
 }
 
+/// So many groups come within a moment, each with a query of its own, as where a server restarts,
+/// and go when all were answered. What it takes for each.
+fn storm(measure: &mut Measure, group: &str, world: &World, groups: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    measure.run_timed(group, &format!("{groups} groups"), groups, |iterations| {
+        let mut elapsed = Duration::ZERO;
+        for _ in 0..iterations {
+            let options = EngineOptions::default();
+            let engine = Engine::start(world.replica.clone(), "zero", 0, options).unwrap();
+            let start = Instant::now();
+            runtime.block_on(come_and_go(&engine, &world.plans[..groups]));
+            elapsed += start.elapsed() / u32::try_from(groups).unwrap();
+        }
+        elapsed
+    });
+}
+
+async fn come_and_go(engine: &Engine, plans: &[Arc<Plan>]) {
+    let ids = (1..).map(GroupId);
+    let mut waiting = Vec::new();
+    for (id, plan) in ids.clone().zip(plans) {
+        let (sender, events) = channel(16);
+        engine.attach(id, sender).await.unwrap();
+        engine.reconcile(id, vec![Arc::clone(plan)]).await.unwrap();
+        waiting.push(events);
+    }
+    for events in &mut waiting {
+        assert!(matches!(
+            events.recv().await,
+            Some(GroupEvent::Reconciled(_))
+        ));
+    }
+    for (id, _) in ids.zip(plans) {
+        engine.detach(id).await.unwrap();
+    }
+    engine.stop().await;
+    engine.ended().await;
+}
+
 /// Engines with one thread and with more follow the same commits, by turns.
 fn compare(measure: &mut Measure, group: &str, world: &mut World) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -159,6 +202,10 @@ fn main() {
         let mut world = World::new(issues, plans);
         let group = format!("a commit concerns {plans} windows of {WINDOW}");
         compare(&mut measure, &group, &mut world);
+    }
+    let world = World::new(issues, STORMS[0]);
+    for groups in STORMS {
+        storm(&mut measure, "groups come and go, each", &world, groups);
     }
     measure.finish();
 }

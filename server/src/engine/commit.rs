@@ -130,6 +130,7 @@ impl EngineThread {
             self.forget(id);
         }
         self.groups.clear();
+        self.metrics.subscriptions = 0;
     }
 
     /// Moves plans on this thread, and on the helping ones what is left once that has taken long
@@ -218,8 +219,9 @@ impl EngineThread {
             None => self.groups_with(id),
         };
         for group in groups {
-            if let Some(attached) = self.groups.get_mut(&group) {
-                attached.plans.remove(&id);
+            let attached = self.groups.get_mut(&group);
+            if attached.is_some_and(|attached| attached.plans.remove(&id)) {
+                self.count_subscriptions(1, 0);
             }
             self.notify(
                 group,

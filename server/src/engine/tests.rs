@@ -533,6 +533,31 @@ fn a_hydration_that_its_groups_have_left_ends_and_can_be_asked_for_again() {
 }
 
 #[test]
+fn subscriptions_are_counted_as_groups_come_change_and_go() {
+    let (_dir, replica) = replica();
+    let engine = Engine::start(replica.clone(), "app", 0, options(1)).unwrap();
+    let runtime = runtime();
+    let plans = tops(&replica, 5);
+    let count = || {
+        // Answered after the counts of what came before are published.
+        runtime.block_on(engine.plan("none")).unwrap();
+        engine.metrics().subscriptions
+    };
+    let mut first = join(&runtime, &engine, 1, &plans);
+    let _second = join(&runtime, &engine, 2, &plans[..2]);
+    assert_eq!(count(), 7);
+    runtime
+        .block_on(engine.reconcile(GroupId(1), plans[3..].to_vec()))
+        .unwrap();
+    assert_eq!(added(next(&runtime, &mut first)), 0);
+    assert_eq!(count(), 4);
+    for group in [2, 2, 1] {
+        runtime.block_on(engine.detach(GroupId(group))).unwrap();
+    }
+    assert_eq!(count(), 0);
+}
+
+#[test]
 fn a_commit_that_takes_a_query_more_than_it_may_fails_that_query_alone() {
     // Issues of projects in which there is one with such votes: the first makes all of them enter.
     let exists = json!({"type": "correlatedSubquery", "op": "EXISTS", "related": {
@@ -578,10 +603,9 @@ fn a_commit_that_takes_a_query_more_than_it_may_fails_that_query_alone() {
         }
         // Answered after the counts of what came before are published.
         runtime.block_on(engine.plan("none")).unwrap();
-        assert_eq!(
-            (engine.metrics().over_budget, engine.metrics().plans),
-            (1, 10)
-        );
+        let metrics = engine.metrics();
+        let counts = (metrics.over_budget, metrics.plans, metrics.subscriptions);
+        assert_eq!(counts, (1, 10, 20));
         // It is hydrated anew for whoever asks again.
         join(&runtime, &engine, 3, &[wide]);
     }

@@ -22,7 +22,7 @@ use super::{
     HydrationError, PlanCosts, Reconciled,
 };
 
-/// How often idle plans are looked for.
+/// How often idle plans, and hydrations that were left, are looked for.
 const TICK: Duration = Duration::from_secs(5);
 
 /// A plan that is kept up to date.
@@ -211,7 +211,10 @@ impl EngineThread {
         let Some(attached) = self.groups.get_mut(&group) else {
             return;
         };
-        let ids = plans.iter().map(|plan| plan.id()).collect();
+        let ids: HashSet<PlanId> = plans.iter().map(|plan| plan.id()).collect();
+        let before = attached.wanted.take().map(|wanted| wanted.plans);
+        let left = before.into_iter().flatten().filter(|id| !ids.contains(id));
+        let left: Vec<PlanId> = left.collect();
         attached.wanted = Some(Wanted {
             plans: ids,
             failed: Vec::new(),
@@ -232,7 +235,7 @@ impl EngineThread {
             hydrating.waiting.insert(group);
             hydrating.deserted = None;
         }
-        self.leave_hydrations(group);
+        self.leave_hydrations(group, left);
         self.answer_if_complete(group);
     }
 
@@ -373,6 +376,7 @@ impl EngineThread {
         };
         let before = std::mem::replace(&mut attached.plans, wanted.plans);
         let now = attached.plans.clone();
+        self.count_subscriptions(before.len(), now.len());
         for id in &now {
             if let Some(live) = self.plans.get_mut(id) {
                 live.groups.insert(group);
@@ -394,7 +398,6 @@ impl EngineThread {
             failed: wanted.failed,
         };
         self.notify(group, GroupEvent::Reconciled(reconciled));
-        self.count_subscriptions();
     }
 
     /// Rows of the removed plans that no plan of `kept` holds.
@@ -440,24 +443,32 @@ impl EngineThread {
         let Some(attached) = self.groups.remove(&group) else {
             return;
         };
+        self.count_subscriptions(attached.plans.len(), 0);
         for id in attached.plans {
             self.unsubscribe(group, id);
         }
-        self.leave_hydrations(group);
-        self.count_subscriptions();
+        let wanted = attached.wanted.into_iter();
+        self.leave_hydrations(group, wanted.flat_map(|wanted| wanted.plans));
     }
 
-    /// A group does not wait for plans any more that it does not want.
-    fn leave_hydrations(&mut self, group: GroupId) {
-        let attached = self.groups.get(&group);
-        let wanted = attached.and_then(|attached| attached.wanted.as_ref());
-        let wants = |id| wanted.is_some_and(|wanted| wanted.plans.contains(id));
-        for (id, hydrating) in &mut self.hydrating {
-            if !wants(id) && hydrating.waiting.remove(&group) && hydrating.waiting.is_empty() {
+    /// A group does not wait for these plans any more, some of which may not hydrate.
+    ///
+    /// What others wait for is not looked at: after a restart all clients come within seconds.
+    fn leave_hydrations(&mut self, group: GroupId, plans: impl IntoIterator<Item = PlanId>) {
+        let mut deserts = false;
+        for id in plans {
+            if let Some(hydrating) = self.hydrating.get_mut(&id)
+                && hydrating.waiting.remove(&group)
+                && hydrating.waiting.is_empty()
+            {
                 hydrating.deserted = Some(Instant::now());
+                deserts = true;
             }
         }
-        self.cancel_deserted();
+        // Else with one of the next ticks.
+        if deserts && self.options.hydration_deserted.is_zero() {
+            self.cancel_deserted();
+        }
     }
 
     /// Ends hydrations that nobody has waited for in a while.
@@ -482,8 +493,13 @@ impl EngineThread {
         }
     }
 
-    fn count_subscriptions(&mut self) {
-        self.metrics.subscriptions = self.groups.values().map(|group| group.plans.len()).sum();
+    /// A group had so many plans and has so many now.
+    ///
+    /// INVARIANT: called wherever the plans of a group change. They are not counted anew, for there
+    /// may be tens of thousands of groups, all of which come within seconds after a restart.
+    pub(super) fn count_subscriptions(&mut self, before: usize, now: usize) {
+        let others = self.metrics.subscriptions.saturating_sub(before);
+        self.metrics.subscriptions = others + now;
     }
 
     fn drop_idle_plans(&mut self) {
@@ -494,13 +510,16 @@ impl EngineThread {
         };
         let idle = self.plans.iter().filter(|(_, live)| idle(live));
         let mut dropped: HashSet<PlanId> = idle.map(|(id, _)| *id).collect();
+        if dropped.is_empty() {
+            return;
+        }
         // A group may wait for it and for others that take long.
-        for wanted in self
+        let wanted = self
             .groups
             .values()
-            .filter_map(|group| group.wanted.as_ref())
-        {
-            dropped.retain(|id| !wanted.plans.contains(id));
+            .filter_map(|group| group.wanted.as_ref());
+        for id in wanted.flat_map(|wanted| &wanted.plans) {
+            dropped.remove(id);
         }
         for id in dropped {
             self.forget(id);
