@@ -1,5 +1,6 @@
 //! A small pool of threads that hydrate plans beside the engine thread.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -71,9 +72,9 @@ impl HydrationPool {
         self.queue.hydrate(plan);
     }
 
-    /// Nobody waits for a plan any more.
-    pub(super) fn cancel(&self, id: PlanId) {
-        self.queue.cancel(id);
+    /// Nobody waits for these plans any more.
+    pub(super) fn cancel(&self, plans: &HashSet<PlanId>) {
+        self.queue.cancel(plans);
     }
 
     /// Has the log of a plan begin earlier.

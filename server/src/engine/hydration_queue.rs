@@ -5,7 +5,7 @@
 //! that has had its slice gives up its thread to those that wait, and is hydrated from the start
 //! when it is its turn among the long.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -116,13 +116,16 @@ impl HydrationQueue {
         self.wake.notify_one();
     }
 
-    /// Nobody waits for a plan any more: it is not begun, or ends at its next look at the clock.
-    pub(super) fn cancel(&self, id: PlanId) {
+    /// Nobody waits for these plans any more: they are not begun, or end at their next look at the
+    /// clock. There may be thousands, as where a network fails.
+    pub(super) fn cancel(&self, plans: &HashSet<PlanId>) {
         let mut state = self.lock();
-        state.fresh.retain(|plan| plan.id() != id);
-        state.long.retain(|(plan, _)| plan.id() != id);
-        if let Some(turn) = state.running.remove(&id) {
-            turn.cancelled.store(true, Ordering::Relaxed);
+        state.fresh.retain(|plan| !plans.contains(&plan.id()));
+        state.long.retain(|(plan, _)| !plans.contains(&plan.id()));
+        for id in plans {
+            if let Some(turn) = state.running.remove(id) {
+                turn.cancelled.store(true, Ordering::Relaxed);
+            }
         }
     }
 
@@ -249,9 +252,7 @@ mod tests {
         assert!(!queue.must_give_up(&turn), "the first may go on");
         let (second, given_up) = next(&queue);
         assert!(queue.must_give_up(&given_up), "another one waits");
-        for plan in [&first, &second] {
-            queue.cancel(plan.id());
-        }
+        queue.cancel(&HashSet::from([first.id(), second.id()]));
         assert!(turn.is_cancelled() && given_up.is_cancelled());
         // It is asked for again before its thread has noticed.
         queue.hydrate(Arc::clone(&first));
@@ -260,12 +261,12 @@ mod tests {
         let (again, anew) = next(&queue);
         assert_eq!((third.id(), again.id()), (plans[2].id(), first.id()));
         queue.finish(&first, &turn);
-        queue.cancel(first.id());
+        queue.cancel(&HashSet::from([first.id()]));
         assert!(anew.is_cancelled());
-        queue.cancel(third.id());
+        queue.cancel(&HashSet::from([third.id()]));
         queue.hydrate(Arc::clone(&third));
         queue.hydrate(Arc::clone(&plans[1]));
-        queue.cancel(third.id());
+        queue.cancel(&HashSet::from([third.id()]));
         assert_eq!(next(&queue).0.id(), plans[1].id());
     }
 }

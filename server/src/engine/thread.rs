@@ -479,8 +479,9 @@ impl EngineThread {
             since.is_some_and(|since| since.elapsed() >= limit)
         };
         let over = self.hydrating.extract_if(|_, hydrating| over(hydrating));
-        for (id, _) in over {
-            self.pool.cancel(id);
+        let over: HashSet<PlanId> = over.map(|(id, _)| id).collect();
+        if !over.is_empty() {
+            self.pool.cancel(&over);
         }
     }
 
