@@ -1,4 +1,5 @@
-//! What threads that help the engine bring. See the README.
+//! What commits that concern many queries, and many groups at once, cost the engine.
+//! See the README.
 #![allow(
     missing_docs,
     dead_code,
