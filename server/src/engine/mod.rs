@@ -113,8 +113,8 @@ pub struct EngineOptions {
     /// A hydration that takes longer gives up its thread where others wait and it is not among the
     /// few that may go on.
     pub hydration_slice: std::time::Duration,
-    /// How long a plan goes on hydrating after its last group left, within a few seconds: one that
-    /// lost its connection is back soon.
+    /// How long a plan goes on hydrating after its last group left: one that lost its connection is
+    /// back within seconds.
     pub hydration_deserted: std::time::Duration,
     /// Rows a plan may examine while it hydrates.
     pub hydration_max_rows: u64,

@@ -533,6 +533,29 @@ fn a_hydration_that_its_groups_have_left_ends_and_can_be_asked_for_again() {
 }
 
 #[test]
+fn a_hydration_that_was_left_goes_on_for_whoever_came_meanwhile() {
+    let (_dir, replica) = replica();
+    fill(&replica);
+    let gate = Arc::new(Gate::default());
+    let options = EngineOptions {
+        hydration_deserted: Duration::from_millis(1),
+        ..held(&gate, 1)
+    };
+    let engine = Engine::start(replica.clone(), "app", 0, options).unwrap();
+    let runtime = runtime();
+    let slow = [plan(&replica, json!({"table": "issue"}))];
+    let _left = ask(&runtime, &engine, 1, &slow);
+    gate.wait_for(1);
+    runtime.block_on(engine.detach(GroupId(1))).unwrap();
+    let mut waiting = ask(&runtime, &engine, 2, &slow);
+    std::thread::sleep(Duration::from_millis(2));
+    // What was left so long ago is ended now.
+    let _other = ask(&runtime, &engine, 3, &[]);
+    gate.open();
+    assert_eq!(added(next(&runtime, &mut waiting)), 1);
+}
+
+#[test]
 fn subscriptions_are_counted_as_groups_come_change_and_go() {
     let (_dir, replica) = replica();
     let engine = Engine::start(replica.clone(), "app", 0, options(1)).unwrap();

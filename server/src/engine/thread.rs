@@ -1,6 +1,6 @@
 //! The engine thread: live plans, attached groups, and the order of what happens to them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,9 @@ pub(super) struct EngineThread {
     pub(super) groups: HashMap<GroupId, AttachedGroup>,
     /// Plans in the pool.
     hydrating: HashMap<PlanId, Hydrating>,
+    /// When plans in the pool were left by their last group, oldest first. It holds what happened
+    /// within `hydration_deserted`.
+    deserted: VecDeque<(Instant, PlanId)>,
     /// Plans hydrated at a version the engine has not reached yet.
     early: Vec<(PlanId, Hydrated)>,
     pub(super) signals: Signals,
@@ -146,6 +149,7 @@ impl EngineThread {
             router: Router::new(),
             groups: HashMap::new(),
             hydrating: HashMap::new(),
+            deserted: VecDeque::new(),
             early: Vec::new(),
             signals,
             metrics: EngineMetrics {
@@ -455,31 +459,31 @@ impl EngineThread {
     ///
     /// What others wait for is not looked at: after a restart all clients come within seconds.
     fn leave_hydrations(&mut self, group: GroupId, plans: impl IntoIterator<Item = PlanId>) {
-        let mut deserts = false;
         for id in plans {
             if let Some(hydrating) = self.hydrating.get_mut(&id)
                 && hydrating.waiting.remove(&group)
                 && hydrating.waiting.is_empty()
             {
-                hydrating.deserted = Some(Instant::now());
-                deserts = true;
+                let now = Instant::now();
+                hydrating.deserted = Some(now);
+                self.deserted.push_back((now, id));
             }
         }
-        // Else with one of the next ticks.
-        if deserts && self.options.hydration_deserted.is_zero() {
-            self.cancel_deserted();
-        }
+        self.cancel_deserted();
     }
 
-    /// Ends hydrations that nobody has waited for in a while.
+    /// Ends hydrations that nobody has waited for in a while. Looks at those that are due only.
     fn cancel_deserted(&mut self) {
         let limit = self.options.hydration_deserted;
-        let over = |hydrating: &Hydrating| {
-            let since = hydrating.deserted;
-            since.is_some_and(|since| since.elapsed() >= limit)
-        };
-        let over = self.hydrating.extract_if(|_, hydrating| over(hydrating));
-        let over: HashSet<PlanId> = over.map(|(id, _)| id).collect();
+        let mut over = HashSet::new();
+        while let Some((since, id)) = self.deserted.pop_front_if(|(at, _)| at.elapsed() >= limit) {
+            // Else somebody waits for it again, has left it later, or it is done.
+            let hydrating = self.hydrating.get(&id);
+            if hydrating.is_some_and(|hydrating| hydrating.deserted == Some(since)) {
+                self.hydrating.remove(&id);
+                over.insert(id);
+            }
+        }
         if !over.is_empty() {
             self.pool.cancel(&over);
         }
