@@ -17,7 +17,7 @@ use crate::history::Samples;
 use crate::index_build::Builds;
 use crate::layout::{GROUPS, META};
 use crate::meta::{self, Garbage, Meta, MetaWriter, ReplicaIdentity};
-use crate::overlay::{Readers, Workshop};
+use crate::overlay::{Memory, Readers, Workshop};
 use crate::row_counts::RowCounts;
 use crate::shape::{Bucket, Shape, recorded_keyspace};
 use crate::sorted_ingest::Scratch;
@@ -81,6 +81,8 @@ pub(crate) struct Writer {
     pub(crate) forms: Vec<(TableId, Version)>,
     /// Indexes whose entries are to be removed.
     pub(crate) garbage: Vec<Garbage>,
+    /// What the last batch left for the next one.
+    pub(crate) memory: Memory,
 }
 
 impl Writer {
@@ -219,6 +221,7 @@ impl Replica {
                 given_table: 0,
                 forms,
                 garbage: meta.garbage,
+                memory: Memory::default(),
             }),
             builds: Builds::default(),
             scratch: Scratch::new(directory.runs()),

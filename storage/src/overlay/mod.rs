@@ -1,5 +1,6 @@
 //! Transactions on their way into one batch: reads see what was written before them.
 
+mod memory;
 mod parts;
 mod prefetch;
 mod rewrite;
@@ -22,6 +23,7 @@ use crate::table_space::TableSpace;
 use crate::view::View;
 use crate::{Datum, IndexId, Row, RowChange, RowId, RowOp, TableId};
 
+pub(crate) use memory::Memory;
 pub(crate) use prefetch::{Readers, WINDOW};
 pub(crate) use schema::{SchemaDraft, Workshop};
 
@@ -97,6 +99,8 @@ pub(crate) struct Outcome {
     pub(crate) grown: HashMap<TableId, i64>,
     /// The new schema, if there is one.
     pub(crate) schema: Option<SchemaDraft>,
+    /// For the next overlay.
+    pub(crate) memory: Memory,
 }
 
 impl<'a> Overlay<'a> {
@@ -170,11 +174,11 @@ impl<'a> Overlay<'a> {
 
     /// Keys of the rows the transaction under way has written; the next one begins.
     pub(crate) fn end_transaction(&mut self) -> Vec<Place> {
-        let touched = std::mem::take(&mut self.touched);
-        let slots = touched.into_iter().filter_map(|at| self.rows.get(at));
+        let (rows, left) = (&self.rows, &self.left);
+        let slots = self.touched.drain(..).filter_map(|at| rows.get(at));
         slots
             .map(|slot| (slot.space.number(), slot.key.clone()))
-            .filter(|(space, _)| !self.left.contains(space))
+            .filter(|(space, _)| !left.contains(space))
             .collect()
     }
 
@@ -192,10 +196,8 @@ impl<'a> Overlay<'a> {
         let entries = self.entries.iter();
         let entries = entries.map(|slot| (&slot.space, &slot.key, slot.existed, slot.now.as_ref()));
         let left = |space: u32| self.left.contains(&space);
-        let mut written: Vec<_> = rows
-            .chain(entries)
-            .filter(|put| !left(put.0.number()))
-            .collect();
+        let mut written = Vec::with_capacity(self.rows.len() + self.entries.len());
+        written.extend(rows.chain(entries).filter(|put| !left(put.0.number())));
         written.sort_unstable_by_key(|(space, key, ..)| (space.number(), *key));
         for (space, key, existed, record) in written {
             match record {
@@ -230,9 +232,9 @@ impl<'a> Overlay<'a> {
     }
 
     /// What it all comes to.
-    pub(crate) fn finish(self) -> Outcome {
-        let left = self.left;
-        let written = self.rows.into_iter().filter(|slot| {
+    pub(crate) fn finish(mut self) -> Outcome {
+        let left = std::mem::take(&mut self.left);
+        let written = self.rows.drain(..).filter(|slot| {
             let there = slot.before.is_some() || slot.now.is_some();
             there && slot.touched.is_some() && !left.contains(&slot.space.number())
         });
@@ -243,6 +245,7 @@ impl<'a> Overlay<'a> {
         });
         Outcome {
             changes: changes.collect(),
+            memory: Memory::of(&mut self),
             taken: self.taken,
             grown: self.grown,
             schema: self.schema,
