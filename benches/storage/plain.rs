@@ -16,8 +16,8 @@ const ISSUE_BYTES: u64 = 300;
 const ROWS: [u8; 2] = [0, 0];
 const BY_MODIFIED: [u8; 2] = [0, 1];
 
-/// Bytes of an index entry's value.
-const ENTRY: [u8; 11] = [1; 11];
+/// Bytes of an index entry's value before the offset of the row's key in its own.
+const ENTRY: [u8; 9] = [1; 9];
 
 /// Bytes of a key in the history before the key itself.
 const ENDED: [u8; 5] = [1, 0, 0, 0, 1];
@@ -49,20 +49,20 @@ fn row_key(id: &Value) -> Vec<u8> {
     [&ROWS[..], &key].concat()
 }
 
-/// Key of an entry of the index by `modified`.
-fn entry_key(modified: &Value, id: &Value) -> Vec<u8> {
-    let values = [modified.clone(), id.clone()];
-    let key = index_key(&values, &[Direction::Desc, Direction::Asc]);
-    [&BY_MODIFIED[..], &key].concat()
+/// An entry of the index by `modified`.
+fn entry(modified: &Value, id: &Value) -> (Vec<u8>, Vec<u8>) {
+    let modified = index_key(std::slice::from_ref(modified), &[Direction::Desc]);
+    let id = index_key(std::slice::from_ref(id), &[Direction::Asc]);
+    let key = [&BY_MODIFIED[..], &modified, &id].concat();
+    let offset = u16::try_from(key.len() - id.len()).unwrap();
+    let value = [&ENTRY[..], &offset.to_be_bytes()].concat();
+    (key, value)
 }
 
 /// Both records of an issue.
 pub fn records(row: &[Value]) -> [(Vec<u8>, Vec<u8>); 2] {
     let value = encode_row(1, 1, row).unwrap();
-    [
-        (row_key(&row[0]), value),
-        (entry_key(&row[4], &row[0]), ENTRY.to_vec()),
-    ]
+    [(row_key(&row[0]), value), entry(&row[4], &row[0])]
 }
 
 /// Everything a transaction at `version` writes that puts `new` issues in place of `old` ones: rows
@@ -175,9 +175,9 @@ impl Plain {
     pub fn scan_index(&self, count: usize) -> usize {
         let keys = self.issues.prefix(BY_MODIFIED).take(count);
         keys.map(|record| {
-            let (key, _) = record.into_inner().unwrap();
-            // Behind the index, an inverted number of ten bytes.
-            let primary = [&ROWS[..], &key[12..]].concat();
+            let (key, entry) = record.into_inner().unwrap();
+            let offset = u16::from_be_bytes(*entry.last_chunk().unwrap());
+            let primary = [&ROWS[..], &key[usize::from(offset)..]].concat();
             self.issues.get(primary).unwrap().unwrap().len()
         })
         .sum()

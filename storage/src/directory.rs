@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 
 /// Format of the whole replica. Any change of a key or record that an older program would misread
 /// raises it.
-pub(crate) const FORMAT: u32 = 4;
+pub(crate) const FORMAT: u32 = 5;
 
 const MARKER: &str = "KELVIN-REPLICA";
 const MAGIC: &str = "kelvin replica, format ";

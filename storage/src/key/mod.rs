@@ -4,25 +4,27 @@
 //! No encoding is a prefix of another one, so encodings concatenate to compound keys, and inverting
 //! all bytes of one reverses its order.
 
+mod number;
+
 use kelvin_protocol::{Direction, ValueRef};
 
-const NULL: u8 = 0x01;
-const FALSE: u8 = 0x02;
-const TRUE: u8 = 0x03;
-const NUMBER: u8 = 0x04;
-const STRING: u8 = 0x05;
-const JSON: u8 = 0x06;
+/// First bytes of values, in the order of their types.
+mod tag {
+    pub(super) const NULL: u8 = 0x01;
+    pub(super) const FALSE: u8 = 0x02;
+    pub(super) const TRUE: u8 = 0x03;
+    pub(super) const LARGE_NEGATIVE: u8 = 0x04;
+    /// A number whose whole part is zero. Around it are those of seven bytes at most.
+    pub(super) const ZERO: u8 = 0x0c;
+    pub(super) const LARGE_NUMBER: u8 = 0x14;
+    pub(super) const STRING: u8 = 0x15;
+    pub(super) const JSON: u8 = 0x16;
+}
 
-/// What follows the double of a number: nothing more, or an exact integer.
-const EXACT: u8 = 0x00;
-const BIG: u8 = 0x01;
-
-/// Ends a text. A zero byte within it is written as `ZERO, ESCAPED`.
-const ZERO: u8 = 0x00;
-const END: u8 = 0x01;
-const ESCAPED: u8 = 0xff;
-
-const SIGN: u64 = 1 << 63;
+/// Ends a text. It and [`ESCAPE`] are written as `ESCAPE` and one more than the byte itself where
+/// they are in a text.
+const END: u8 = 0x00;
+const ESCAPE: u8 = 0x01;
 
 /// Largest encoded primary key in bytes. With the index part, the table number and a version it
 /// stays below the 65,535 bytes the engine allows.
@@ -81,27 +83,13 @@ impl IndexLimit {
 
 fn encode_cut(value: ValueRef<'_>, limit: usize, out: &mut Vec<u8>) {
     match value {
-        ValueRef::Null => out.push(NULL),
-        ValueRef::Bool(false) => out.push(FALSE),
-        ValueRef::Bool(true) => out.push(TRUE),
-        ValueRef::Number(number) => {
-            out.push(NUMBER);
-            out.extend_from_slice(&order_bits(number).to_be_bytes());
-            out.push(EXACT);
-        }
-        ValueRef::BigInt(int) => {
-            out.push(NUMBER);
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "ordered by its double first, as ZQL does"
-            )]
-            let double = int as f64;
-            out.extend_from_slice(&order_bits(double).to_be_bytes());
-            out.push(BIG);
-            out.extend_from_slice(&(int.cast_unsigned() ^ SIGN).to_be_bytes());
-        }
-        ValueRef::String(text) => encode_text(STRING, text, limit, out),
-        ValueRef::Json(text) => encode_text(JSON, text, limit, out),
+        ValueRef::Null => out.push(tag::NULL),
+        ValueRef::Bool(false) => out.push(tag::FALSE),
+        ValueRef::Bool(true) => out.push(tag::TRUE),
+        ValueRef::Number(number) => number::encode_double(number, out),
+        ValueRef::BigInt(int) => number::encode_integer(int, out),
+        ValueRef::String(text) => encode_text(tag::STRING, text, limit, out),
+        ValueRef::Json(text) => encode_text(tag::JSON, text, limit, out),
     }
 }
 
@@ -109,33 +97,16 @@ fn encode_text(tag: u8, text: &str, limit: usize, out: &mut Vec<u8>) {
     out.push(tag);
     let bytes = text.as_bytes();
     // An escape doubles a byte, so half the limit never exceeds it.
-    let bytes = bytes.get(..limit / 2).unwrap_or(bytes);
-    let mut parts = bytes.split(|byte| *byte == ZERO);
-    if let Some(first) = parts.next() {
-        out.extend_from_slice(first);
+    let mut rest = bytes.get(..limit / 2).unwrap_or(bytes);
+    while let Some(at) = rest.iter().position(|byte| *byte <= ESCAPE) {
+        let (plain, escaped) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        let (byte, behind) = escaped.split_first().unwrap_or((&END, &[]));
+        out.extend_from_slice(&[ESCAPE, byte + 1]);
+        rest = behind;
     }
-    for part in parts {
-        out.extend_from_slice(&[ZERO, ESCAPED]);
-        out.extend_from_slice(part);
-    }
-    out.extend_from_slice(&[ZERO, END]);
-}
-
-/// Bits of a double that sort as doubles do, NaN last, and the two zeros as one.
-fn order_bits(number: f64) -> u64 {
-    let number = if number.is_nan() {
-        f64::NAN
-    } else {
-        number + 0.0
-    };
-    let bits = number.to_bits();
-    if number.is_nan() {
-        u64::MAX
-    } else if bits & SIGN == 0 {
-        bits | SIGN
-    } else {
-        !bits
-    }
+    out.extend_from_slice(rest);
+    out.push(END);
 }
 
 /// The smallest byte string greater than every string that starts with `prefix`; `None` if there is
@@ -150,5 +121,4 @@ pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-#[path = "key_tests.rs"]
 mod tests;

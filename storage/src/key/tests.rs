@@ -12,6 +12,8 @@ fn any_value() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::Bool),
         any::<f64>().prop_map(Value::Number),
         (-4i32..4).prop_map(|n| Value::Number(f64::from(n))),
+        (-70_000i32..70_000).prop_map(|n| Value::Number(f64::from(n) / 16.0)),
+        around_a_power(),
         prop_oneof![
             Just(f64::NAN),
             Just(-f64::NAN),
@@ -34,6 +36,20 @@ fn any_value() -> impl Strategy<Value = Value> {
         any::<String>().prop_map(Value::from),
         "[\\x00-\\x02ab]{0,3}".prop_map(|text| Value::Json(text.into())),
     ]
+}
+
+/// Numbers next to where the whole part takes another byte, of either sign, and the closest doubles
+/// to them.
+fn around_a_power() -> impl Strategy<Value = Value> {
+    (0i32..60, -1i8..2, any::<bool>()).prop_map(|(power, step, below)| {
+        let number = 2f64.powi(power);
+        let number = match step {
+            -1 => number.next_down(),
+            0 => number,
+            _ => number.next_up(),
+        };
+        Value::Number(if below { -number } else { number })
+    })
 }
 
 fn encoded(values: &[Value], directions: &[Direction]) -> Vec<u8> {
@@ -94,6 +110,19 @@ proptest! {
             Some(after) => prop_assert!(key < after),
         }
     }
+}
+
+#[test]
+fn small_whole_numbers_take_few_bytes_and_no_double_more_than_ten() {
+    let length = |number: f64| {
+        let mut out = Vec::new();
+        encode(ValueRef::Number(number), &mut out);
+        out.len()
+    };
+    let lengths = [0.0, 1.0, -255.0, 256.0, 1_764_000_000_000.0].map(length);
+    assert_eq!(lengths, [2, 3, 3, 4, 8]);
+    let most = [0.1, -0.1, 1.1, 1_764_000_000_000.125, 1e300, f64::NAN].map(length);
+    assert_eq!(most, [10; 6]);
 }
 
 #[test]
