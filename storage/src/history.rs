@@ -22,8 +22,13 @@ use crate::replica::{Inner, Writer};
 use crate::retire::Retired;
 use crate::shape::{Bucket, Shape};
 
-/// Full buckets that make up the whole history.
-const BUCKETS: u64 = 8;
+/// Full buckets that make up the whole history, at the least and at the most. Each more is one more
+/// place to look into for what stood long ago.
+const FEWEST: u64 = 8;
+const MOST: u64 = 64;
+/// Part of a memtable's limit that a bucket may have, if there are not too many then. What is written
+/// to it comes to one file that way, which the engine never has to merge with another.
+const MEMTABLE_FRACTION: u64 = 2;
 /// A bucket with less in it is not closed because of its age.
 const MIN_FRACTION: u64 = 64;
 /// Points in time that are remembered for one `history_age`.
@@ -122,7 +127,9 @@ pub(crate) fn history_bytes(shape: &Shape) -> u64 {
 impl Inner {
     /// Bytes after which a bucket is closed.
     fn bucket_limit(&self) -> u64 {
-        (self.options.history_bytes / BUCKETS).max(1)
+        let (all, memtable) = (self.options.history_bytes, self.options.memtable_bytes);
+        let limit = memtable / MEMTABLE_FRACTION;
+        limit.clamp(all / MOST, all / FEWEST).max(1)
     }
 
     /// Starts a new bucket when the current one is full, and makes room for it.
@@ -191,6 +198,8 @@ impl Inner {
         let mut number = 0;
         if let Some(last) = shape.buckets.last_mut() {
             last.range.to = Some(watermark);
+            // Nobody writes to it any more.
+            self.gate.sealer.request(&last.keyspace);
             number = last.range.number + 1;
         }
         let range = BucketRange {
