@@ -163,7 +163,7 @@ impl Inner {
     /// Commits what takes the replica to its new watermark. Returns the bytes of history, roughly.
     pub(crate) fn complete(
         &self,
-        overlay: Overlay<'_>,
+        mut overlay: Overlay<'_>,
         completion: Completion<'_>,
     ) -> Result<(Outcome, u64)> {
         let Completion {
@@ -172,7 +172,7 @@ impl Inner {
             version,
             ..
         } = completion;
-        let history_bytes = overlay.write(&mut batch, bucket)?;
+        let history_bytes = overlay.write(&mut batch, bucket);
         let mut keyspaces = overlay.keyspaces();
         keyspaces.extend([bucket.keyspace.clone(), self.meta.clone()]);
         let outcome = overlay.finish();

@@ -116,7 +116,7 @@ impl YoungRuns {
     /// The writer is about to add a record that ends at `end` to the history.
     ///
     /// INVARIANT: called before anyone can see the record.
-    pub(crate) fn adds(&self, added: Vec<(Version, Slice, Version)>) {
+    pub(crate) fn adds(&self, added: impl IntoIterator<Item = (Version, Slice, Version)>) {
         let mut state = self.state();
         for (end, key, since) in added {
             state.split(&key, since);

@@ -17,6 +17,7 @@ pub(crate) struct Memory {
     entry_at: HashMap<Place, usize>,
     ended: Vec<Ended>,
     touched: Vec<usize>,
+    order: Vec<usize>,
 }
 
 impl<'a> Overlay<'a> {
@@ -29,6 +30,7 @@ impl<'a> Overlay<'a> {
             entry_at: memory.entry_at,
             ended: memory.ended,
             touched: memory.touched,
+            order: memory.order,
             ..self
         }
     }
@@ -45,6 +47,7 @@ impl Memory {
             entry_at: emptied_map(&mut overlay.entry_at),
             ended: emptied(&mut overlay.ended),
             touched: emptied(&mut overlay.touched),
+            order: emptied(&mut overlay.order),
         }
     }
 }

@@ -5,12 +5,13 @@ mod parts;
 mod prefetch;
 mod rewrite;
 mod schema;
+mod write;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use fjall::{Keyspace, OwnedWriteBatch, Readable, Slice, Snapshot};
+use fjall::{Readable, Slice, Snapshot};
 use kelvin_protocol::{Value, ValueRef, Version};
 
 use crate::archive::{RowEncoder, encode_entry, since};
@@ -18,7 +19,6 @@ use crate::era::Era;
 use crate::error::{Error, Result};
 use crate::gate::unpinned;
 use crate::layout::{ended_key, space_key};
-use crate::shape::Bucket;
 use crate::table_space::TableSpace;
 use crate::view::View;
 use crate::{Datum, IndexId, Row, RowChange, RowId, RowOp, TableId};
@@ -26,9 +26,6 @@ use crate::{Datum, IndexId, Row, RowChange, RowId, RowOp, TableId};
 pub(crate) use memory::Memory;
 pub(crate) use prefetch::{Readers, WINDOW};
 pub(crate) use schema::{SchemaDraft, Workshop};
-
-/// Bytes a record of the history takes beside its key and value, for accounting.
-const HISTORY_OVERHEAD: u64 = 24;
 
 /// A key in the keyspace of a space.
 type Place = (u32, Slice);
@@ -54,7 +51,8 @@ struct EntrySlot {
 /// A record that ended within the batch.
 struct Ended {
     space: u32,
-    key: Slice,
+    history_key: Slice,
+    since: Version,
     end: Version,
     record: Slice,
 }
@@ -84,6 +82,8 @@ pub(crate) struct Overlay<'a> {
     grown: HashMap<TableId, i64>,
     /// Rows written by the transaction under way, by their place in `rows`.
     touched: Vec<usize>,
+    /// The order in which slots are written.
+    order: Vec<usize>,
     encoder: RowEncoder,
     /// Estimated bytes of memory.
     weight: usize,
@@ -127,6 +127,7 @@ impl<'a> Overlay<'a> {
             taken: HashMap::new(),
             grown: HashMap::new(),
             touched: Vec::new(),
+            order: Vec::new(),
             encoder: RowEncoder::default(),
             weight: 0,
         }
@@ -180,55 +181,6 @@ impl<'a> Overlay<'a> {
             .map(|slot| (slot.space.number(), slot.key.clone()))
             .filter(|(space, _)| !left.contains(space))
             .collect()
-    }
-
-    /// Writes what changed in the tables, each key once, and what ended into `bucket`. Returns the
-    /// bytes of history, roughly.
-    ///
-    /// Everything goes in the order of the keys: what lies close in the engine's memory is then
-    /// written at a time.
-    pub(crate) fn write(&self, batch: &mut OwnedWriteBatch, bucket: &Bucket) -> Result<u64> {
-        let rows = self.rows.iter().filter(|slot| slot.touched.is_some());
-        let rows = rows.map(|slot| {
-            let record = slot.now.as_ref().map(|row| row.record().bytes());
-            (&slot.space, &slot.key, slot.before.is_some(), record)
-        });
-        let entries = self.entries.iter();
-        let entries = entries.map(|slot| (&slot.space, &slot.key, slot.existed, slot.now.as_ref()));
-        let left = |space: u32| self.left.contains(&space);
-        let mut written = Vec::with_capacity(self.rows.len() + self.entries.len());
-        written.extend(rows.chain(entries).filter(|put| !left(put.0.number())));
-        written.sort_unstable_by_key(|(space, key, ..)| (space.number(), *key));
-        for (space, key, existed, record) in written {
-            match record {
-                Some(record) => batch.insert(&space.keyspace, key.clone(), record.clone()),
-                None if existed => batch.remove(&space.keyspace, key.clone()),
-                None => {}
-            }
-        }
-        let mut bytes = 0;
-        let mut added = Vec::with_capacity(self.ended.len());
-        let mut history = Vec::with_capacity(self.ended.len());
-        for ended in self.ended.iter().filter(|ended| !left(ended.space)) {
-            let key = Slice::from(ended_key(ended.space, &ended.key, ended.end));
-            bytes += (key.len() + ended.record.len()) as u64 + HISTORY_OVERHEAD;
-            added.push((ended.end, key.clone(), since(&ended.record)?));
-            history.push((key, &ended.record));
-        }
-        history.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        for (key, record) in history {
-            batch.insert(&bucket.keyspace, key, unpinned(record));
-        }
-        bucket.young.adds(added);
-        Ok(bytes)
-    }
-
-    /// The keyspaces of tables that the batch writes to.
-    pub(crate) fn keyspaces(&self) -> Vec<Keyspace> {
-        let rows = self.rows.iter().filter(|slot| slot.touched.is_some());
-        let mut seen = self.left.clone();
-        let new = rows.filter(|slot| seen.insert(slot.space.number()));
-        new.map(|slot| slot.space.keyspace.clone()).collect()
     }
 
     /// What it all comes to.
@@ -384,15 +336,9 @@ impl<'a> Overlay<'a> {
         if growth != 0 {
             *self.grown.entry(space.table.id).or_default() += growth;
         }
-        if let Some(old) = &old
-            && since(old.record().bytes())? < version
-        {
-            self.ended.push(Ended {
-                space: space.number(),
-                key: key.clone(),
-                end: version,
-                record: old.record().bytes().clone(),
-            });
+        if let Some(old) = &old {
+            let record = old.record().bytes();
+            self.end(&space, &key, since(record)?, version, record.clone());
         }
         for index in &space.indexes {
             if let (Some(old), Some(new)) = (&old, &new)
@@ -428,12 +374,31 @@ impl<'a> Overlay<'a> {
         let slot = self.entry_slot(space, key.into(), true);
         slot.now = None;
         let key = slot.key.clone();
+        self.end(
+            space,
+            &key,
+            since,
+            version,
+            encode_entry(since, offset).into(),
+        );
+    }
+
+    /// Takes note of a record that stood since `since`, unless no version saw it.
+    fn end(
+        &mut self,
+        space: &TableSpace,
+        key: &[u8],
+        since: Version,
+        version: Version,
+        record: Slice,
+    ) {
         if since < version {
             self.ended.push(Ended {
                 space: space.number(),
-                key,
+                history_key: ended_key(space.number(), key, version).into(),
+                since,
                 end: version,
-                record: encode_entry(since, offset).into(),
+                record,
             });
         }
     }
