@@ -186,7 +186,8 @@ fn sound() -> &'static Files {
                 .apply(&[Transaction { version, ops }])
                 .expect("applied");
         }
-        replica.groups().put("group", b"record").expect("a record");
+        let record = ("group".to_owned(), Some(b"record".to_vec()));
+        replica.groups().write([record]).expect("a record");
         replica.sync().expect("durable");
         drop(replica);
         let mut files = Files::new();

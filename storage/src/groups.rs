@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fjall::{Iter, Keyspace};
+use fjall::Keyspace;
 
 use crate::error::{Error, Result};
 use crate::replica::Inner;
@@ -43,49 +43,34 @@ impl Groups {
         Ok(self.keyspace().get(name)?.map(|bytes| bytes.to_vec()))
     }
 
-    /// Writes the record called `name`.
+    /// Writes records, or removes those without bytes: all of them or none.
     ///
     /// # Errors
     /// [`Error::Invalid`] for an empty or overlong name, else what writing brings up.
-    pub fn put(&self, name: &str, record: &[u8]) -> Result<()> {
-        check(name)?;
+    pub fn write(
+        &self,
+        records: impl IntoIterator<Item = (String, Option<Vec<u8>>)>,
+    ) -> Result<()> {
+        let mut batch = self.replica.db.batch();
+        for (name, bytes) in records {
+            check(&name)?;
+            match bytes {
+                Some(bytes) => batch.insert(self.keyspace(), name, bytes),
+                None => batch.remove(self.keyspace(), name),
+            }
+        }
         self.replica.gate.admit(self.keyspace())?;
-        let put = self.keyspace().insert(name, record);
-        put.map_err(|error| self.replica.gate.explain(error))
-    }
-
-    /// Removes the record called `name`, if it is there.
-    ///
-    /// # Errors
-    /// As [`Groups::put`].
-    pub fn delete(&self, name: &str) -> Result<()> {
-        check(name)?;
-        self.replica.gate.admit(self.keyspace())?;
-        let removed = self.keyspace().remove(name);
-        removed.map_err(|error| self.replica.gate.explain(error))
-    }
-
-    /// All records, in the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = Result<(String, Vec<u8>)>> + use<> {
-        records(self.keyspace().iter())
+        let written = batch.commit();
+        written.map_err(|error| self.replica.gate.explain(error))
     }
 
     /// All records whose names start with `prefix`, in the order of their names.
     pub fn prefix(&self, prefix: &str) -> impl Iterator<Item = Result<(String, Vec<u8>)>> + use<> {
-        records(self.keyspace().prefix(prefix))
+        self.keyspace().prefix(prefix).map(|record| {
+            let (name, bytes) = record.into_inner()?;
+            Ok((parse(&name)?, bytes.to_vec()))
+        })
     }
-
-    /// All names, in order.
-    pub fn keys(&self) -> impl Iterator<Item = Result<String>> + use<> {
-        self.keyspace().iter().map(|record| parse(&record.key()?))
-    }
-}
-
-fn records(iter: Iter) -> impl Iterator<Item = Result<(String, Vec<u8>)>> {
-    iter.map(|record| {
-        let (name, bytes) = record.into_inner()?;
-        Ok((parse(&name)?, bytes.to_vec()))
-    })
 }
 
 fn check(name: &str) -> Result<()> {

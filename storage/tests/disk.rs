@@ -117,6 +117,11 @@ fn check(replica: &Replica, expected: &Items) {
     assert_eq!(replica.row_count(ITEMS), expected.len() as u64);
 }
 
+fn write_group(replica: &Replica) -> kelvin_storage::Result<()> {
+    let groups = replica.groups();
+    groups.write([("group".to_owned(), Some(b"x".to_vec()))])
+}
+
 /// Applies until that fails. `sizes` are those of the rows. What is applied is noted in `items`.
 fn apply_until_it_fails(replica: &Replica, items: &mut Items, size: usize) -> Error {
     loop {
@@ -168,7 +173,7 @@ fn a_full_disk_is_reported_and_nothing_is_lost_once_there_is_room() {
             ErrorKind::DiskFull
         );
         assert_eq!(
-            replica.groups().put("group", b"x").unwrap_err().kind(),
+            write_group(&replica).unwrap_err().kind(),
             ErrorKind::DiskFull
         );
         check(&replica, &items);

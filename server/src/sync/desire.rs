@@ -10,6 +10,9 @@ use super::record::{Definition, Desire, GroupRecord, QueryRecord};
 pub const DEFAULT_TTL_MS: u64 = 300_000;
 /// How long a query is kept at most, milliseconds.
 pub const MAX_TTL_MS: u64 = 600_000;
+/// Longest hash of a query. It is a part of the name of a record.
+const MAX_HASH_BYTES: usize = 1024;
+
 /// How large a group may grow.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupLimits {
@@ -63,6 +66,12 @@ impl GroupRecord {
                     name,
                     args,
                 } => {
+                    if hash.len() > MAX_HASH_BYTES {
+                        return Err(ErrorBody::new(
+                            ErrorKind::InvalidMessage,
+                            format!("a query's hash may have at most {MAX_HASH_BYTES} bytes"),
+                        ));
+                    }
                     let known = self.queries.get(&hash).is_some_and(|q| q.removed.is_none());
                     if !known && self.live_queries().count() >= limits.queries {
                         return Err(too_many(limits.queries, "queries", "MAX_QUERIES_PER_GROUP"));
@@ -75,8 +84,10 @@ impl GroupRecord {
                     patches.extend(self.unwant(client, &hash, config, version));
                 }
                 UpQueryOp::Clear => {
-                    let hashes: Vec<String> = self.queries.keys().cloned().collect();
-                    for hash in hashes {
+                    for hash in self
+                        .queries
+                        .hashes(|query| query.desires.contains_key(client))
+                    {
                         patches.extend(self.clear(client, &hash, config, version));
                     }
                 }
@@ -100,21 +111,23 @@ impl GroupRecord {
         definition: Result<Definition, ErrorBody>,
         (config, version): (u64, Version),
     ) -> Result<Option<QueryPatch>, ErrorBody> {
-        let query = match self.queries.get_mut(&hash) {
-            Some(query) if matches!(query.definition, Definition::Internal(_)) => return Ok(None),
-            Some(query) => query,
-            None => self
-                .queries
-                .entry(hash.clone())
-                .or_insert(QueryRecord::new(definition?)),
-        };
-        let standing = query
-            .desires
-            .get(client)
-            .is_some_and(|d| d.inactivated_at_ms.is_none() && !d.cleared && d.ttl_ms >= ttl_ms);
-        if standing && query.removed.is_none() {
+        let known = self.queries.get(&hash);
+        if known.is_some_and(|query| matches!(query.definition, Definition::Internal(_))) {
             return Ok(None);
         }
+        let standing = |query: &QueryRecord| {
+            let desire = query.desires.get(client);
+            query.removed.is_none()
+                && desire.is_some_and(|d| {
+                    d.inactivated_at_ms.is_none() && !d.cleared && d.ttl_ms >= ttl_ms
+                })
+        };
+        if known.is_some_and(standing) {
+            return Ok(None);
+        }
+        let query = self
+            .queries
+            .get_or_insert(&hash, || definition.map(QueryRecord::new))?;
         // A query that was withdrawn, by expiry or by an error, starts again.
         if query.removed.take().is_some() {
             query.got = None;
@@ -138,10 +151,11 @@ impl GroupRecord {
         version: Version,
     ) -> Option<QueryPatch> {
         let now = self.ttl_clock_ms;
-        let desire = self.queries.get_mut(hash)?.desires.get_mut(client)?;
+        let desire = self.queries.get(hash)?.desires.get(client)?;
         if desire.inactivated_at_ms.is_some() || desire.cleared {
             return None;
         }
+        let desire = self.queries.get_mut(hash)?.desires.get_mut(client)?;
         desire.inactivated_at_ms = Some(now);
         (desire.config, desire.version) = (config, version);
         Some(QueryPatch {
@@ -157,6 +171,9 @@ impl GroupRecord {
         config: u64,
         version: Version,
     ) -> Option<QueryPatch> {
+        if self.queries.get(hash)?.desires.get(client)?.cleared {
+            return None;
+        }
         let patch = self.unwant(client, hash, config, version);
         let desire = self.queries.get_mut(hash)?.desires.get_mut(client)?;
         desire.cleared = true;
@@ -172,8 +189,10 @@ impl GroupRecord {
                 continue;
             }
             self.config = config;
-            let hashes: Vec<String> = self.queries.keys().cloned().collect();
-            for hash in hashes {
+            for hash in self
+                .queries
+                .hashes(|query| query.desires.contains_key(client))
+            {
                 if let Some(patch) = self.unwant(client, &hash, config, version) {
                     patches.entry(client.clone()).or_default().push(patch);
                 }

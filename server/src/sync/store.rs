@@ -1,8 +1,13 @@
 //! Where client group records are kept.
+//!
+//! Each query of a group is a record of its own, so that a wish costs what it changes, however many
+//! queries the group has.
+
+use std::collections::BTreeMap;
 
 use kelvin_storage::Groups;
 
-use super::record::{GroupRecord, RECORD_FORMAT};
+use super::record::{GroupRecord, Queries, QueryRecord, RECORD_FORMAT, Unsaved};
 
 /// Keeps [`GroupRecord`]s. A write must survive a crash of the process before it returns.
 pub trait GroupStore: Send + Sync {
@@ -12,11 +17,11 @@ pub trait GroupStore: Send + Sync {
     /// If the store cannot be read.
     fn load(&self, group: &str) -> Result<Option<GroupRecord>, StoreError>;
 
-    /// Writes the record of a group.
+    /// Writes what has changed of a group since it was loaded or saved.
     ///
     /// # Errors
-    /// If the store cannot be written.
-    fn save(&self, group: &str, record: &GroupRecord) -> Result<(), StoreError>;
+    /// If the store cannot be written; it has as much of the group as before then.
+    fn save(&self, group: &str, record: &mut GroupRecord) -> Result<(), StoreError>;
 
     /// Forgets a group.
     ///
@@ -46,15 +51,65 @@ pub enum StoreError {
 /// The store inside the replica's own database.
 pub struct LocalGroups(pub Groups);
 
+/// A record to be written, or removed where there are no bytes.
+type Write = (String, Option<Vec<u8>>);
+
+/// What the names of groups, without their queries, start with.
+const GROUP: &str = "g";
+
+fn name_of_group(group: &str) -> String {
+    format!("{GROUP}{group}")
+}
+
+/// What the names of a group's queries start with. Its length is in it because any name may be the
+/// beginning of another.
+fn prefix_of_queries(group: &str) -> String {
+    format!("q{}:{group}:", group.len())
+}
+
+impl LocalGroups {
+    /// The queries of a group.
+    fn queries(&self, group: &str) -> Result<BTreeMap<String, QueryRecord>, ReadError> {
+        let prefix = prefix_of_queries(group);
+        let query = |record: kelvin_storage::Result<(String, Vec<u8>)>| {
+            let (name, bytes) = record?;
+            let hash = name.get(prefix.len()..).unwrap_or_default();
+            Ok((hash.to_owned(), serde_json::from_slice(&bytes)?))
+        };
+        self.0.prefix(&prefix).map(query).collect()
+    }
+
+    /// Removals of all queries that are stored of a group.
+    fn removals(&self, group: &str) -> Result<Vec<Write>, StoreError> {
+        let stored = self.0.prefix(&prefix_of_queries(group));
+        stored.map(|record| Ok((record?.0, None))).collect()
+    }
+}
+
+/// Why a record could not be read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    Storage(#[from] kelvin_storage::Error),
+    #[error(transparent)]
+    Form(#[from] serde_json::Error),
+}
+
 impl GroupStore for LocalGroups {
     fn load(&self, group: &str) -> Result<Option<GroupRecord>, StoreError> {
-        let Some(bytes) = self.0.get(group)? else {
+        let Some(bytes) = self.0.get(&name_of_group(group))? else {
             return Ok(None);
         };
-        match serde_json::from_slice::<GroupRecord>(&bytes) {
+        let read = || -> Result<GroupRecord, ReadError> {
+            let record: GroupRecord = serde_json::from_slice(&bytes)?;
+            let queries = Queries::stored(self.queries(group)?);
+            Ok(GroupRecord { queries, ..record })
+        };
+        match read() {
             Ok(record) if record.format == RECORD_FORMAT => Ok(Some(record)),
             Ok(_) => Ok(None),
-            Err(error) => {
+            Err(ReadError::Storage(error)) => Err(error.into()),
+            Err(ReadError::Form(error)) => {
                 // A record that cannot be read costs its group a fresh start, nothing else.
                 tracing::warn!(group, %error, "unreadable client group record");
                 Ok(None)
@@ -62,26 +117,51 @@ impl GroupStore for LocalGroups {
         }
     }
 
-    fn save(&self, group: &str, record: &GroupRecord) -> Result<(), StoreError> {
-        Ok(self.0.put(group, &serde_json::to_vec(record)?)?)
+    fn save(&self, group: &str, record: &mut GroupRecord) -> Result<(), StoreError> {
+        let prefix = prefix_of_queries(group);
+        let mut writes = Vec::new();
+        let changed: Vec<&String> = match record.queries.unsaved() {
+            Unsaved::All => {
+                writes = self.removals(group)?;
+                record.queries.iter().map(|(hash, _)| hash).collect()
+            }
+            Unsaved::Some(hashes) => hashes.iter().collect(),
+        };
+        for hash in changed {
+            let query = record.queries.get(hash);
+            let bytes = query.map(serde_json::to_vec).transpose()?;
+            writes.push((format!("{prefix}{hash}"), bytes));
+        }
+        writes.push((name_of_group(group), Some(serde_json::to_vec(record)?)));
+        self.0.write(writes)?;
+        record.queries.saved();
+        Ok(())
     }
 
     fn delete(&self, group: &str) -> Result<(), StoreError> {
-        Ok(self.0.delete(group)?)
+        let mut writes = self.removals(group)?;
+        writes.push((name_of_group(group), None));
+        Ok(self.0.write(writes)?)
     }
 
     fn purge(&self, before_ms: u64) -> Result<usize, StoreError> {
         let mut purged = 0;
-        for group in self.0.keys() {
-            let group = group?;
-            let stale = self
-                .load(&group)?
-                .is_none_or(|r| r.last_active_ms < before_ms);
-            if stale {
-                self.delete(&group)?;
+        for record in self.0.prefix(GROUP) {
+            let (name, bytes) = record?;
+            let group = name.strip_prefix(GROUP).unwrap_or_default();
+            let record = serde_json::from_slice::<GroupRecord>(&bytes).ok();
+            let is_live = |record: &GroupRecord| {
+                record.format == RECORD_FORMAT && record.last_active_ms >= before_ms
+            };
+            if !record.as_ref().is_some_and(is_live) {
+                self.delete(group)?;
                 purged += 1;
             }
         }
         Ok(purged)
     }
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

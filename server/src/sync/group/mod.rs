@@ -332,7 +332,7 @@ impl Group {
         self.last_saved = Instant::now();
         // What is written says when it was alive, or the next start could take it for forgotten.
         self.advance_clock();
-        let Some(record) = &self.record else {
+        let Some(record) = &mut self.record else {
             return true;
         };
         let Err(error) = self.services.store.save(&self.id, record) else {

@@ -1,5 +1,7 @@
 //! What is remembered of a client group: small, and independent of its data.
 
+mod queries;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -7,9 +9,11 @@ use kelvin_protocol::{ClientSchema, Cookie, QueryPatch, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use queries::{Queries, Unsaved};
+
 /// Form of the stored record. A record of another form is treated as absent, which makes the
 /// group's clients start afresh.
-pub const RECORD_FORMAT: u32 = 1;
+pub const RECORD_FORMAT: u32 = 2;
 
 /// Withdrawn queries that are remembered for clients that come back.
 const MAX_WITHDRAWN: usize = 2_000;
@@ -33,8 +37,9 @@ pub struct GroupRecord {
     pub client_schema: ClientSchema,
     /// Its clients.
     pub clients: BTreeSet<String>,
-    /// Its queries by hash, the internal ones included.
-    pub queries: BTreeMap<String, QueryRecord>,
+    /// Its queries, each of which is stored by itself.
+    #[serde(skip)]
+    pub queries: Queries,
 }
 
 /// What a query was defined as.
@@ -139,7 +144,7 @@ impl GroupRecord {
             last_active_ms: 0,
             client_schema,
             clients: BTreeSet::new(),
-            queries: BTreeMap::new(),
+            queries: Queries::default(),
         }
     }
 
@@ -160,7 +165,7 @@ impl GroupRecord {
     pub fn patches_since(&self, config: Option<u64>) -> QueryPatches {
         let newer = |at: u64| config.is_none_or(|config| at > config);
         let mut patches = QueryPatches::default();
-        for (hash, query) in &self.queries {
+        for (hash, query) in self.queries.iter() {
             if matches!(query.definition, Definition::Internal(_)) {
                 continue;
             }
@@ -199,17 +204,11 @@ impl GroupRecord {
         config: u64,
         version: Version,
     ) -> Option<QueryPatch> {
-        let query = self.queries.get_mut(hash)?;
-        if let Some(last) = query
-            .assignments
-            .last_mut()
-            .filter(|last| last.until.is_none())
-        {
-            if last.ast == *ast {
-                return None;
-            }
-            last.until = Some((config, version));
+        if self.queries.get(hash)?.current() == Some(ast) {
+            return None;
         }
+        let query = self.queries.get_mut(hash)?;
+        query.close(config, version);
         query.assignments.push(Assignment {
             ast: Arc::clone(ast),
             since: config,
@@ -226,13 +225,7 @@ impl GroupRecord {
     /// Withdraws a query's answer at config number `config`. Returns the patch that tells clients.
     pub fn withdraw(&mut self, hash: &str, config: u64, version: Version) -> Option<QueryPatch> {
         let query = self.queries.get_mut(hash)?;
-        if let Some(last) = query
-            .assignments
-            .last_mut()
-            .filter(|last| last.until.is_none())
-        {
-            last.until = Some((config, version));
-        }
+        query.close(config, version);
         query.got = None;
         query.removed = Some((config, version));
         Some(del(hash))
@@ -249,37 +242,16 @@ impl GroupRecord {
     /// Forgets what only clients below `horizon` could still ask for.
     pub fn trim(&mut self, horizon: Version) {
         let mut trimmed = self.trimmed_config;
-        for query in self.queries.values_mut() {
-            query
-                .assignments
-                .retain(|assignment| match assignment.until {
-                    Some((until, version)) if version < horizon => {
-                        trimmed = trimmed.max(until);
-                        false
-                    }
-                    _ => true,
-                });
-            query.desires.retain(|_, desire| {
-                let over =
-                    desire.cleared || (desire.inactivated_at_ms.is_some() && query.got.is_none());
-                let forget = over && query.removed.is_some() && desire.version < horizon;
-                if forget {
-                    trimmed = trimmed.max(desire.config);
-                }
-                !forget
-            });
-        }
-        self.queries.retain(|_, query| match query.removed {
-            Some((config, version))
-                if version < horizon
-                    && query.desires.is_empty()
-                    && query.assignments.is_empty() =>
-            {
+        for hash in self.queries.hashes(|query| query.can_forget(horizon)) {
+            let Some(query) = self.queries.get_mut(&hash) else {
+                continue;
+            };
+            trimmed = trimmed.max(query.forget(horizon));
+            if let Some((config, _)) = query.removed.filter(|_| query.is_forgotten(horizon)) {
                 trimmed = trimmed.max(config);
-                false
+                self.queries.remove(&hash);
             }
-            _ => true,
-        });
+        }
         self.trimmed_config = trimmed;
         self.forget_oldest();
     }
@@ -326,6 +298,48 @@ impl QueryRecord {
         }
     }
 
+    /// The plan it stood for holds no more from config number `config` on.
+    fn close(&mut self, config: u64, version: Version) {
+        let open = self.assignments.last_mut();
+        if let Some(last) = open.filter(|last| last.until.is_none()) {
+            last.until = Some((config, version));
+        }
+    }
+
+    /// Whether something of it, or all, is of use only to clients below `horizon`.
+    fn can_forget(&self, horizon: Version) -> bool {
+        self.assignments.iter().any(|one| one.is_past(horizon))
+            || self.desires.values().any(|one| self.is_over(one, horizon))
+            || self.is_forgotten(horizon)
+    }
+
+    /// Forgets what is of use only to clients below `horizon`. Returns the highest config number of
+    /// it.
+    fn forget(&mut self, horizon: Version) -> u64 {
+        let past = self.assignments.iter().filter(|one| one.is_past(horizon));
+        let past = past.filter_map(|one| Some(one.until?.0)).max();
+        self.assignments.retain(|one| !one.is_past(horizon));
+        let desires = std::mem::take(&mut self.desires);
+        let (over, kept): (BTreeMap<_, _>, _) = desires
+            .into_iter()
+            .partition(|(_, one)| self.is_over(one, horizon));
+        self.desires = kept;
+        let over = over.values().map(|one| one.config).max();
+        past.max(over).unwrap_or(0)
+    }
+
+    /// Whether a wish is over, and clients that have heard of it are above `horizon`.
+    fn is_over(&self, desire: &Desire, horizon: Version) -> bool {
+        let ended = desire.inactivated_at_ms.is_some() && self.got.is_none();
+        (desire.cleared || ended) && self.removed.is_some() && desire.version < horizon
+    }
+
+    /// Whether nothing of it is left but that it was withdrawn, below `horizon`.
+    fn is_forgotten(&self, horizon: Version) -> bool {
+        let withdrawn = self.removed.is_some_and(|(_, version)| version < horizon);
+        withdrawn && self.desires.is_empty() && self.assignments.is_empty()
+    }
+
     /// The plan it stands for now, as a transformed AST.
     #[must_use]
     pub fn current(&self) -> Option<&Arc<str>> {
@@ -342,6 +356,13 @@ impl QueryRecord {
             Definition::Custom { name, .. } => name,
             Definition::Client(_) | Definition::Internal(_) => "query",
         }
+    }
+}
+
+impl Assignment {
+    /// Whether it held below `horizon` only.
+    fn is_past(&self, horizon: Version) -> bool {
+        self.until.is_some_and(|(_, version)| version < horizon)
     }
 }
 
