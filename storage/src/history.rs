@@ -26,8 +26,8 @@ use crate::shape::{Bucket, Shape};
 /// place to look into for what stood long ago.
 const FEWEST: u64 = 8;
 const MOST: u64 = 64;
-/// Part of a memtable's limit that a bucket may have, if there are not too many then. What is written
-/// to it comes to one file that way, which the engine never has to merge with another.
+/// Part of a memtable's limit that a bucket may have, if there are not too many then. What is
+/// written to it comes to one file that way, which the engine never has to merge with another.
 const MEMTABLE_FRACTION: u64 = 2;
 /// A bucket with less in it is not closed because of its age.
 const MIN_FRACTION: u64 = 64;

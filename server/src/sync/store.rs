@@ -79,10 +79,21 @@ impl LocalGroups {
         self.0.prefix(&prefix).map(query).collect()
     }
 
-    /// Removals of all queries that are stored of a group.
-    fn removals(&self, group: &str) -> Result<Vec<Write>, StoreError> {
-        let stored = self.0.prefix(&prefix_of_queries(group));
-        stored.map(|record| Ok((record?.0, None))).collect()
+    /// Removals of the queries that are stored of a group, except for those that are kept.
+    fn removals(
+        &self,
+        group: &str,
+        is_kept: impl Fn(&str) -> bool,
+    ) -> Result<Vec<Write>, StoreError> {
+        let prefix = prefix_of_queries(group);
+        let mut removals = Vec::new();
+        for record in self.0.prefix(&prefix) {
+            let (name, _) = record?;
+            if !name.strip_prefix(&prefix).is_some_and(&is_kept) {
+                removals.push((name, None));
+            }
+        }
+        Ok(removals)
     }
 }
 
@@ -122,7 +133,7 @@ impl GroupStore for LocalGroups {
         let mut writes = Vec::new();
         let changed: Vec<&String> = match record.queries.unsaved() {
             Unsaved::All => {
-                writes = self.removals(group)?;
+                writes = self.removals(group, |hash| record.queries.get(hash).is_some())?;
                 record.queries.iter().map(|(hash, _)| hash).collect()
             }
             Unsaved::Some(hashes) => hashes.iter().collect(),
@@ -139,7 +150,7 @@ impl GroupStore for LocalGroups {
     }
 
     fn delete(&self, group: &str) -> Result<(), StoreError> {
-        let mut writes = self.removals(group)?;
+        let mut writes = self.removals(group, |_| false)?;
         writes.push((name_of_group(group), None));
         Ok(self.0.write(writes)?)
     }

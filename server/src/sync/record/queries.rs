@@ -1,5 +1,6 @@
 //! The queries of a group, and which of them have changed since they were stored.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::QueryRecord;
@@ -56,12 +57,12 @@ impl Queries {
         hash: &str,
         new: impl FnOnce() -> Result<QueryRecord, E>,
     ) -> Result<&mut QueryRecord, E> {
-        let query = match self.by_hash.remove(hash) {
-            Some(query) => query,
-            None => new()?,
+        let query = match self.by_hash.entry(hash.to_owned()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => vacant.insert(new()?),
         };
         self.unsaved.note(hash);
-        Ok(self.by_hash.entry(hash.to_owned()).or_insert(query))
+        Ok(query)
     }
 
     /// Puts a query in place of that of the same hash.
