@@ -332,6 +332,25 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_too_long_for_the_name_of_a_record_is_refused() {
+        let mut record = GroupRecord::new(0, ClientSchema::default());
+        let mut put = |bytes: usize| {
+            let op = UpQueryOp::Put {
+                hash: "h".repeat(bytes),
+                ttl: None,
+                ast: None,
+                name: Some("q".into()),
+                args: Some(Vec::new()),
+            };
+            record.apply_desires("c1", vec![op], 1, LIMITS)
+        };
+        assert!(put(MAX_HASH_BYTES).is_ok());
+        let refused = put(MAX_HASH_BYTES + 1).unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::InvalidMessage);
+        assert!(refused.message.contains("1024"), "{}", refused.message);
+    }
+
+    #[test]
     fn a_group_does_not_outgrow_its_limits() {
         let mut record = GroupRecord::new(0, ClientSchema::default());
         for hash in ["h1", "h2", "h3"] {
