@@ -103,9 +103,9 @@ impl Replica {
         version: Version,
     ) -> Result<Outcome> {
         let inner = &self.inner;
-        let memory = std::mem::take(&mut writer.memory);
+        let slots = std::mem::take(&mut writer.slots);
         let workshop = inner.workshop(writer);
-        let mut overlay = Overlay::new(base, &writer.next_rows, workshop).with_memory(memory);
+        let mut overlay = Overlay::new(base, &writer.next_rows, workshop, slots);
         let mut batch = inner.db.batch();
         let bucket = base.inner().shape.active_bucket()?;
         let (mut last, mut history_bytes, mut count) = (base.version(), 0, 0);
@@ -140,7 +140,7 @@ impl Replica {
         };
         let (mut outcome, bytes) = inner.complete(overlay, completion)?;
         writer.next_rows.extend(std::mem::take(&mut outcome.taken));
-        writer.memory = std::mem::take(&mut outcome.memory);
+        writer.slots = std::mem::take(&mut outcome.slots);
         writer.bucket_bytes += history_bytes + bytes;
         Ok(outcome)
     }

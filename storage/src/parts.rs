@@ -27,7 +27,7 @@ use kelvin_protocol::{Value, Version};
 
 use crate::apply::Completion;
 use crate::error::{Error, Result};
-use crate::overlay::{Overlay, Workshop};
+use crate::overlay::{Overlay, Slots, Workshop};
 use crate::replica::{Inner, Writer};
 use crate::shape::Shape;
 use crate::view::View;
@@ -152,7 +152,7 @@ impl<'a> Parts<'a> {
         let free = &writer.next_rows;
         Self {
             inner,
-            overlay: Overlay::new(base, free, workshop),
+            overlay: Overlay::new(base, free, workshop, Slots::default()),
             free,
             workshop,
             shape: base.inner().shape.clone(),

@@ -17,7 +17,7 @@ use crate::history::Samples;
 use crate::index_build::Builds;
 use crate::layout::{GROUPS, META};
 use crate::meta::{self, Garbage, Meta, MetaWriter, ReplicaIdentity};
-use crate::overlay::{Memory, Readers, Workshop};
+use crate::overlay::{Readers, Slots, Workshop};
 use crate::row_counts::RowCounts;
 use crate::shape::{Bucket, Shape, recorded_keyspace};
 use crate::sorted_ingest::Scratch;
@@ -81,8 +81,8 @@ pub(crate) struct Writer {
     pub(crate) forms: Vec<(TableId, Version)>,
     /// Indexes whose entries are to be removed.
     pub(crate) garbage: Vec<Garbage>,
-    /// What the last batch left for the next one.
-    pub(crate) memory: Memory,
+    /// Empty ones that the last batch left for the next one.
+    pub(crate) slots: Slots,
 }
 
 impl Writer {
@@ -221,7 +221,7 @@ impl Replica {
                 given_table: 0,
                 forms,
                 garbage: meta.garbage,
-                memory: Memory::default(),
+                slots: Slots::default(),
             }),
             builds: Builds::default(),
             scratch: Scratch::new(directory.runs()),

@@ -1,10 +1,10 @@
 //! Transactions on their way into one batch: reads see what was written before them.
 
-mod memory;
 mod parts;
 mod prefetch;
 mod rewrite;
 mod schema;
+mod slots;
 mod write;
 
 use std::collections::hash_map::Entry;
@@ -23,39 +23,11 @@ use crate::table_space::TableSpace;
 use crate::view::View;
 use crate::{Datum, IndexId, Row, RowChange, RowId, RowOp, TableId};
 
-pub(crate) use memory::Memory;
 pub(crate) use prefetch::{Readers, WINDOW};
 pub(crate) use schema::{SchemaDraft, Workshop};
+pub(crate) use slots::Slots;
 
-/// A key in the keyspace of a space.
-type Place = (u32, Slice);
-
-/// One row the batch has looked at.
-struct RowSlot {
-    space: Arc<TableSpace>,
-    key: Slice,
-    before: Option<Row>,
-    now: Option<Row>,
-    /// Last transaction that wrote it, if any did.
-    touched: Option<Version>,
-}
-
-/// One index entry the batch has moved.
-struct EntrySlot {
-    space: Arc<TableSpace>,
-    key: Slice,
-    existed: bool,
-    now: Option<Slice>,
-}
-
-/// A record that ended within the batch.
-struct Ended {
-    space: u32,
-    history_key: Slice,
-    since: Version,
-    end: Version,
-    record: Slice,
-}
+use slots::{Ended, EntrySlot, Place, RowSlot};
 
 /// Rows and index entries as the transactions so far leave them, over the view they started from.
 pub(crate) struct Overlay<'a> {
@@ -66,11 +38,7 @@ pub(crate) struct Overlay<'a> {
     /// What the transaction makes of the schema, if it touches it.
     schema: Option<SchemaDraft>,
     workshop: Workshop<'a>,
-    rows: Vec<RowSlot>,
-    row_at: HashMap<Place, usize>,
-    entries: Vec<EntrySlot>,
-    entry_at: HashMap<Place, usize>,
-    ended: Vec<Ended>,
+    slots: Slots,
     /// Spaces that the batch leaves as they were, because their table is gone or kept elsewhere
     /// now.
     left: HashSet<u32>,
@@ -80,10 +48,6 @@ pub(crate) struct Overlay<'a> {
     taken: HashMap<TableId, RowId>,
     /// By how many rows tables have grown.
     grown: HashMap<TableId, i64>,
-    /// Rows written by the transaction under way, by their place in `rows`.
-    touched: Vec<usize>,
-    /// The order in which slots are written.
-    order: Vec<usize>,
     encoder: RowEncoder,
     /// Estimated bytes of memory.
     weight: usize,
@@ -100,15 +64,16 @@ pub(crate) struct Outcome {
     /// The new schema, if there is one.
     pub(crate) schema: Option<SchemaDraft>,
     /// For the next overlay.
-    pub(crate) memory: Memory,
+    pub(crate) slots: Slots,
 }
 
 impl<'a> Overlay<'a> {
-    /// Over the newest view. `free` are the next free row numbers.
+    /// Over the newest view. `free` are the next free row numbers, `slots` are empty.
     pub(crate) fn new(
         base: &View,
         free: &'a HashMap<TableId, RowId>,
         workshop: Workshop<'a>,
+        slots: Slots,
     ) -> Self {
         let base = base.inner();
         Self {
@@ -117,17 +82,11 @@ impl<'a> Overlay<'a> {
             era: base.era.clone(),
             schema: None,
             workshop,
-            rows: Vec::new(),
-            row_at: HashMap::new(),
-            entries: Vec::new(),
-            entry_at: HashMap::new(),
-            ended: Vec::new(),
+            slots,
             left: HashSet::new(),
             free,
             taken: HashMap::new(),
             grown: HashMap::new(),
-            touched: Vec::new(),
-            order: Vec::new(),
             encoder: RowEncoder::default(),
             weight: 0,
         }
@@ -175,8 +134,8 @@ impl<'a> Overlay<'a> {
 
     /// Keys of the rows the transaction under way has written; the next one begins.
     pub(crate) fn end_transaction(&mut self) -> Vec<Place> {
-        let (rows, left) = (&self.rows, &self.left);
-        let slots = self.touched.drain(..).filter_map(|at| rows.get(at));
+        let (rows, left) = (&self.slots.rows, &self.left);
+        let slots = self.slots.touched.drain(..).filter_map(|at| rows.get(at));
         slots
             .map(|slot| (slot.space.number(), slot.key.clone()))
             .filter(|(space, _)| !left.contains(space))
@@ -186,7 +145,7 @@ impl<'a> Overlay<'a> {
     /// What it all comes to.
     pub(crate) fn finish(mut self) -> Outcome {
         let left = std::mem::take(&mut self.left);
-        let written = self.rows.drain(..).filter(|slot| {
+        let written = self.slots.rows.drain(..).filter(|slot| {
             let there = slot.before.is_some() || slot.now.is_some();
             there && slot.touched.is_some() && !left.contains(&slot.space.number())
         });
@@ -197,7 +156,7 @@ impl<'a> Overlay<'a> {
         });
         Outcome {
             changes: changes.collect(),
-            memory: Memory::of(&mut self),
+            slots: self.slots.emptied(),
             taken: self.taken,
             grown: self.grown,
             schema: self.schema,
@@ -242,7 +201,12 @@ impl<'a> Overlay<'a> {
         };
         let values: Vec<_> = row.iter().enumerate().map(value).collect();
         let new_key = space.row_key(&values)?;
-        if self.rows.get(old).is_some_and(|slot| *slot.key != *new_key) {
+        if self
+            .slots
+            .rows
+            .get(old)
+            .is_some_and(|slot| *slot.key != *new_key)
+        {
             self.replace(old, None, version)?;
         }
         self.upsert(space, &values, version)
@@ -254,8 +218,9 @@ impl<'a> Overlay<'a> {
             self.load(space, unpinned(&row.key()?))?;
         }
         let number = space.number();
-        for at in 0..self.rows.len() {
+        for at in 0..self.slots.rows.len() {
             if self
+                .slots
                 .rows
                 .get(at)
                 .is_some_and(|slot| slot.space.number() == number)
@@ -275,12 +240,12 @@ impl<'a> Overlay<'a> {
     }
 
     fn current(&self, at: usize) -> Option<&Row> {
-        self.rows.get(at)?.now.as_ref()
+        self.slots.rows.get(at)?.now.as_ref()
     }
 
     /// The place in `rows` of the row under this key.
     fn load(&mut self, space: &Arc<TableSpace>, key: Slice) -> Result<usize> {
-        if let Some(at) = self.row_at.get(&(space.number(), key.clone())) {
+        if let Some(at) = self.slots.row_at.get(&(space.number(), key.clone())) {
             return Ok(*at);
         }
         let row = match self.snapshot.get(&space.keyspace, &key)? {
@@ -303,12 +268,12 @@ impl<'a> Overlay<'a> {
             }
             _ => Ok(row.clone()),
         };
-        match self.row_at.entry((space.number(), key)) {
+        match self.slots.row_at.entry((space.number(), key)) {
             Entry::Occupied(known) => Ok(*known.get()),
             Entry::Vacant(vacant) => {
-                let at = self.rows.len();
+                let at = self.slots.rows.len();
                 self.weight += parts::row_weight(&vacant.key().1, row.as_ref());
-                self.rows.push(RowSlot {
+                self.slots.rows.push(RowSlot {
                     space: space.clone(),
                     key: vacant.key().1.clone(),
                     before: row.as_ref().map(before).transpose()?,
@@ -321,7 +286,7 @@ impl<'a> Overlay<'a> {
     }
 
     fn replace(&mut self, at: usize, new: Option<Row>, version: Version) -> Result<()> {
-        let Some(slot) = self.rows.get_mut(at) else {
+        let Some(slot) = self.slots.rows.get_mut(at) else {
             return Ok(());
         };
         let old = slot.now.take();
@@ -329,7 +294,7 @@ impl<'a> Overlay<'a> {
             return Ok(());
         }
         if slot.touched.replace(version) != Some(version) {
-            self.touched.push(at);
+            self.slots.touched.push(at);
         }
         let (space, key) = (slot.space.clone(), slot.key.clone());
         let growth = i64::from(new.is_some()) - i64::from(old.is_some());
@@ -356,7 +321,7 @@ impl<'a> Overlay<'a> {
                 self.entry_slot(&space, entry.into(), false).now = Some(record);
             }
         }
-        if let Some(slot) = self.rows.get_mut(at) {
+        if let Some(slot) = self.slots.rows.get_mut(at) {
             self.weight += new.as_ref().map_or(0, |row| row.record().bytes().len());
             slot.now = new;
         }
@@ -393,7 +358,7 @@ impl<'a> Overlay<'a> {
         record: Slice,
     ) {
         if since < version {
-            self.ended.push(Ended {
+            self.slots.ended.push(Ended {
                 space: space.number(),
                 history_key: ended_key(space.number(), key, version).into(),
                 since,
@@ -406,12 +371,12 @@ impl<'a> Overlay<'a> {
     /// The slot of an entry; `existed` tells of one the batch has not moved yet whether it is
     /// there.
     fn entry_slot(&mut self, space: &Arc<TableSpace>, key: Slice, existed: bool) -> &mut EntrySlot {
-        let at = match self.entry_at.entry((space.number(), key)) {
+        let at = match self.slots.entry_at.entry((space.number(), key)) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(vacant) => {
-                let at = self.entries.len();
+                let at = self.slots.entries.len();
                 self.weight += parts::entry_weight(&vacant.key().1);
-                self.entries.push(EntrySlot {
+                self.slots.entries.push(EntrySlot {
                     space: space.clone(),
                     key: vacant.key().1.clone(),
                     existed,
@@ -421,7 +386,7 @@ impl<'a> Overlay<'a> {
                 at
             }
         };
-        &mut self.entries[at]
+        &mut self.slots.entries[at]
     }
 }
 

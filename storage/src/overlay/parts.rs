@@ -7,7 +7,7 @@ use std::sync::Arc;
 use fjall::{Readable, Slice};
 use kelvin_protocol::Version;
 
-use super::{Overlay, Workshop};
+use super::{Overlay, Slots, Workshop};
 use crate::error::Result;
 use crate::gate::unpinned;
 use crate::key::after_prefix;
@@ -47,7 +47,7 @@ impl<'a> Overlay<'a> {
         workshop: Workshop<'a>,
         carried: Carried,
     ) -> Self {
-        let mut overlay = Self::new(base, free, workshop);
+        let mut overlay = Self::new(base, free, workshop, Slots::default());
         overlay.taken = carried.taken;
         overlay.grown = carried.grown;
         overlay
@@ -69,8 +69,8 @@ impl<'a> Overlay<'a> {
     /// Removes the rows the overlay holds of a table, whatever they weigh already.
     pub(crate) fn truncate_known(&mut self, table: TableId, version: Version) -> Result<()> {
         let number = self.space(table)?.number();
-        for at in 0..self.rows.len() {
-            let slot = self.rows.get(at);
+        for at in 0..self.slots.rows.len() {
+            let slot = self.slots.rows.get(at);
             if slot.is_some_and(|slot| slot.space.number() == number) {
                 self.replace(at, None, version)?;
             }

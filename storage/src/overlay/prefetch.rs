@@ -84,13 +84,13 @@ impl Overlay<'_> {
     /// Makes room for what so many operations touch, for growing bit by bit takes several times as
     /// long.
     fn reserve(&mut self, ops: usize) {
-        self.rows.reserve(ops);
-        self.row_at.reserve(ops);
-        self.touched.reserve(ops);
+        self.slots.rows.reserve(ops);
+        self.slots.row_at.reserve(ops);
+        self.slots.touched.reserve(ops);
         // An entry that goes and one that comes, for a table of one index.
-        self.entries.reserve(2 * ops);
-        self.entry_at.reserve(2 * ops);
-        self.ended.reserve(2 * ops);
+        self.slots.entries.reserve(2 * ops);
+        self.slots.entry_at.reserve(2 * ops);
+        self.slots.ended.reserve(2 * ops);
     }
 
     /// Where the row of an operation lies.

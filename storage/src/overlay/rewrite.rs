@@ -44,11 +44,11 @@ impl Overlay<'_> {
         let rows = space_key(IndexId::PRIMARY);
         for record in self.snapshot.prefix(&old.keyspace, rows) {
             let (key, bytes) = record.into_inner()?;
-            if !self.row_at.contains_key(&(old.number(), key)) {
+            if !self.slots.row_at.contains_key(&(old.number(), key)) {
                 add(&source.read(bytes, self.loaded_at)?)?;
             }
         }
-        for slot in &self.rows {
+        for slot in &self.slots.rows {
             if slot.space.number() == old.number()
                 && let Some(row) = &slot.now
             {

@@ -244,7 +244,7 @@ impl Overlay<'_> {
     /// Lets the rows the transaction has looked at be read by the table's new form.
     fn read_anew(&mut self, space: &Arc<TableSpace>) -> Result<()> {
         let number = space.number();
-        for slot in &mut self.rows {
+        for slot in &mut self.slots.rows {
             if slot.space.number() != number {
                 continue;
             }

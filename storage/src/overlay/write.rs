@@ -5,7 +5,8 @@
 
 use fjall::{Keyspace, OwnedWriteBatch, Slice};
 
-use super::{Overlay, RowSlot};
+use super::Overlay;
+use super::slots::RowSlot;
 use crate::gate::unpinned;
 use crate::shape::Bucket;
 
@@ -23,7 +24,7 @@ impl Overlay<'_> {
 
     /// The keyspaces of tables that the batch writes to.
     pub(crate) fn keyspaces(&self) -> Vec<Keyspace> {
-        let rows = self.rows.iter().filter(|slot| slot.touched.is_some());
+        let rows = self.slots.rows.iter().filter(|slot| slot.touched.is_some());
         let mut seen = self.left.clone();
         let new = rows.filter(|slot| seen.insert(slot.space.number()));
         new.map(|slot| slot.space.keyspace.clone()).collect()
@@ -33,10 +34,15 @@ impl Overlay<'_> {
         let left = &self.left;
         let is_written =
             |slot: &RowSlot| slot.touched.is_some() && !left.contains(&slot.space.number());
-        sort(&mut self.order, &self.rows, |slot| {
+        sort(&mut self.slots.order, &self.slots.rows, |slot| {
             is_written(slot).then(|| (slot.space.number(), &slot.key))
         });
-        for slot in self.order.iter().filter_map(|at| self.rows.get(*at)) {
+        for slot in self
+            .slots
+            .order
+            .iter()
+            .filter_map(|at| self.slots.rows.get(*at))
+        {
             let record = slot.now.as_ref().map(|row| row.record().bytes());
             let existed = slot.before.is_some();
             put(batch, &slot.space.keyspace, &slot.key, existed, record);
@@ -45,11 +51,16 @@ impl Overlay<'_> {
 
     fn write_entries(&mut self, batch: &mut OwnedWriteBatch) {
         let left = &self.left;
-        sort(&mut self.order, &self.entries, |slot| {
+        sort(&mut self.slots.order, &self.slots.entries, |slot| {
             let space = slot.space.number();
             (!left.contains(&space)).then_some((space, &slot.key))
         });
-        for slot in self.order.iter().filter_map(|at| self.entries.get(*at)) {
+        for slot in self
+            .slots
+            .order
+            .iter()
+            .filter_map(|at| self.slots.entries.get(*at))
+        {
             let (existed, record) = (slot.existed, slot.now.as_ref());
             put(batch, &slot.space.keyspace, &slot.key, existed, record);
         }
@@ -57,14 +68,17 @@ impl Overlay<'_> {
 
     fn write_ended(&mut self, batch: &mut OwnedWriteBatch, bucket: &Bucket) -> u64 {
         let left = &self.left;
-        self.ended.retain(|ended| !left.contains(&ended.space));
-        let added = self.ended.iter();
+        self.slots
+            .ended
+            .retain(|ended| !left.contains(&ended.space));
+        let added = self.slots.ended.iter();
         let added = added.map(|ended| (ended.end, ended.history_key.clone(), ended.since));
         bucket.young.adds(added);
-        self.ended
+        self.slots
+            .ended
             .sort_unstable_by(|a, b| a.history_key.cmp(&b.history_key));
         let mut bytes = 0;
-        for ended in self.ended.drain(..) {
+        for ended in self.slots.ended.drain(..) {
             let (key, record) = (ended.history_key, ended.record);
             bytes += (key.len() + record.len()) as u64 + HISTORY_OVERHEAD;
             batch.insert(&bucket.keyspace, key, unpinned(&record));
