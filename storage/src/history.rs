@@ -14,20 +14,22 @@ use fail::fail_point;
 use fjall::{Database, Keyspace, PersistMode};
 use kelvin_protocol::Version;
 
-use crate::Replica;
 use crate::error::Result;
 use crate::layout::{bucket_keyspace, is_bucket_keyspace};
 use crate::meta::BucketRange;
 use crate::replica::{Inner, Writer};
 use crate::retire::Retired;
 use crate::shape::{Bucket, Shape};
+use crate::{Replica, ReplicaOptions};
 
-/// Full buckets that make up the whole history, at the least and at the most. Each more is one more
-/// place to look into for what stood long ago.
+/// Full buckets that make up the whole history, at the least.
 const FEWEST: u64 = 8;
-const MOST: u64 = 64;
-/// Part of a memtable's limit that a bucket may have, if there are not too many then. What is
-/// written to it comes to one file that way, which the engine never has to merge with another.
+/// Buckets beyond which each is as large as it may be: each more is one more place to look into for
+/// what stood long ago. What a bucket takes on the disk, compressed, is less than what was written
+/// to it, so more of them than were reckoned with make up the history.
+const MOST: usize = 64;
+/// Part of a memtable's limit that a bucket may have, while there are few. What is written to it
+/// comes to one file that way, which the engine never has to merge with another.
 const MEMTABLE_FRACTION: u64 = 2;
 /// A bucket with less in it is not closed because of its age.
 const MIN_FRACTION: u64 = 64;
@@ -124,12 +126,22 @@ pub(crate) fn history_bytes(shape: &Shape) -> u64 {
     buckets.map(|bucket| bucket.keyspace.disk_space()).sum()
 }
 
+/// Bytes after which the last of so many buckets is closed.
+fn bucket_limit(options: &ReplicaOptions, buckets: usize) -> u64 {
+    let largest = (options.history_bytes / FEWEST).max(1);
+    if buckets > MOST {
+        return largest;
+    }
+    let smallest = options.history_bytes / MOST as u64;
+    let limit = options.memtable_bytes / MEMTABLE_FRACTION;
+    limit.max(smallest).clamp(1, largest)
+}
+
 impl Inner {
     /// Bytes after which a bucket is closed.
     fn bucket_limit(&self) -> u64 {
-        let (all, memtable) = (self.options.history_bytes, self.options.memtable_bytes);
-        let limit = memtable / MEMTABLE_FRACTION;
-        limit.clamp(all / MOST, all / FEWEST).max(1)
+        let buckets = self.current().latest.inner().shape.buckets.len();
+        bucket_limit(&self.options, buckets)
     }
 
     /// Starts a new bucket when the current one is full, and makes room for it.
@@ -251,4 +263,26 @@ pub(crate) fn remove_orphans(db: &Database, ranges: &[BucketRange]) -> Result<()
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_come_to_one_file_each_until_there_are_many() {
+        let options = |history_bytes, memtable_bytes| ReplicaOptions {
+            history_bytes,
+            memtable_bytes,
+            ..ReplicaOptions::default()
+        };
+        let default = ReplicaOptions::default();
+        assert_eq!(bucket_limit(&default, 1), default.memtable_bytes / 2);
+        assert_eq!(bucket_limit(&default, MOST), default.memtable_bytes / 2);
+        // However well what is in them is compressed.
+        assert_eq!(bucket_limit(&default, MOST + 1), default.history_bytes / 8);
+        assert_eq!(bucket_limit(&options(8_000, 1_000_000), 1), 1_000);
+        assert_eq!(bucket_limit(&options(6_400_000, 1_000), 1), 100_000);
+        assert_eq!(bucket_limit(&options(0, 0), 1), 1);
+    }
 }
