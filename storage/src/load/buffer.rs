@@ -200,6 +200,7 @@ impl Buffer {
             order = Some(places);
         }
         Sorted {
+            left: self.records,
             chunks: self.chunks,
             order,
             next: 0,
@@ -232,6 +233,8 @@ pub(super) struct Sorted {
     chunks: Vec<Chunk>,
     /// Where the records are, or `None` where that is one after the other.
     order: Option<Vec<Place>>,
+    /// How many records have not been gone to.
+    left: usize,
     /// How many of `order` have been looked up.
     next: usize,
     /// The next records, last first.
@@ -249,17 +252,19 @@ struct Record {
 
 impl Sorted {
     /// Goes to the next record. `false` at the end.
-    pub(super) fn advance(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where one that was collected is not found again.
+    pub(super) fn advance(&mut self) -> Result<bool> {
+        if self.left == 0 {
+            return Ok(false);
+        }
         if self.ahead.is_empty() {
             self.look_ahead();
         }
-        match self.ahead.pop() {
-            Some(record) => {
-                self.here = record;
-                true
-            }
-            None => false,
-        }
+        self.here = self.ahead.pop().ok_or_else(misplaced)?;
+        self.left -= 1;
+        Ok(true)
     }
 
     /// Looks up records some at a time. They are anywhere in memory: the processor fetches several
@@ -304,17 +309,22 @@ impl Sorted {
     }
 
     /// All records as they go into a file.
-    pub(super) fn write_to(&mut self, out: &mut impl std::io::Write) -> std::io::Result<()> {
+    ///
+    /// # Errors
+    /// As [`Sorted::advance`], and what `failed` makes of an error of `out`.
+    pub(super) fn write_to(
+        &mut self,
+        out: &mut impl std::io::Write,
+        failed: impl Fn(std::io::Error) -> Error,
+    ) -> Result<()> {
         if self.order.is_none() {
-            return self
-                .chunks
-                .iter()
-                .try_for_each(|chunk| out.write_all(chunk.filled()));
+            let mut chunks = self.chunks.iter();
+            return chunks.try_for_each(|chunk| out.write_all(chunk.filled()).map_err(&failed));
         }
-        while self.advance() {
+        while self.advance()? {
             let Record { chunk, key, value } = self.here.clone();
-            let record = key.start - LENGTHS..value.end;
-            out.write_all(bytes_at(&self.chunks, chunk, record))?;
+            let record = bytes_at(&self.chunks, chunk, key.start - LENGTHS..value.end);
+            out.write_all(record).map_err(&failed)?;
         }
         Ok(())
     }
@@ -461,7 +471,7 @@ mod tests {
     fn records(buffer: Buffer) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut sorted = buffer.into_sorted();
         let mut records = Vec::new();
-        while sorted.advance() {
+        while sorted.advance().unwrap() {
             let (key, value) = sorted.record();
             records.push((key.to_vec(), value.to_vec()));
         }
@@ -525,6 +535,21 @@ mod tests {
             assert_eq!(kept.len(), 1000);
             buffer = buffer.hand_on(|_| {}, |_, _| Ok(())).unwrap();
             assert!(!buffer.spare.is_empty(), "nobody keeps any of it");
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_not_found_again_is_an_error_and_not_the_end() {
+        for keys in [[1u8, 2, 3], [3, 1, 2]] {
+            let mut buffer = Buffer::default();
+            for key in keys {
+                buffer.push(&[key], b"value").unwrap();
+            }
+            let mut sorted = buffer.into_sorted();
+            assert!(sorted.advance().unwrap());
+            sorted.left += 1;
+            assert!(sorted.advance().unwrap() && sorted.advance().unwrap());
+            assert!(matches!(sorted.advance(), Err(Error::Invalid(_))));
         }
     }
 

@@ -92,7 +92,7 @@ impl Source {
 
     fn advance(&mut self) -> Result<bool> {
         match self {
-            Self::Memory(sorted) => Ok(sorted.advance()),
+            Self::Memory(sorted) => sorted.advance(),
             Self::File(reader) => reader.advance(),
         }
     }

@@ -70,10 +70,7 @@ impl RunDirectory {
     /// Sorts a buffer and writes it to a file. The buffer is empty then, but keeps its memory.
     pub(crate) fn spill(&self, buffer: &mut Buffer) -> Result<Run> {
         let mut sorted = std::mem::take(buffer).into_sorted();
-        let run = self.write(|out, path| {
-            let failed = |error| Error::io(path, error);
-            sorted.write_to(out).map_err(failed)
-        })?;
+        let run = self.write(|out, path| sorted.write_to(out, |error| Error::io(path, error)))?;
         *buffer = sorted.into_empty();
         Ok(run)
     }
