@@ -109,8 +109,9 @@ impl Replica {
         let mut batch = inner.db.batch();
         let bucket = base.inner().shape.active_bucket()?;
         let (mut last, mut history_bytes, mut count) = (base.version(), 0, 0);
-        // Operations so far, those of skipped transactions included, and read ahead.
-        let (mut at, mut fetched) = (0, 0);
+        // Operations so far, those of skipped transactions included, and those whose rows are read
+        // ahead.
+        let (mut at, mut first, mut end) = (0, 0, 0);
         for transaction in transactions {
             if transaction.version <= last {
                 at += transaction.ops.len();
@@ -119,11 +120,12 @@ impl Replica {
             last = transaction.version;
             count += 1;
             for op in &transaction.ops {
-                if at >= fetched {
+                if at >= end {
                     let ahead = transactions.iter().flat_map(|transaction| &transaction.ops);
-                    overlay.prefetch(&ahead.skip(at).take(WINDOW).collect::<Vec<_>>())?;
-                    fetched = at + WINDOW;
+                    overlay.read_ahead(&ahead.skip(at).take(WINDOW).collect::<Vec<_>>());
+                    (first, end) = (at, at + WINDOW);
                 }
+                overlay.arrive(at - first)?;
                 at += 1;
                 overlay.apply(op, last)?;
             }

@@ -170,8 +170,9 @@ impl<'a> Parts<'a> {
     }
 
     fn apply(&mut self, ops: &[RowOp]) -> Result<()> {
-        self.overlay.prefetch(&ops.iter().collect::<Vec<_>>())?;
-        for op in ops {
+        self.overlay.read_ahead(&ops.iter().collect::<Vec<_>>());
+        for (at, op) in ops.iter().enumerate() {
+            self.overlay.arrive(at)?;
             match op {
                 RowOp::Truncate { tables } => {
                     for table in tables {

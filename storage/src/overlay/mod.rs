@@ -27,6 +27,7 @@ pub(crate) use prefetch::{Readers, WINDOW};
 pub(crate) use schema::{SchemaDraft, Workshop};
 pub(crate) use slots::Slots;
 
+use prefetch::Ahead;
 use slots::{Ended, EntrySlot, Place, RowSlot};
 
 /// Rows and index entries as the transactions so far leave them, over the view they started from.
@@ -39,6 +40,8 @@ pub(crate) struct Overlay<'a> {
     schema: Option<SchemaDraft>,
     workshop: Workshop<'a>,
     slots: Slots,
+    /// Rows of the operations to come.
+    ahead: Option<Ahead>,
     /// Spaces that the batch leaves as they were, because their table is gone or kept elsewhere
     /// now.
     left: HashSet<u32>,
@@ -83,6 +86,7 @@ impl<'a> Overlay<'a> {
             schema: None,
             workshop,
             slots,
+            ahead: None,
             left: HashSet::new(),
             free,
             taken: HashMap::new(),

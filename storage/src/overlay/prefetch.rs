@@ -1,8 +1,15 @@
 //! Reading the rows that operations are about, ahead of them and on several threads.
+//!
+//! ```text
+//! operations   |piece|piece|piece|piece|piece|
+//! writer        applied ►  waits for none, but reads one that nobody has begun
+//! other threads             read ►
+//! ```
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::available_parallelism;
 
 use fjall::{Readable, Slice, Snapshot};
@@ -43,40 +50,56 @@ impl Readers {
 
 /// A row to be read.
 type Wanted = (Arc<TableSpace>, Slice);
+/// What is there of the rows of a piece, or why they cannot be had.
+type Rows = Result<Vec<(Wanted, Option<Row>)>>;
 
 impl Overlay<'_> {
-    /// Reads the rows that these operations are about, if they are many.
-    pub(crate) fn prefetch(&mut self, ops: &[&RowOp]) -> Result<()> {
+    /// Begins to read the rows that these operations are about, if they are many. Before each of
+    /// them is applied, [`arrive`](Self::arrive) is called.
+    pub(crate) fn read_ahead(&mut self, ops: &[&RowOp]) {
         self.reserve(ops.len());
-        if ops.len() < 2 * ROWS_PER_THREAD {
-            return Ok(());
+        self.ahead = None;
+        // Such a change gives rows another form or place than they are read in.
+        let is_schema = |op: &&RowOp| matches!(op, RowOp::Schema(_));
+        if ops.len() < 2 * ROWS_PER_THREAD || ops.iter().any(is_schema) {
+            return;
         }
         let Some(pool) = self.workshop.readers.pool() else {
-            return Ok(());
+            return;
         };
         // What is wrong with an operation is told when it is its turn.
-        let wanted: Vec<Wanted> = ops.iter().filter_map(|op| self.row_of(op)).collect();
-        let work = Work {
-            snapshot: &self.snapshot,
+        let wanted = |ops: &[&RowOp]| ops.iter().filter_map(|op| self.row_of(op)).collect();
+        let work = Arc::new(Work {
+            snapshot: self.snapshot.clone(),
             loaded_at: self.loaded_at,
-            next: AtomicUsize::new(0),
-            pieces: wanted.chunks(PIECE).collect(),
-        };
+            begun: AtomicUsize::new(0),
+            pieces: ops.chunks(PIECE).map(wanted).map(Mutex::new).collect(),
+        });
         let helpers = pool.current_num_threads().min(ops.len() / ROWS_PER_THREAD);
-        let mut others: Vec<_> = (0..helpers).map(|_| Ok(vec![])).collect();
-        let mut done = pool.in_place_scope(|scope| {
-            for rows in &mut others {
-                scope.spawn(|_| *rows = work.share());
-            }
-            work.share()
-        })?;
-        for other in others {
-            done.extend(other?);
+        let (done, from_helpers) = channel();
+        for _ in 0..helpers {
+            let (work, done) = (work.clone(), done.clone());
+            pool.spawn(move || work.share(&done));
         }
-        done.sort_unstable_by_key(|(piece, _)| *piece);
-        let rows = done.into_iter().flat_map(|(_, rows)| rows);
-        for ((space, key), row) in wanted.into_iter().zip(rows) {
-            self.take_in(&space, key, row)?;
+        let read = work.pieces.iter().map(|_| None).collect();
+        self.ahead = Some(Ahead {
+            work,
+            from_helpers,
+            read,
+            arrived: 0,
+        });
+    }
+
+    /// Takes in the rows of the operation that is next, by its place among those whose rows are
+    /// read ahead.
+    pub(crate) fn arrive(&mut self, at: usize) -> Result<()> {
+        let piece = at / PIECE;
+        while let Some(ahead) = &mut self.ahead
+            && ahead.arrived <= piece
+        {
+            for ((space, key), row) in ahead.take_next()? {
+                self.take_in(&space, key, row)?;
+            }
         }
         Ok(())
     }
@@ -124,37 +147,92 @@ impl Overlay<'_> {
     }
 }
 
-/// Rows to be read, of which each thread takes a piece as soon as it is done with the last, so that
-/// one that wakes up late is not waited for.
-struct Work<'a> {
-    snapshot: &'a Snapshot,
-    loaded_at: Version,
-    next: AtomicUsize,
-    pieces: Vec<&'a [Wanted]>,
+/// Rows that are read ahead, as the writer sees them.
+pub(super) struct Ahead {
+    work: Arc<Work>,
+    from_helpers: Receiver<(usize, Rows)>,
+    /// Pieces that are read and were not taken yet.
+    read: Vec<Option<Rows>>,
+    /// Pieces that were taken.
+    arrived: usize,
 }
 
-/// Rows of pieces, by the number of the piece.
-type Done = Vec<(usize, Vec<Option<Row>>)>;
-
-impl Work<'_> {
-    /// Reads pieces until none is left.
-    fn share(&self) -> Result<Done> {
-        let next = || {
-            let at = self.next.fetch_add(1, Ordering::Relaxed);
-            Some((at, *self.pieces.get(at)?))
-        };
-        let read = |(at, piece)| Ok((at, self.read(piece)?));
-        let pieces = || std::iter::from_fn(next).map(read).collect();
-        // A panic of the engine would else be handed on to the writer.
-        catch_unwind(AssertUnwindSafe(pieces))
-            .unwrap_or_else(|_| Err(Error::Corrupt("the engine failed to read".into())))
+impl Ahead {
+    /// The next piece. While another thread is about to read it, the writer reads those behind it.
+    fn take_next(&mut self) -> Rows {
+        loop {
+            while let Ok((piece, rows)) = self.from_helpers.try_recv() {
+                self.keep(piece, rows);
+            }
+            if let Some(rows) = self.read.get_mut(self.arrived).and_then(Option::take) {
+                self.arrived += 1;
+                return rows;
+            }
+            let (piece, rows) = match self.work.begin() {
+                Some((piece, wanted)) => (piece, self.work.read(wanted)),
+                None => self.from_helpers.recv().map_err(|_| failed())?,
+            };
+            self.keep(piece, rows);
+        }
     }
 
-    fn read(&self, piece: &[Wanted]) -> Result<Vec<Option<Row>>> {
+    fn keep(&mut self, piece: usize, rows: Rows) {
+        if let Some(place) = self.read.get_mut(piece) {
+            *place = Some(rows);
+        }
+    }
+}
+
+impl Drop for Ahead {
+    /// Nobody wants the rest.
+    fn drop(&mut self) {
+        let end = self.work.pieces.len();
+        self.work.begun.store(end, Ordering::Relaxed);
+    }
+}
+
+/// Rows to be read, of which each thread takes a piece as soon as it is done with the last, so that
+/// one that wakes up late is not waited for.
+struct Work {
+    snapshot: Snapshot,
+    loaded_at: Version,
+    /// Pieces that a thread has taken on.
+    begun: AtomicUsize,
+    pieces: Vec<Mutex<Vec<Wanted>>>,
+}
+
+impl Work {
+    /// Reads pieces until none is left, or nobody wants them.
+    fn share(&self, done: &Sender<(usize, Rows)>) {
+        while let Some((piece, wanted)) = self.begin() {
+            if done.send((piece, self.read(wanted))).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes on the next piece.
+    fn begin(&self) -> Option<(usize, Vec<Wanted>)> {
+        let at = self.begun.fetch_add(1, Ordering::Relaxed);
+        let piece = self.pieces.get(at)?;
+        let wanted = std::mem::take(&mut *piece.lock().unwrap_or_else(PoisonError::into_inner));
+        Some((at, wanted))
+    }
+
+    fn read(&self, wanted: Vec<Wanted>) -> Rows {
         let row = |(space, key): &Wanted| match self.snapshot.get(&space.keyspace, key)? {
             Some(bytes) => space.read(bytes, self.loaded_at).map(Some),
             None => Ok(None),
         };
-        piece.iter().map(row).collect()
+        let rows = wanted.into_iter().map(|wanted| {
+            let row = row(&wanted)?;
+            Ok((wanted, row))
+        });
+        // A panic of the engine would else end the process, or leave the writer waiting.
+        catch_unwind(AssertUnwindSafe(|| rows.collect())).unwrap_or_else(|_| Err(failed()))
     }
+}
+
+fn failed() -> Error {
+    Error::Corrupt("the engine failed to read".into())
 }
