@@ -184,6 +184,7 @@ impl Path {
             prefix,
             start,
             reverse: self.reverse,
+            expected: 1,
         }
     }
 

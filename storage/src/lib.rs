@@ -111,6 +111,7 @@ mod layout;
 mod load;
 mod meta;
 mod metrics;
+mod neighbours;
 mod options;
 mod overlay;
 mod parts;

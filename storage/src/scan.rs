@@ -10,6 +10,7 @@ use crate::archive::entry_primary;
 use crate::error::{Error, Result};
 use crate::key::{after_prefix, encode_all};
 use crate::layout::space_key;
+use crate::neighbours::Together;
 use crate::past::{PastRecord, PastScan, ended_at};
 use crate::records::{KeyRange, Records};
 use crate::table_space::{IndexSpace, TableSpace};
@@ -27,6 +28,8 @@ pub struct Scan {
     pub start: Option<ScanStart>,
     /// Against the order of the index.
     pub reverse: bool,
+    /// How many rows will be taken, as far as that is known: so many may be read at once.
+    pub expected: usize,
 }
 
 /// Where a scan begins.
@@ -54,6 +57,7 @@ impl Scan {
             prefix: Vec::new(),
             start: None,
             reverse: false,
+            expected: 1,
         }
     }
 
@@ -80,6 +84,15 @@ impl Scan {
             ..self
         }
     }
+
+    /// Of which so many rows will be taken, or all there are.
+    #[must_use]
+    pub fn expecting(self, rows: usize) -> Self {
+        Self {
+            expected: rows,
+            ..self
+        }
+    }
 }
 
 /// Rows in the order of a [`Scan`].
@@ -90,6 +103,8 @@ pub struct RowScan {
     recheck: Vec<(usize, Value)>,
     by_index: bool,
     source: Source,
+    /// Rows that are read together where they are neighbours.
+    together: Option<Together>,
     /// Records read so far.
     read: u64,
 }
@@ -112,19 +127,16 @@ impl RowScan {
         let space = view.era.table(table)?.clone();
         let index = match scan.index {
             IndexId::PRIMARY => None,
-            id => Some(space.index(id)?.clone()),
+            id => Some(space.index(id)?),
         };
-        check_lengths(&space, index.as_ref(), scan)?;
-        let recheck = match &index {
-            Some(index) => inexact(index, &scan.prefix),
-            None => Vec::new(),
-        };
+        check_lengths(&space, index, scan)?;
+        let recheck = index.map_or_else(Vec::new, |index| inexact(index, &scan.prefix));
         // To get a row takes half as long as to begin to scan for it.
         let is_single = index.is_none() && scan.prefix.len() == space.table.key.len();
         let source = if is_single && scan.start.is_none() {
             Source::Single(space.key_if_any(&scan.prefix)?)
         } else {
-            let range = key_range(index.as_ref(), scan);
+            let range = key_range(index, scan);
             if view.past {
                 Source::Past(Box::new(PastScan::new(view, &space, range, scan.reverse)))
             } else {
@@ -132,19 +144,28 @@ impl RowScan {
                 Source::Newest(Records::open(snapshot, keyspace, &range, scan.reverse))
             }
         };
+        let newest = index.filter(|_| !view.past);
         Ok(Self {
             view: view.clone(),
-            space,
             recheck,
             by_index: index.is_some(),
             source,
+            together: newest.and_then(|index| Together::new(index, scan.expected)),
             read: 0,
+            space,
         })
     }
 
     fn next_row(&mut self) -> Option<Result<Row>> {
         match &mut self.source {
             Source::Newest(records) => {
+                if let Some(together) = &mut self.together {
+                    if let Some(row) = together.next(records, &self.view, &self.space) {
+                        self.read += 1;
+                        return Some(row);
+                    }
+                    self.together = None;
+                }
                 let record = records.step()?;
                 self.read += 1;
                 Some(record.and_then(|(key, value)| self.newest(&key, value)))
@@ -166,7 +187,7 @@ impl RowScan {
             return self.view.decode(&self.space, value);
         }
         let primary = primary_key(key, &value)?;
-        self.expect(self.view.record(&self.space, &primary)?)
+        self.view.indexed(&self.space, &primary)
     }
 
     fn past(&self, record: PastRecord) -> Result<Row> {
@@ -179,18 +200,7 @@ impl RowScan {
             Some(end) => ended_at(&self.view, self.space.number(), &primary, Some(end))?,
             None => self.view.record(&self.space, &primary)?,
         };
-        self.expect(row)
-    }
-
-    /// The row that an index leads to.
-    fn expect(&self, record: Option<Slice>) -> Result<Row> {
-        let record = record.ok_or_else(|| {
-            Error::Corrupt(format!(
-                "an index of table {:?} leads to a row that is not there",
-                self.space.table.name
-            ))
-        })?;
-        self.view.decode(&self.space, record)
+        self.view.expected(&self.space, row)
     }
 }
 
@@ -224,7 +234,7 @@ impl Drop for RowScan {
 }
 
 /// Key in the table of the row that an index entry leads to.
-fn primary_key(key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn primary_key(key: &[u8], value: &[u8]) -> Result<Vec<u8>> {
     let mut primary = space_key(IndexId::PRIMARY);
     primary.extend_from_slice(entry_primary(key, value)?);
     Ok(primary)

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::evolution::{Reading, StoredTable};
 use crate::key::{IndexLimit, MAX_PRIMARY_BYTES, encode, encode_all};
 use crate::layout::{SPACE_BYTES, put_space, space_key};
+use crate::neighbours::Nearness;
 use crate::young_runs::YoungRuns;
 use crate::{Index, IndexId, Row, RowId, Table};
 
@@ -32,6 +33,7 @@ pub(crate) struct IndexSpace {
     pub(crate) id: IndexId,
     pub(crate) columns: Vec<(usize, Direction)>,
     pub(crate) limit: IndexLimit,
+    pub(crate) nearness: Arc<Nearness>,
 }
 
 impl TableSpace {
@@ -193,6 +195,7 @@ impl IndexSpace {
             id: index.id,
             limit: IndexLimit::of(index.columns.len()),
             columns: index.columns.clone(),
+            nearness: Arc::default(),
         }
     }
 

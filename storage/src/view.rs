@@ -164,6 +164,7 @@ impl View {
             prefix,
             start: None,
             reverse: false,
+            expected: 1,
         };
         for row in self.scan(table, &scan)? {
             let row = row?;
@@ -210,6 +211,22 @@ impl ViewInner {
             return Ok(current);
         }
         ended_at(self, space.number(), key, end)
+    }
+
+    /// The row under a key that an index leads to.
+    pub(crate) fn indexed(&self, space: &TableSpace, key: &[u8]) -> Result<Row> {
+        self.expected(space, self.record(space, key)?)
+    }
+
+    /// The row in the record that an index leads to.
+    pub(crate) fn expected(&self, space: &TableSpace, record: Option<Slice>) -> Result<Row> {
+        let record = record.ok_or_else(|| {
+            Error::Corrupt(format!(
+                "an index of table {:?} leads to a row that is not there",
+                space.table.name
+            ))
+        })?;
+        self.decode(space, record)
     }
 
     #[inline]

@@ -227,6 +227,7 @@ impl Drive<'_, '_> {
         found: &mut Found,
     ) -> Result<bool, Error> {
         let scan = path.scan(|column| known_value(node, columns, values, column), None);
+        let scan = scan.expecting(self.left);
         let mut complete = true;
         let way = (path, &scan);
         self.reader.walk(Purpose::Drive, node, way, |row| {

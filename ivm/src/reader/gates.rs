@@ -55,6 +55,7 @@ impl Reader<'_> {
         let node = self.plan.node(gate);
         let path = self.path(node, &[], None);
         let scan = path.scan(|column| known_value(node, &[], &[], column), None);
+        let scan = scan.expecting(usize::MAX);
         let mut found: HashMap<PartitionKey, bool> = HashMap::new();
         self.walk(Purpose::Survey, node, (&path, &scan), |row| {
             if let Some(partition) = node.partition(&row)
@@ -88,7 +89,7 @@ impl Reader<'_> {
         if serves_partitions(&path, columns) {
             for partition in partitions {
                 let value_of = |column| known_value(node, columns, partition, column);
-                let scan = path.scan(value_of, None);
+                let scan = path.scan(value_of, None).expecting(usize::MAX);
                 self.walk(Purpose::Parents, node, (&path, &scan), |row| {
                     if project(&row, columns).as_ref() == Some(partition) {
                         each(row);
@@ -100,6 +101,7 @@ impl Reader<'_> {
         }
         let path = self.path(node, &[], None);
         let scan = path.scan(|column| known_value(node, &[], &[], column), None);
+        let scan = scan.expecting(usize::MAX);
         self.walk(Purpose::Parents, node, (&path, &scan), |row| {
             if project(&row, columns).is_some_and(|key| partitions.contains(&key)) {
                 each(row);

@@ -135,7 +135,7 @@ impl Reader<'_> {
             return rows.into_iter().try_for_each(each);
         }
         let value_of = |column| known_value(node, &node.correlation, partition, column);
-        let scan = path.scan(value_of, None);
+        let scan = path.scan(value_of, None).expecting(usize::MAX);
         self.walk(Purpose::Rows, node, (path, &scan), |row| {
             if node.is_in(&row, partition) && self.passes(node, &row)? {
                 each(row)?;
@@ -181,7 +181,7 @@ impl Reader<'_> {
             return Ok(rows);
         }
         let value_of = |column| known_value(node, &node.correlation, partition, column);
-        let scan = path.scan(value_of, None);
+        let scan = path.scan(value_of, None).expecting(usize::MAX);
         self.walk(Purpose::Rows, node, (path, &scan), |row| {
             self.offer(node, partition, after, row, &mut top)?;
             Ok(Step::More)
@@ -211,7 +211,7 @@ impl Reader<'_> {
         let mut ahead = count.more;
         let mut group: Option<Row> = None;
         let mut failed = None;
-        let scan = path.scan(value_of, begin);
+        let scan = path.scan(value_of, begin).expecting(count.needed);
         self.walk(Purpose::Rows, node, (path, &scan), |row| {
             if path.misplaces(&row) {
                 failed = Some(Sorted::Misplaced);
@@ -275,6 +275,7 @@ impl Reader<'_> {
             .collect();
         let path = self.path(node, &[], None);
         let scan = path.scan(|column| known_value(node, &[], &[], column), None);
+        let scan = scan.expecting(usize::MAX);
         let mut tops: HashMap<usize, Top<'_>> = HashMap::new();
         self.walk(Purpose::Rows, node, (&path, &scan), |row| {
             let partition = node.partition(&row);

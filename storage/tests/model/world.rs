@@ -516,6 +516,9 @@ impl<'d> World<'d> {
             scan.reverse = self.random.chance(50);
             scans.push(scan);
         }
+        for scan in &mut scans {
+            scan.expected = *self.random.pick(&[1, 6, usize::MAX]);
+        }
         scans
     }
 
