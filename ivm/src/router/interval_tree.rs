@@ -13,7 +13,7 @@ const FEW: usize = WIDTH / 4;
 
 /// Intervals with what they lead to: a tree of wide nodes in the order of low edges, where each
 /// node knows how far its children reach. Asking costs a look at one node of each level, of which
-/// a hundred thousand intervals have four, and as much again for each interval found; adding and
+/// a hundred thousand intervals have three, and as much again for each interval found; adding and
 /// removing cost about the same.
 ///
 /// A descent compares ranks, which lie close together, and looks at values only where ranks are
@@ -147,14 +147,15 @@ impl Node {
             .is_some_and(|first| begins_before(first.interval.low.as_ref(), value))
     }
 
-    /// Adds an entry; gives the later half of the node where it was full.
+    /// Adds an entry; gives the later part of the node where it was full.
     fn insert(&mut self, entry: Entry) -> Option<Self> {
-        match &mut self.members {
+        let at = match &mut self.members {
             Members::Intervals(entries) => {
                 let Entry { interval, target } = &entry;
                 let at = entries.partition_point(|other| other.cmp(interval, *target).is_lt());
                 self.spans.insert(at, interval);
                 entries.insert(at, entry);
+                at
             }
             Members::Nodes(children) => {
                 let at = child_for(children, &entry.interval, entry.target);
@@ -163,9 +164,13 @@ impl Node {
                 if let Some(right) = right {
                     self.adopt(at + 1, right);
                 }
+                at + 1
             }
-        }
-        (self.len() == WIDTH).then(|| self.split_off(WIDTH / 2))
+        };
+        // Those that come in order leave full nodes behind, not half empty ones.
+        let last = WIDTH - 1;
+        let middle = if at >= last { last } else { WIDTH / 2 };
+        (self.len() == WIDTH).then(|| self.split_off(middle))
     }
 
     fn remove(&mut self, interval: &Interval, target: u32) {

@@ -5,13 +5,15 @@ use super::rank::{rank_of_high, rank_of_low};
 
 /// Members a node has room for. Their ranks lie side by side, so looking through one wide node is
 /// quicker than going down the levels of a narrow tree.
-pub(super) const WIDTH: usize = 32;
+pub(super) const WIDTH: usize = 64;
 
 /// From which rank to which each member reaches. What lies behind the last member holds no rank.
 #[derive(Debug)]
 pub(super) struct Spans {
     low: [u64; WIDTH],
     high: [u64; WIDTH],
+    /// How far the members up to this one reach: the greatest of their high edges.
+    reach: [u64; WIDTH],
 }
 
 impl Default for Spans {
@@ -19,18 +21,19 @@ impl Default for Spans {
         Self {
             low: [u64::MAX; WIDTH],
             high: [0; WIDTH],
+            reach: [0; WIDTH],
         }
     }
 }
 
 impl Spans {
-    /// Positions of the members that this rank lies in or at an edge of, in order.
+    /// Positions of the members that this rank lies in or at an edge of, last first. Of those that
+    /// begin before it, only the few are looked at behind which one reaches it.
     pub(super) fn around(&self, rank: u64) -> impl Iterator<Item = usize> + '_ {
         let begun = self.low.partition_point(|low| *low <= rank);
-        let begun = self.high.iter().take(begun).enumerate();
-        begun
-            .filter(move |(_, high)| **high >= rank)
-            .map(|(at, _)| at)
+        let reaching = (0..begun).rev();
+        let reaching = reaching.take_while(move |at| self.reach[*at] >= rank);
+        reaching.filter(move |at| self.high[*at] >= rank)
     }
 
     /// Whether the rank is that of the low edge, and that of the high one.
@@ -40,10 +43,7 @@ impl Spans {
 
     /// The rank of the first low edge and that of the last high one.
     pub(super) fn extent(&self) -> (u64, u64) {
-        (
-            self.low[0],
-            self.high.iter().copied().max().unwrap_or_default(),
-        )
+        (self.low[0], self.reach[WIDTH - 1])
     }
 
     /// Positions among the first `len` whose high edge has the greatest rank.
@@ -55,6 +55,17 @@ impl Spans {
     pub(super) fn set(&mut self, at: usize, (low, high): (u64, u64)) {
         self.low[at] = low;
         self.high[at] = high;
+        self.measure(at);
+    }
+
+    /// Finds out how far the members from a position on reach.
+    fn measure(&mut self, from: usize) {
+        let before = from.checked_sub(1);
+        let mut reach = before.map_or(0, |before| self.reach[before]);
+        for at in from..WIDTH {
+            reach = reach.max(self.high[at]);
+            self.reach[at] = reach;
+        }
     }
 
     /// Makes room before the position, where there is some left, for this one.
@@ -69,22 +80,29 @@ impl Spans {
         self.low.copy_within(at + 1.., at);
         self.high.copy_within(at + 1.., at);
         self.set(WIDTH - 1, (u64::MAX, 0));
+        self.measure(at);
     }
 
     /// Takes away those from a position on.
     pub(super) fn split_off(&mut self, from: usize) -> Self {
         let mut off = Self::default();
-        for at in from..WIDTH {
-            off.set(at - from, (self.low[at], self.high[at]));
-            self.set(at, (u64::MAX, 0));
-        }
+        off.copy(0, self, from);
+        self.low[from..].fill(u64::MAX);
+        self.high[from..].fill(0);
+        self.measure(from);
         off
     }
 
     /// Adds what `more` has, of which as much as there is room for, behind the first `len`.
     pub(super) fn append(&mut self, len: usize, more: &Self) {
-        for at in len..WIDTH {
-            self.set(at, (more.low[at - len], more.high[at - len]));
-        }
+        self.copy(len, more, 0);
+    }
+
+    /// Takes over what `other` has from a position on, as much as there is room for behind `at`.
+    fn copy(&mut self, at: usize, other: &Self, from: usize) {
+        let length = WIDTH - at.max(from);
+        self.low[at..at + length].copy_from_slice(&other.low[from..from + length]);
+        self.high[at..at + length].copy_from_slice(&other.high[from..from + length]);
+        self.measure(at);
     }
 }
