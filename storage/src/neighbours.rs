@@ -101,7 +101,11 @@ impl Together {
             let (key, value) = entry?;
             keys.push(primary_key(&key, &value)?);
         }
-        self.expected -= keys.len();
+        self.expected = if keys.len() < most {
+            0
+        } else {
+            self.expected - most
+        };
         let mut records = vec![None; keys.len()];
         if keys.len() >= FEW && !find(view, space, &keys, &mut records)? {
             self.nearness.disappoint();

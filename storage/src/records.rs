@@ -84,14 +84,18 @@ impl Records {
         }
     }
 
-    /// The next record in the direction of the scan.
+    /// The next record in the direction of the scan. At the end, and ever after, there is none.
     #[inline]
     pub(crate) fn step(&mut self) -> Option<Result<(Slice, Slice)>> {
         let iter = self.iter.as_mut()?;
         let record = if self.reverse {
-            iter.next_back()?
+            iter.next_back()
         } else {
-            iter.next()?
+            iter.next()
+        };
+        let Some(record) = record else {
+            self.iter = None;
+            return None;
         };
         match record.into_inner() {
             Ok((key, _)) if self.region.is_some_and(|region| !region.holds(&key)) => {

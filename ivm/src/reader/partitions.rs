@@ -211,7 +211,7 @@ impl Reader<'_> {
         let mut ahead = count.more;
         let mut group: Option<Row> = None;
         let mut failed = None;
-        let scan = path.scan(value_of, begin).expecting(count.needed);
+        let scan = path.scan(value_of, begin).expecting(count.most());
         self.walk(Purpose::Rows, node, (path, &scan), |row| {
             if path.misplaces(&row) {
                 failed = Some(Sorted::Misplaced);
