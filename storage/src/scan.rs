@@ -3,7 +3,6 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use fjall::Slice;
 use kelvin_protocol::{Direction, Value};
 
 use crate::archive::entry_primary;
@@ -103,14 +102,14 @@ pub struct RowScan {
     recheck: Vec<(usize, Value)>,
     by_index: bool,
     source: Source,
-    /// Rows that are read together where they are neighbours.
-    together: Option<Together>,
     /// Records read so far.
     read: u64,
 }
 
 enum Source {
-    Newest(Records),
+    Rows(Records),
+    /// Index entries, whose rows are read together as long as these are neighbours.
+    Entries(Records, Option<Together>),
     Past(Box<PastScan>),
     /// The one row there can be, until it is read.
     Single(Option<Vec<u8>>),
@@ -141,34 +140,53 @@ impl RowScan {
                 Source::Past(Box::new(PastScan::new(view, &space, range, scan.reverse)))
             } else {
                 let (snapshot, keyspace) = (&view.snapshot, &space.keyspace);
-                Source::Newest(Records::open(snapshot, keyspace, &range, scan.reverse))
+                let records = Records::open(snapshot, keyspace, &range, scan.reverse);
+                match index {
+                    None => Source::Rows(records),
+                    Some(index) => Source::Entries(records, Together::new(index, scan.expected)),
+                }
             }
         };
-        let newest = index.filter(|_| !view.past);
         Ok(Self {
             view: view.clone(),
             recheck,
             by_index: index.is_some(),
             source,
-            together: newest.and_then(|index| Together::new(index, scan.expected)),
             read: 0,
             space,
         })
     }
 
+    #[inline]
     fn next_row(&mut self) -> Option<Result<Row>> {
+        if let Source::Rows(records) = &mut self.source {
+            let record = records.step()?;
+            self.read += 1;
+            return Some(match record {
+                Ok((_, value)) => self.view.decode(&self.space, value),
+                Err(error) => Err(error),
+            });
+        }
+        self.next_found()
+    }
+
+    /// The next row where it is more than a step from one to the other. By itself, so that the step
+    /// is not burdened with room for all this.
+    #[inline(never)]
+    fn next_found(&mut self) -> Option<Result<Row>> {
         match &mut self.source {
-            Source::Newest(records) => {
-                if let Some(together) = &mut self.together {
-                    if let Some(row) = together.next(records, &self.view, &self.space) {
-                        self.read += 1;
-                        return Some(row);
-                    }
-                    self.together = None;
+            Source::Rows(_) => None,
+            Source::Entries(entries, together) => {
+                let row = match together {
+                    Some(rows) => rows.next(entries, &self.view, &self.space),
+                    None => None,
+                };
+                if row.is_none() {
+                    *together = None;
                 }
-                let record = records.step()?;
+                let row = row.or_else(|| Some(self.view.row_of(&self.space, entries.step()?)))?;
                 self.read += 1;
-                Some(record.and_then(|(key, value)| self.newest(&key, value)))
+                Some(row)
             }
             Source::Past(scan) => {
                 let record = scan.next_record(&self.view)?;
@@ -180,14 +198,6 @@ impl RowScan {
                 self.view.row(&self.space, &key).transpose()
             }
         }
-    }
-
-    fn newest(&self, key: &[u8], value: Slice) -> Result<Row> {
-        if !self.by_index {
-            return self.view.decode(&self.space, value);
-        }
-        let primary = primary_key(key, &value)?;
-        self.view.indexed(&self.space, &primary)
     }
 
     fn past(&self, record: PastRecord) -> Result<Row> {

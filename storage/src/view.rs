@@ -9,7 +9,7 @@ use crate::archive::since;
 use crate::era::Era;
 use crate::error::{Error, Result};
 use crate::past::ended_at;
-use crate::scan::{RowScan, Scan};
+use crate::scan::{RowScan, Scan, primary_key};
 use crate::shape::Shape;
 use crate::table_space::TableSpace;
 use crate::{Catalog, IndexId, Row, TableId};
@@ -211,6 +211,12 @@ impl ViewInner {
             return Ok(current);
         }
         ended_at(self, space.number(), key, end)
+    }
+
+    /// The row that an entry of an index leads to.
+    pub(crate) fn row_of(&self, space: &TableSpace, entry: Result<(Slice, Slice)>) -> Result<Row> {
+        let (key, value) = entry?;
+        self.indexed(space, &primary_key(&key, &value)?)
     }
 
     /// The row under a key that an index leads to.
