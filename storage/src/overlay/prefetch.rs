@@ -1,10 +1,12 @@
 //! Reading the rows that operations are about, ahead of them and on several threads.
 //!
 //! ```text
-//! operations   |piece|piece|piece|piece|piece|
-//! writer        applied ►  waits for none, but reads one that nobody has begun
-//! other threads             read ►
+//! operations     |piece|piece|piece|piece|piece|
+//! other threads                read ►
+//! the writer      applied ►
 //! ```
+//! The writer does not wait for a piece that another thread is about to read, as long as there is
+//! one behind it that nobody has begun: it reads that.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
