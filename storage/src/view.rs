@@ -159,13 +159,7 @@ impl View {
                 (index, prefix) = (other.id, longer);
             }
         }
-        let scan = Scan {
-            index,
-            prefix,
-            start: None,
-            reverse: false,
-            expected: 1,
-        };
+        let scan = Scan::of(index).prefix(prefix);
         for row in self.scan(table, &scan)? {
             let row = row?;
             if columns

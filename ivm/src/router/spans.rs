@@ -79,7 +79,8 @@ impl Spans {
     pub(super) fn remove(&mut self, at: usize) {
         self.low.copy_within(at + 1.., at);
         self.high.copy_within(at + 1.., at);
-        self.set(WIDTH - 1, (u64::MAX, 0));
+        self.low[WIDTH - 1] = u64::MAX;
+        self.high[WIDTH - 1] = 0;
         self.measure(at);
     }
 
