@@ -13,8 +13,8 @@ const FEW: usize = WIDTH / 4;
 
 /// Intervals with what they lead to: a tree of wide nodes in the order of low edges, where each
 /// node knows how far its children reach. Asking costs a look at one node of each level, of which
-/// a hundred thousand intervals have three or four, and as much again for each interval found; adding and
-/// removing cost about the same.
+/// a hundred thousand intervals have three or four, and as much again for each interval found;
+/// adding and removing cost about the same.
 ///
 /// A descent compares ranks, which lie close together, and looks at values only where ranks are
 /// equal.
