@@ -7,6 +7,9 @@ use super::rank::{rank_of_high, rank_of_low};
 /// quicker than going down the levels of a narrow tree.
 pub(super) const WIDTH: usize = 64;
 
+/// Members that are compared at once.
+const STRETCH: usize = 8;
+
 /// From which rank to which each member reaches. What lies behind the last member holds no rank.
 #[derive(Debug)]
 pub(super) struct Spans {
@@ -30,10 +33,22 @@ impl Spans {
     /// Positions of the members that this rank lies in or at an edge of, last first. Of those that
     /// begin before it, only the few are looked at behind which one reaches it.
     pub(super) fn around(&self, rank: u64) -> impl Iterator<Item = usize> + '_ {
-        let begun = self.low.partition_point(|low| *low <= rank);
+        let begun = self.begun(rank);
         let reaching = (0..begun).rev();
         let reaching = reaching.take_while(move |at| self.reach[*at] >= rank);
         reaching.filter(move |at| self.high[*at] >= rank)
+    }
+
+    /// How many members begin at or before this rank. Which stretch the first later one is in and
+    /// where in it are counted: comparisons that do not wait for each other take half as long as
+    /// those of a binary search, each of which does for the one before.
+    fn begun(&self, rank: u64) -> usize {
+        let (stretches, _) = self.low.as_chunks::<STRETCH>();
+        let begun = |low: &u64| usize::from(*low <= rank);
+        // None begins after the last stretch, wherever the one before ends.
+        let passed = stretches[..WIDTH / STRETCH - 1].iter();
+        let passed: usize = passed.map(|[.., last]| begun(last)).sum();
+        passed * STRETCH + stretches[passed].iter().map(begun).sum::<usize>()
     }
 
     /// Whether the rank is that of the low edge, and that of the high one.
