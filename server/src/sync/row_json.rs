@@ -49,7 +49,7 @@ fn push_number(text: &mut String, number: f64) {
     if number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 {
         #[expect(clippy::cast_possible_truncation, reason = "integral and within 2^53")]
         let integer = number as i64;
-        let _ = write!(text, "{integer}");
+        text.push_str(itoa::Buffer::new().format(integer));
     } else if number.is_finite() {
         // serde_json prints the shortest text that reads back as the same double.
         text.push_str(
@@ -61,30 +61,47 @@ fn push_number(text: &mut String, number: f64) {
     }
 }
 
+/// Bytes of a string that are looked at together.
+const LOOK: usize = 32;
+
 /// Appends a JSON string.
 pub fn push_string(text: &mut String, string: &str) {
     text.push('"');
-    let mut plain_from = 0;
-    for (at, byte) in string.bytes().enumerate() {
-        let escape = match byte {
-            b'"' => "\\\"",
-            b'\\' => "\\\\",
-            b'\n' => "\\n",
-            b'\r' => "\\r",
-            b'\t' => "\\t",
-            0..=0x1f => "",
-            _ => continue,
-        };
-        text.push_str(&string[plain_from..at]);
-        if escape.is_empty() {
-            let _ = write!(text, "\\u{byte:04x}");
-        } else {
-            text.push_str(escape);
-        }
-        plain_from = at + 1;
+    let mut left = string;
+    while let Some(at) = first_special(left.as_bytes()) {
+        let (plain, rest) = left.split_at(at);
+        text.push_str(plain);
+        let mut rest = rest.chars();
+        rest.next()
+            .into_iter()
+            .for_each(|char| push_escape(text, char));
+        left = rest.as_str();
     }
-    text.push_str(&string[plain_from..]);
+    text.push_str(left);
     text.push('"');
+}
+
+/// Where the first byte is that JSON has to escape. Most strings have none: a stretch is looked at
+/// as a whole, which takes a few instructions, and byte by byte only where there is one in it.
+fn first_special(bytes: &[u8]) -> Option<usize> {
+    let special = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
+    let any = |stretch: &[u8; LOOK]| stretch.iter().fold(false, |any, byte| any | special(byte));
+    let (stretches, _) = bytes.as_chunks();
+    let plain = stretches.iter().take_while(|stretch| !any(stretch)).count() * LOOK;
+    (bytes[plain..].iter().position(special)).map(|at| plain + at)
+}
+
+fn push_escape(text: &mut String, special: char) {
+    match special {
+        '"' => text.push_str("\\\""),
+        '\\' => text.push_str("\\\\"),
+        '\n' => text.push_str("\\n"),
+        '\r' => text.push_str("\\r"),
+        '\t' => text.push_str("\\t"),
+        other => {
+            let _ = write!(text, "\\u{:04x}", u32::from(other));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -119,6 +136,19 @@ mod tests {
         for string in ["", "a\"b\\c", "\u{0}\u{1f}\n\r\t", "é😀\u{2028}"] {
             let text = json(Value::from(string).as_ref());
             assert_eq!(serde_json::from_str::<String>(&text).unwrap(), string);
+        }
+    }
+
+    #[test]
+    fn what_has_to_be_escaped_is_found_anywhere_in_a_string() {
+        for length in 0..3 * LOOK {
+            for (at, special) in (0..=length).zip("\"\\\n\u{1}".chars().cycle()) {
+                let mut string = "é".repeat(length / 2);
+                string.insert(at / 4 * 2, special);
+                string.push_str("x");
+                let text = json(Value::from(string.as_str()).as_ref());
+                assert_eq!(serde_json::from_str::<String>(&text).unwrap(), string);
+            }
         }
     }
 
