@@ -145,7 +145,7 @@ mod tests {
             for (at, special) in (0..=length).zip("\"\\\n\u{1}".chars().cycle()) {
                 let mut string = "é".repeat(length / 2);
                 string.insert(at / 4 * 2, special);
-                string.push_str("x");
+                string.push('x');
                 let text = json(Value::from(string.as_str()).as_ref());
                 assert_eq!(serde_json::from_str::<String>(&text).unwrap(), string);
             }
