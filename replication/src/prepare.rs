@@ -12,7 +12,7 @@ use tokio_postgres::{Client, IsolationLevel};
 use crate::backfill::Backfills;
 use crate::copy::copy_most;
 use crate::discovery::{
-    Discovery, ORIGINS, OriginId, READINGS, ROW_FILTERS, Reading, discover, read_detail,
+    Discovery, ORIGINS, OriginId, READINGS, ROW_FILTERS, Reading, discover, made_anew, read_detail,
     table_difference,
 };
 use crate::lineage::Lineage;
@@ -235,9 +235,15 @@ async fn fitness(
 ) -> Result<Fitness> {
     let now = discover(&upstream.client, publications).await?;
     let (catalog, identity) = (replica.catalog(), replica.identity());
-    if let Some(reason) = lacking(&catalog, &now, &options.internal_schemas()) {
+    let internal = options.internal_schemas();
+    if let Some(reason) = lacking(&catalog, &now, &internal) {
         return Ok(Fitness::Useless(reason));
     }
+    let mut own = catalog.tables().iter();
+    let other = own.find(|table| {
+        let now = now.catalog.table(&table.name);
+        internal.contains(&table.schema) && now.is_some_and(|now| now.oid != table.oid)
+    });
     let differs = if identity.details.contains_key(RESYNC) {
         Some("it was being brought up to the upstream, and that did not come to its end".into())
     } else if identity.system_identifier != upstream.system.system_identifier {
@@ -246,6 +252,8 @@ async fn fitness(
         Some("PostgreSQL has gone back in time, as after a restore".into())
     } else if identity.publications != publications {
         Some("the list of publications has changed".into())
+    } else if let Some(table) = other {
+        Some(format!("table {:?} was made anew", table.name))
     } else {
         match upstream::slot_state(&upstream.client, &identity.slot).await? {
             None => Some(format!("slot {:?} is gone", identity.slot)),
@@ -261,12 +269,14 @@ async fn fitness(
     })
 }
 
-/// Which table of kelvin's own is not as it is held, if one is not.
+/// Which table of kelvin's own has not the form it is held in, if one has not. One that was made
+/// anew has.
 pub(crate) fn lacking(held: &Catalog, now: &Discovery, internal: &[String]) -> Option<String> {
     let tables = held.tables().iter();
     let mut internal = tables.filter(|table| internal.contains(&table.schema));
     internal.find_map(|table| match now.catalog.table(&table.name) {
         None => Some(format!("table {:?} is gone", table.name)),
+        Some(now) if made_anew(table, now).is_some() => None,
         Some(now) => {
             let what = table_difference(table, now)?;
             Some(format!("{what} of table {:?} changed", table.name))

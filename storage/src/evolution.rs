@@ -127,7 +127,7 @@ impl StoredTable {
         for column in &table.columns {
             let filled = alteration.fill(column.attnum);
             let mut held = self.table.columns.iter().zip(&self.columns);
-            let held = held.find(|(old, _)| old.attnum == column.attnum);
+            let held = held.find(|(old, _)| alteration.is_same(column, old));
             let number = match held {
                 Some((_, number)) if filled.is_none() => *number,
                 _ => {

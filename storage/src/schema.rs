@@ -2,7 +2,7 @@
 
 use kelvin_protocol::Value;
 
-use crate::{IndexId, LoadedTable, Table, TableId, UnsyncedTable};
+use crate::{Column, IndexId, LoadedTable, Table, TableId, UnsyncedTable};
 
 /// One change of the catalog. It takes effect with the transaction that carries it, for the
 /// operations that follow it there; views at earlier versions keep the catalog they had.
@@ -29,8 +29,9 @@ pub enum SchemaChange {
 
 /// The new form of a table.
 ///
-/// Columns are recognised by their `attnum`: one with another name was renamed, one that is missing
-/// was dropped. Rows are not rewritten for that. They are when the key changes, for then they are
+/// Columns are recognised by their `attnum`, or by their names where the table was
+/// [made anew](Alteration::made_anew): one with another name was renamed, one that is missing was
+/// dropped. Rows are not rewritten for that. They are when the key changes, for then they are
 /// kept under other keys; that takes time in proportion to the table, and commits wait.
 #[derive(Clone, Debug)]
 pub struct Alteration {
@@ -41,9 +42,20 @@ pub struct Alteration {
     /// By `attnum`, what rows written before have in a column that is new, or whose values no
     /// longer stand because its type changed. A new column that is not named here is null in them.
     pub fills: Vec<(i16, Value)>,
+    /// Whether it is another table upstream, which has the same columns under other `attnum`s.
+    pub made_anew: bool,
 }
 
 impl Alteration {
+    /// Whether a column of the new form is this one of the old.
+    pub(crate) fn is_same(&self, new: &Column, old: &Column) -> bool {
+        if self.made_anew {
+            new.name == old.name
+        } else {
+            new.attnum == old.attnum
+        }
+    }
+
     /// What rows written before have in this column, if it is to be filled.
     pub(crate) fn fill(&self, attnum: i16) -> Option<&Value> {
         let mut fills = self.fills.iter();

@@ -109,6 +109,7 @@ fn ops(seed: u64, version: Version) -> (Vec<RowOp>, Vec<Value>) {
         let alteration = Alteration {
             table: table.clone(),
             fills,
+            made_anew: false,
         };
         ops.push(RowOp::Schema(Box::new(SchemaChange::AlterTable(
             alteration,

@@ -19,7 +19,11 @@ fn change(change: SchemaChange) -> RowOp {
 }
 
 fn alter(table: Table, fills: Vec<(i16, Value)>) -> RowOp {
-    change(SchemaChange::AlterTable(Alteration { table, fills }))
+    change(SchemaChange::AlterTable(Alteration {
+        table,
+        fills,
+        made_anew: false,
+    }))
 }
 
 fn stars() -> Column {

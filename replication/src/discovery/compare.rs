@@ -1,7 +1,9 @@
 //! Whether the upstream's schema is still the one the replica was copied with.
 
+use std::collections::BTreeSet;
+
 use kelvin_protocol::Direction;
-use kelvin_storage::{Catalog, Table, TableId};
+use kelvin_storage::{Catalog, Column, Table, TableId};
 
 use super::Discovery;
 
@@ -99,16 +101,56 @@ pub(crate) fn table_difference(ours: &Table, theirs: &Table) -> Option<&'static 
     if ours.columns != theirs.columns {
         return Some("the columns");
     }
-    // Reasons are texts of ours and may be put otherwise in another version.
-    let names = |table: &Table| -> Vec<String> {
-        let names = table.unsynced_columns.iter().map(|(name, _)| name.clone());
-        names.collect()
-    };
-    if names(ours) != names(theirs) {
+    if unsynced_names(ours) != unsynced_names(theirs) {
         return Some("the columns that are not synced");
     }
     if ours.key != theirs.key || ours.unique_keys != theirs.unique_keys {
         return Some("the keys");
     }
     None
+}
+
+/// A held table as what it is upstream now, under its own number, where it was made anew there with
+/// the same form: dropped and created again, or brought into another database by a logical copy.
+/// `None` where it was not, or has another form now. Its indexes are left out.
+pub(crate) fn made_anew(ours: &Table, theirs: &Table) -> Option<Table> {
+    let is_alike = |now: &Column| {
+        let held = ours.columns.iter().find(|held| held.name == now.name);
+        held.is_some_and(|held| {
+            let numbered = Column {
+                attnum: now.attnum,
+                type_oid: now.type_oid,
+                ..held.clone()
+            };
+            numbered == *now
+        })
+    };
+    let alike = ours.oid != theirs.oid
+        && ours.name == theirs.name
+        && ours.columns.len() == theirs.columns.len()
+        && theirs.columns.iter().all(is_alike)
+        && named(ours, &ours.key) == named(theirs, &theirs.key)
+        && unique_keys(ours) == unique_keys(theirs)
+        && unsynced_names(ours) == unsynced_names(theirs);
+    alike.then(|| Table {
+        id: ours.id,
+        indexes: Vec::new(),
+        ..theirs.clone()
+    })
+}
+
+fn named<'t>(table: &'t Table, columns: &[usize]) -> Vec<Option<&'t str>> {
+    let columns = columns.iter().map(|at| table.columns.get(*at));
+    columns.map(|it| it.map(|it| it.name.as_str())).collect()
+}
+
+fn unique_keys(table: &Table) -> BTreeSet<Vec<Option<&str>>> {
+    let keys = table.unique_keys.iter();
+    keys.map(|key| named(table, key)).collect()
+}
+
+/// Reasons are texts of ours and may be put otherwise in another version.
+fn unsynced_names(table: &Table) -> BTreeSet<&str> {
+    let names = table.unsynced_columns.iter();
+    names.map(|(name, _)| name.as_str()).collect()
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio_postgres::GenericClient;
 
 pub(crate) use compare::{
-    ORIGINS, READINGS, ROW_FILTERS, SchemaDifference, difference, table_difference,
+    ORIGINS, READINGS, ROW_FILTERS, SchemaDifference, difference, made_anew, table_difference,
 };
 
 pub(crate) use selection::Selection;

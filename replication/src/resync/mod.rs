@@ -7,7 +7,8 @@
 //! A row that is the same is not written: it keeps its version, and whoever has seen it hears
 //! nothing. The replica is read all the while, and shows its last state until the difference is
 //! there as a whole. Tables whose form is another one now are not compared: they stand still, and
-//! are copied [beside the stream](crate::backfill), as are those that are new.
+//! are copied [beside the stream](crate::backfill), as are those that are new. Those that were made
+//! anew in the same form, as in a logical copy of the database, are compared like any other.
 //!
 //! Where LSNs went back, because the server was restored or replaced, versions are
 //! [shifted](crate::shift::Shift) from then on, so that they go on rising.
@@ -20,6 +21,7 @@
 mod compare;
 mod delivery;
 mod judge;
+mod renewal;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use tokio::sync::watch;
 use self::compare::compare;
 use self::delivery::Delivery;
 use self::judge::Judgement;
+use self::renewal::Renewal;
 use crate::discovery::{Discovery, discover};
 use crate::lineage::Lineage;
 use crate::preflight::{self, Upstream};
@@ -214,14 +217,15 @@ impl FromSlot<'_> {
         let discovery = discover_in(self.upstream, self.created, self.publications).await?;
         warn_of_unsynced(&discovery);
         self.resync.check(&discovery)?;
-        let judgement = Judgement::of(&replica.catalog(), &discovery);
+        let renewal = Renewal::of(&replica.catalog(), &discovery.catalog);
+        let judgement = Judgement::of(&renewal.catalog, &discovery);
         // INVARIANT: the slot streams what commits at its consistent point or later, and the
         // replica skips what commits at its version or earlier. So its version is one less; and one
         // less again is that of the tables that stand still.
         let from = self.created.consistent_point;
         let shift = Shift::of(&replica.identity()).to_pass(replica.watermark(), from);
         let version = shift.version(from).saturating_sub(1);
-        self.stand_still(&judgement, version.saturating_sub(1))
+        self.change_schema(renewal, &judgement, version.saturating_sub(1))
             .await?;
         tracing::info!(
             tables = judgement.alike.sources.len(),
@@ -262,21 +266,28 @@ impl FromSlot<'_> {
         })
     }
 
-    /// Notes which tables stand still: the stream then knows them as outstanding.
+    /// Brings tables under the identity they have now, and notes which stand still: the stream then
+    /// knows them as outstanding.
     ///
     /// INVARIANT: it does so before any row is written, because a transaction in parts cannot
     /// change the schema. After a crash in between there is the mark, and all tables are judged
     /// anew.
-    async fn stand_still(&self, judgement: &Judgement, version: Version) -> Result<()> {
-        let held = self.resync.replica.catalog();
-        if held.unsynced() == judgement.unsynced {
+    async fn change_schema(
+        &self,
+        renewal: Renewal,
+        judgement: &Judgement,
+        version: Version,
+    ) -> Result<()> {
+        let mut changes = renewal.changes;
+        if renewal.catalog.unsynced() != judgement.unsynced {
+            changes.push(SchemaChange::SetUnsynced(judgement.unsynced.clone()));
+        }
+        if changes.is_empty() {
             return Ok(());
         }
-        let change = SchemaChange::SetUnsynced(judgement.unsynced.clone());
-        let transaction = Transaction {
-            version,
-            ops: vec![RowOp::Schema(Box::new(change))],
-        };
+        let ops = changes.into_iter();
+        let ops = ops.map(|change| RowOp::Schema(Box::new(change))).collect();
+        let transaction = Transaction { version, ops };
         let queue = self.resync.queue;
         queue.push(transaction, 0).await.map_err(closed)?;
         queue.settled().await.map_err(closed)

@@ -273,7 +273,7 @@ impl Survey {
             id: table.id,
             ..now.clone()
         };
-        Ok((!alike(table, &now)).then_some(Alteration { table: now, fills }))
+        Ok((!alike(table, &now)).then(|| alteration(now, fills)))
     }
 
     /// Why other rows of a table are published than are known to be held, without a change of
@@ -348,10 +348,10 @@ impl Survey {
                 id: held.id,
                 ..now.clone()
             };
-            return Ok(Alteration { table, fills });
+            return Ok(alteration(table, fills));
         }
         let table = between(held, now, relation, columns).ok_or_else(|| reason("the key"))?;
-        Ok(Alteration { table, fills })
+        Ok(alteration(table, fills))
     }
 
     /// What rows written before have in the columns that are new in `now`.
@@ -419,6 +419,14 @@ impl Survey {
         }
         // Without a rewrite, PostgreSQL itself reads null where a row is older than the column.
         (heap.filenode != 0 && heap.filenode == known.filenode).then_some(Value::Null)
+    }
+}
+
+fn alteration(table: Table, fills: Vec<(i16, Value)>) -> Alteration {
+    Alteration {
+        table,
+        fills,
+        made_anew: false,
     }
 }
 

@@ -13,9 +13,7 @@ pub(super) async fn ensure(
 ) -> Result<Vec<String>> {
     let shard = options.shard();
     let metadata = shard.metadata_publication();
-    if !exists(transaction, &metadata).await? {
-        create_metadata(transaction, &shard).await?;
-    }
+    ensure_metadata(transaction, &shard, &metadata).await?;
     let mut names = options.publications.clone();
     if names.is_empty() {
         let default = shard.default_publication();
@@ -45,16 +43,41 @@ async fn exists(transaction: &Transaction<'_>, name: &str) -> Result<bool> {
     Ok(row.is_some())
 }
 
-async fn create_metadata(transaction: &Transaction<'_>, shard: &Shard) -> Result<()> {
+/// A publication with all of our tables that the replica holds. Those that were dropped left it, and
+/// are in none when they are made anew.
+async fn ensure_metadata(transaction: &Transaction<'_>, shard: &Shard, name: &str) -> Result<()> {
     let schema = shard.schema();
-    let create = format!(
-        "CREATE PUBLICATION {} FOR TABLE {}, {}, {}",
-        identifier(&shard.metadata_publication()),
+    let mut tables = vec![
         qualified(&shard.app, "permissions"),
         qualified(&schema, "clients"),
         qualified(&schema, "mutations"),
-    );
-    Ok(transaction.batch_execute(&create).await?)
+    ];
+    let change = if exists(transaction, name).await? {
+        let there = transaction
+            .query(
+                "SELECT n.nspname::text, c.relname::text
+                 FROM pg_publication p
+                 JOIN pg_publication_rel r ON r.prpubid = p.oid
+                 JOIN pg_class c ON c.oid = r.prrelid
+                 JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE p.pubname = $1",
+                &[&name],
+            )
+            .await?;
+        for row in there {
+            let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            let there = qualified(&schema, &name);
+            tables.retain(|table| *table != there);
+        }
+        format!("ALTER PUBLICATION {} ADD TABLE", identifier(name))
+    } else {
+        format!("CREATE PUBLICATION {} FOR TABLE", identifier(name))
+    };
+    if !tables.is_empty() {
+        let change = format!("{change} {}", tables.join(", "));
+        transaction.batch_execute(&change).await?;
+    }
+    Ok(())
 }
 
 async fn check(transaction: &Transaction<'_>, name: &str) -> Result<()> {

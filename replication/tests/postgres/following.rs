@@ -136,6 +136,7 @@ pub(crate) async fn of_a_new_copy(
     let (options, _directory) = options(cluster);
     let fresh = Options {
         app_id: "fresh".into(),
+        upstream: like.upstream.clone(),
         publications: like.publications.clone(),
         event_triggers: false,
         ..options

@@ -614,6 +614,108 @@ async fn a_server_that_was_restored_costs_what_differs_and_versions_go_on_rising
     following.stop().await;
 }
 
+/// Tables whose columns or form are others in a restored dump, and one that is not in it.
+const OTHERS: &str = "
+    CREATE TABLE numbered (gone text, name text, id int PRIMARY KEY, off boolean);
+    ALTER TABLE numbered DROP gone;
+    INSERT INTO numbered SELECT 'name ' || i, i, i % 2 = 0 FROM generate_series(1, 20) i;
+    CREATE TABLE otherwise (id int PRIMARY KEY, n int);
+    INSERT INTO otherwise SELECT i, i FROM generate_series(1, 20) i;
+    CREATE TABLE left_behind (id int PRIMARY KEY); INSERT INTO left_behind VALUES (1)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_restored_from_a_dump_costs_what_differs_whatever_its_tables_are_numbered() {
+    let (cluster, restored) = (Cluster::start(), Cluster::start());
+    cluster.sql(OTHERS).await;
+    cluster.sql(TABLE).await;
+    let (options, _directory) = options(&cluster);
+    let heard = Arc::new(Heard::default());
+    let following = Following::go_on(prepared(&options, &heard).await);
+    let tables = ["t", "two", "numbered"];
+    let before = tables.map(|table| versions(&following.replica, table));
+    following.stop().await;
+    // What comes first has the numbers of other tables of the old database.
+    restored
+        .sql("CREATE TABLE unheard (id int PRIMARY KEY)")
+        .await;
+    cluster.dump_into(&restored);
+    restored.sql(CHANGES).await;
+    restored
+        .sql(
+            "UPDATE numbered SET off = NULL WHERE id = 7; DROP TABLE left_behind;
+             ALTER TABLE otherwise ALTER n TYPE text",
+        )
+        .await;
+    let options = Options {
+        upstream: restored.url(),
+        ..options
+    };
+    let mut following = Following::go_on(prepared(&options, &heard).await);
+    let came_to = Resynced {
+        kept: CAME_TO.kept + 19,
+        changed: CAME_TO.changed + 1,
+        ..CAME_TO
+    };
+    assert_eq!(heard.until(1).await, [came_to]);
+    let now = tables.map(|table| versions(&following.replica, table));
+    let same = before.iter().zip(&now).map(|(before, now)| {
+        let same = before
+            .iter()
+            .filter(|(key, was)| now.get(*key) == Some(was));
+        same.count()
+    });
+    assert_eq!(same.sum::<usize>(), 44 + 29 + 19);
+    equals_a_new_copy(&restored, &options, &following.replica).await;
+    following.until_rows("unheard", &[]).await;
+    following.until_rows("left_behind", &[]).await;
+    wait(|| {
+        let rows = following.rows("otherwise");
+        rows.len() == 20 && rows.iter().all(|row| row[1].as_ref().as_str().is_some())
+    })
+    .await;
+    // All of it is followed.
+    restored
+        .sql(
+            "UPDATE numbered SET name = 'followed' WHERE id = 7;
+             INSERT INTO otherwise VALUES (21, 'x'); INSERT INTO unheard VALUES (1);
+             UPDATE t SET name = 'followed' WHERE id = 1",
+        )
+        .await;
+    following.until_rows("unheard", &[row(&["1"])]).await;
+    let numbered = following.rows("numbered");
+    let seventh = numbered.iter().find(|row| row[1] == Value::from(7.0));
+    let expected = [Value::from("followed"), Value::from(7.0), Value::Null];
+    assert_eq!(seventh.map(Vec::as_slice), Some(&expected[..]));
+    wait(|| following.rows("otherwise").len() == 21).await;
+    wait(|| following.rows("t")[0][1] == Value::from("followed")).await;
+    assert_eq!(heard.all().len(), 1);
+    following.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn own_tables_that_were_made_anew_cost_what_differs() {
+    let cluster = Cluster::start();
+    cluster.sql(TABLE).await;
+    let (options, _directory) = options(&cluster);
+    let heard = Arc::new(Heard::default());
+    let mut following = Following::go_on(prepared(&options, &heard).await);
+    let before = versions(&following.replica, "t");
+    let dropped = "DROP SCHEMA zero, zero_0 CASCADE";
+    cluster.sql(dropped).await;
+    heard.until(1).await;
+    assert_eq!(versions(&following.replica, "t"), before);
+    // While nobody follows, too.
+    following.stop().await;
+    cluster.sql(dropped).await;
+    following = Following::go_on(prepared(&options, &heard).await);
+    heard.until(2).await;
+    assert_eq!(versions(&following.replica, "t"), before);
+    cluster.sql("INSERT INTO t VALUES (300, 'followed')").await;
+    wait(|| following.rows("t").len() == before.len() + 1).await;
+    equals_a_new_copy(&cluster, &options, &following.replica).await;
+    following.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_takes_over_with_all_transactions_is_followed() {
     let cluster = Cluster::start();

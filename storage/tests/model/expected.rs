@@ -231,7 +231,11 @@ fn altered(before: &Contents, alteration: &Alteration) -> Rows {
                 return fill.clone();
             }
             let mut columns = before.table.columns.iter();
-            match columns.position(|old| old.attnum == column.attnum) {
+            let same = columns.position(|old| match alteration.made_anew {
+                true => old.name == column.name,
+                false => old.attnum == column.attnum,
+            });
+            match same {
                 Some(at) => row.values[at].clone(),
                 None => Value::Null,
             }

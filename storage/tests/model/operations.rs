@@ -171,11 +171,11 @@ pub fn on_schema(
 
 fn alteration(random: &mut Random, contents: &Contents) -> Option<Alteration> {
     let mut table = contents.table.clone();
-    let mut fills = Vec::new();
+    let (mut fills, mut made_anew) = (Vec::new(), false);
     let any = |random: &mut Random, table: &Table| {
         usize::try_from(random.below(table.columns.len() as u64)).unwrap()
     };
-    match random.below(6) {
+    match random.below(7) {
         0 => {
             table.name.push('+');
             table.name = table.name.replace("+++", "");
@@ -211,6 +211,15 @@ fn alteration(random: &mut Random, contents: &Contents) -> Option<Alteration> {
             table.columns[at].upstream_type.push('2');
             fills.push((attnum, value(random, attnum)));
         }
+        5 => {
+            // Some columns have the numbers that others had.
+            table
+                .columns
+                .iter_mut()
+                .for_each(|column| column.attnum += 2);
+            table.oid += 1;
+            made_anew = true;
+        }
         _ => {
             let at = any(random, &table);
             match table.key.iter().position(|key| *key == at) {
@@ -227,7 +236,11 @@ fn alteration(random: &mut Random, contents: &Contents) -> Option<Alteration> {
         }
     }
     table.unique_keys = vec![table.key.clone()];
-    Some(Alteration { table, fills })
+    Some(Alteration {
+        table,
+        fills,
+        made_anew,
+    })
 }
 
 fn is_unique(contents: &Contents, table: &Table) -> bool {
