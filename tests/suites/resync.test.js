@@ -214,6 +214,35 @@ describe('resync', () => {
     assert.match(metrics, /^kelvin_resync_rows [23]$/m);
   });
 
+  test('own tables that are dropped cost clients what differs', SKIP, async () => {
+    const official = await watcher();
+    const strict = new ProtocolClient(world.server.port);
+    await strict.gets('labels');
+    const since = strict.messages.length;
+    await world.sql`drop schema zero_0 cascade`;
+    await eventually('the tables to be there again', async () => {
+      const there = await world.sql`select to_regclass('zero_0.clients')::text as name`;
+      return there[0].name !== null;
+    });
+    await world.sql`update label set name = 'goes on' where id = 3`;
+    await strict.until('a change after that', () =>
+      told(strict, since).some(op => op.value?.name === 'goes on'),
+    );
+    const ops = told(strict, since).map(op => [op.op, (op.value ?? op.id).id]);
+    assert.deepEqual(ops, [['put', 3]]);
+    // Mutations are still heard of.
+    await world.sql`insert into zero_0.clients ("clientGroupID", "clientID", "lastMutationID")
+      values (${strict.groupID}, ${strict.clientID}, 1)`;
+    await strict.until('its mutation id', () => strict.lastMutationIDs[strict.clientID] === 1);
+    strict.clean();
+    assert.equal(strict.socket.ended, false);
+    assert.deepEqual(strict.of('error'), []);
+    strict.close();
+    assert.deepEqual(official.lost, []);
+    await official.close();
+    assert(world.server.running);
+  });
+
   test('a database that is restored costs clients what differs', SKIP, async () => {
     const official = await watcher();
     const writer = await watcher();

@@ -272,9 +272,11 @@ async fn create(
             "ddl_command_end" => format!("WHEN TAG IN ({})", tags.join(", ")),
             _ => String::new(),
         };
+        let name = identifier(&name);
+        // Also for sessions that apply what comes from elsewhere, where ordinary triggers rest.
         let create = format!(
-            "CREATE EVENT TRIGGER {} ON {} {filter} EXECUTE FUNCTION {called}()",
-            identifier(&name),
+            "CREATE EVENT TRIGGER {name} ON {} {filter} EXECUTE FUNCTION {called}();
+             ALTER EVENT TRIGGER {name} ENABLE ALWAYS",
             trigger.event
         );
         transaction.batch_execute(&create).await?;

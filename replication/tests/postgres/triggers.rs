@@ -44,6 +44,8 @@ const UNTOLD: &[&str] = &[
     "ALTER PUBLICATION _zero_public_0 DROP TABLES IN SCHEMA public | UPDATE t SET n = 7 | \
      ALTER PUBLICATION _zero_public_0 ADD TABLES IN SCHEMA public",
     "ALTER TABLE t SET UNLOGGED | UPDATE t SET n = 7 | ALTER TABLE t SET LOGGED",
+    "SET session_replication_role = replica; ALTER TABLE t ALTER n TYPE int USING n + 10; \
+     RESET session_replication_role",
 ];
 
 /// What a replica says of itself, apart from versions.
