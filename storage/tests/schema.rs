@@ -92,6 +92,48 @@ fn an_added_column_has_its_fill_in_rows_that_were_there() {
 }
 
 #[test]
+fn a_table_that_was_made_anew_keeps_rows_and_indexes_whatever_the_order_of_its_columns() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = load(dir.path(), 0..3);
+    let rows = |view: &View| -> Vec<Vec<Value>> {
+        let rows = view.scan(ITEMS, &Scan::of(BY_NAME)).unwrap();
+        let values = rows.map(|row| {
+            row.unwrap()
+                .values()
+                .map(|value| value.to_value())
+                .collect()
+        });
+        values.collect()
+    };
+    let mut expected = rows(&replica.latest().unwrap());
+    assert_eq!(expected.len(), 3);
+    expected.iter_mut().for_each(|row| row.reverse());
+    let mut table = items(ITEMS);
+    table.columns.reverse();
+    for (column, attnum) in table.columns.iter_mut().zip(1..) {
+        column.attnum = attnum;
+    }
+    let last = table.columns.len() - 1;
+    let keys = table.unique_keys.iter_mut().flatten();
+    keys.chain(&mut table.key).for_each(|at| *at = last - *at);
+    table.oid += 1;
+    let alteration = Alteration {
+        table,
+        fills: Vec::new(),
+        made_anew: true,
+    };
+    apply(
+        &replica,
+        101,
+        vec![change(SchemaChange::AlterTable(alteration))],
+    );
+    assert_eq!(rows(&replica.latest().unwrap()), expected);
+    drop(replica);
+    let replica = Replica::open(dir.path(), &options()).unwrap();
+    assert_eq!(rows(&replica.latest().unwrap()), expected);
+}
+
+#[test]
 fn an_update_keeps_the_fill_of_a_column_it_does_not_send() {
     let dir = tempfile::tempdir().unwrap();
     let replica = load(dir.path(), 0..2);

@@ -39,13 +39,13 @@ impl Spans {
         reaching.filter(move |at| self.high[*at] >= rank)
     }
 
-    /// How many members begin at or before this rank. Which stretch the first later one is in and
-    /// where in it are counted: comparisons that do not wait for each other take half as long as
-    /// those of a binary search, each of which does for the one before.
+    /// How many members begin at or before this rank. It is counted which stretch the first later
+    /// one is in, and then where in it: these comparisons do not wait for each other, as each of a
+    /// binary search does for the one before.
     fn begun(&self, rank: u64) -> usize {
         let (stretches, _) = self.low.as_chunks::<STRETCH>();
         let begun = |low: &u64| usize::from(*low <= rank);
-        // None begins after the last stretch, wherever the one before ends.
+        // Where all others end before the rank, it is in the last.
         let passed = stretches[..WIDTH / STRETCH - 1].iter();
         let passed: usize = passed.map(|[.., last]| begun(last)).sum();
         passed * STRETCH + stretches[passed].iter().map(begun).sum::<usize>()

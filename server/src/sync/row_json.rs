@@ -72,9 +72,9 @@ pub fn push_string(text: &mut String, string: &str) {
         let (plain, rest) = left.split_at(at);
         text.push_str(plain);
         let mut rest = rest.chars();
-        rest.next()
-            .into_iter()
-            .for_each(|char| push_escape(text, char));
+        if let Some(special) = rest.next() {
+            push_escape(text, special);
+        }
         left = rest.as_str();
     }
     text.push_str(left);
@@ -88,7 +88,8 @@ fn first_special(bytes: &[u8]) -> Option<usize> {
     let any = |stretch: &[u8; LOOK]| stretch.iter().fold(false, |any, byte| any | special(byte));
     let (stretches, _) = bytes.as_chunks();
     let plain = stretches.iter().take_while(|stretch| !any(stretch)).count() * LOOK;
-    (bytes[plain..].iter().position(special)).map(|at| plain + at)
+    let at = bytes[plain..].iter().position(special)?;
+    Some(plain + at)
 }
 
 fn push_escape(text: &mut String, special: char) {
