@@ -97,12 +97,7 @@ fn a_table_that_was_made_anew_keeps_rows_and_indexes_whatever_the_order_of_its_c
     let replica = load(dir.path(), 0..3);
     let rows = |view: &View| -> Vec<Vec<Value>> {
         let rows = view.scan(ITEMS, &Scan::of(BY_NAME)).unwrap();
-        let values = rows.map(|row| {
-            row.unwrap()
-                .values()
-                .map(|value| value.to_value())
-                .collect()
-        });
+        let values = rows.map(|row| row.unwrap().values().map(ValueRef::to_value).collect());
         values.collect()
     };
     let mut expected = rows(&replica.latest().unwrap());
