@@ -107,34 +107,29 @@ async fn a_changed_schema_is_followed_to_what_a_new_copy_would_have() {
 #[tokio::test]
 async fn what_cannot_go_on_without_a_table_ends_in_a_new_copy_with_a_newer_version() {
     let cluster = Cluster::start();
-    for change in [
-        "DROP TABLE zero_0.mutations",
-        "ALTER TABLE zero_0.clients DROP COLUMN \"userID\"; \
-         ALTER TABLE zero_0.clients ADD \"userID\" text",
-    ] {
-        cluster
-            .sql(
-                "DROP SCHEMA public CASCADE; CREATE SCHEMA public;
-                 DROP PUBLICATION IF EXISTS _zero_public_0;
-                 CREATE TABLE t (id int PRIMARY KEY, title text); INSERT INTO t VALUES (1, 'a')",
-            )
-            .await;
-        let (options, _directory) = options(&cluster);
-        let mut following = Following::start(&options).await;
-        following.until_rows("t", &[row(&["1", "a"])]).await;
-        let version = following.replica.watermark();
-        cluster.sql(change).await;
-        wait(|| following.ended()).await;
-        assert!(following.ended(), "{change}");
-        let error = following.failure().await;
-        assert_eq!(error.kind(), ErrorKind::Resync, "{change}: {error}");
-        give_up(&options).await;
-        let again = Following::start(&options).await;
-        assert!(again.replica.watermark() > version, "{change}");
-        assert_eq!(again.replica.identity().epoch, 0, "{change}");
-        again.stop().await;
-        give_up(&options).await;
-    }
+    cluster
+        .sql("CREATE TABLE t (id int PRIMARY KEY, title text); INSERT INTO t VALUES (1, 'a')")
+        .await;
+    let (options, _directory) = options(&cluster);
+    let mut following = Following::start(&options).await;
+    following.until_rows("t", &[row(&["1", "a"])]).await;
+    let version = following.replica.watermark();
+    cluster
+        .sql(
+            "ALTER TABLE zero_0.clients DROP COLUMN \"userID\";
+             ALTER TABLE zero_0.clients ADD \"userID\" text",
+        )
+        .await;
+    wait(|| following.ended()).await;
+    assert!(following.ended());
+    let error = following.failure().await;
+    assert_eq!(error.kind(), ErrorKind::Resync, "{error}");
+    give_up(&options).await;
+    let again = Following::start(&options).await;
+    assert!(again.replica.watermark() > version);
+    assert_eq!(again.replica.identity().epoch, 0);
+    again.stop().await;
+    give_up(&options).await;
     let slots = "SELECT count(*) FROM pg_replication_slots";
     assert_eq!(cluster.value(slots).await.as_deref(), Some("0"));
 }
