@@ -155,21 +155,6 @@ impl Cluster {
             .arg(self.path("data")));
     }
 
-    /// Brings what the default database holds into that of another server, by dump and restore.
-    pub(crate) fn dump_into(&self, other: &Self) {
-        let file = self.path("dump.sql");
-        let server = |tool: &mut Command, port: u16| {
-            tool.args(["-h", "127.0.0.1", "-U", "postgres", "-d", "postgres"]);
-            tool.args(["-p", &port.to_string(), "-f"]).arg(&file);
-            run(tool);
-        };
-        server(&mut tool("pg_dump"), self.port);
-        let mut psql = tool("psql");
-        psql.args(["-q", "-v", "ON_ERROR_STOP=1"])
-            .stdout(Stdio::null());
-        server(&mut psql, other.port);
-    }
-
     /// Starts the server, after [`Cluster::stop`], on a new timeline, as one that takes over.
     pub(crate) async fn take_over(&self) {
         let signal = self.path("data/recovery.signal");
