@@ -672,11 +672,9 @@ async fn a_logical_copy_of_the_database_costs_what_differs_whatever_its_tables_a
     equals_a_new_copy(&copied, &options, &following.replica).await;
     following.until_rows("unheard", &[]).await;
     following.until_rows("left_behind", &[]).await;
-    wait(|| {
-        let rows = following.rows("otherwise");
-        rows.len() == 20 && rows.iter().all(|row| row[1].as_ref().as_str().is_some())
-    })
-    .await;
+    let text = |id: u32, n: &str| vec![Value::from(f64::from(id)), Value::from(n)];
+    let mut otherwise: Vec<_> = (1..=20).map(|id| text(id, &id.to_string())).collect();
+    following.until_rows("otherwise", &otherwise).await;
     // All of it is followed.
     copied
         .sql(
@@ -690,8 +688,10 @@ async fn a_logical_copy_of_the_database_costs_what_differs_whatever_its_tables_a
     let seventh = numbered.iter().find(|row| row[1] == Value::from(7.0));
     let expected = [Value::from("followed"), Value::from(7.0), Value::Null];
     assert_eq!(seventh.map(Vec::as_slice), Some(&expected[..]));
-    wait(|| following.rows("otherwise").len() == 21).await;
-    wait(|| following.rows("t")[0][1] == Value::from("followed")).await;
+    otherwise.push(text(21, "x"));
+    following.until_rows("otherwise", &otherwise).await;
+    equals_a_new_copy(&copied, &options, &following.replica).await;
+    assert_eq!(following.rows("t")[0][1], Value::from("followed"));
     assert_eq!(heard.all().len(), 1);
     following.stop().await;
 }
@@ -704,18 +704,32 @@ async fn own_tables_that_were_made_anew_cost_what_differs() {
     let heard = Arc::new(Heard::default());
     let mut following = Following::go_on(prepared(&options, &heard).await);
     let before = versions(&following.replica, "t");
-    let dropped = "DROP SCHEMA zero, zero_0 CASCADE";
-    cluster.sql(dropped).await;
-    heard.until(1).await;
-    assert_eq!(versions(&following.replica, "t"), before);
+    let (one, all) = (
+        "DROP TABLE zero_0.mutations",
+        "DROP SCHEMA zero, zero_0 CASCADE",
+    );
+    for (round, dropped) in (1..).zip([one, all]) {
+        cluster.sql(dropped).await;
+        heard.until(round).await;
+        assert_eq!(versions(&following.replica, "t"), before);
+    }
     // While nobody follows, too.
     following.stop().await;
-    cluster.sql(dropped).await;
+    cluster.sql(all).await;
     following = Following::go_on(prepared(&options, &heard).await);
-    heard.until(2).await;
+    heard.until(3).await;
     assert_eq!(versions(&following.replica, "t"), before);
-    cluster.sql("INSERT INTO t VALUES (300, 'followed')").await;
-    wait(|| following.rows("t").len() == before.len() + 1).await;
+    // They are followed like all others.
+    cluster
+        .sql(
+            "INSERT INTO zero_0.clients VALUES ('g', 'c', 7);
+             UPDATE t SET name = 'followed' WHERE id = 1",
+        )
+        .await;
+    following
+        .until_rows("zero_0.clients", &[row(&["g", "c", "7", "null"])])
+        .await;
+    assert_eq!(following.rows("t")[0][1], Value::from("followed"));
     equals_a_new_copy(&cluster, &options, &following.replica).await;
     following.stop().await;
 }

@@ -105,7 +105,7 @@ async fn a_changed_schema_is_followed_to_what_a_new_copy_would_have() {
 }
 
 #[tokio::test]
-async fn what_cannot_go_on_without_a_table_ends_in_a_new_copy_with_a_newer_version() {
+async fn own_tables_of_another_form_end_in_a_new_copy_with_a_newer_version() {
     let cluster = Cluster::start();
     cluster
         .sql("CREATE TABLE t (id int PRIMARY KEY, title text); INSERT INTO t VALUES (1, 'a')")
