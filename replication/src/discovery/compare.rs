@@ -101,7 +101,7 @@ pub(crate) fn table_difference(ours: &Table, theirs: &Table) -> Option<&'static 
     if ours.columns != theirs.columns {
         return Some("the columns");
     }
-    if unsynced_names(ours) != unsynced_names(theirs) {
+    if !unsynced_names(ours).eq(unsynced_names(theirs)) {
         return Some("the columns that are not synced");
     }
     if ours.key != theirs.key || ours.unique_keys != theirs.unique_keys {
@@ -131,7 +131,7 @@ pub(crate) fn made_anew(ours: &Table, theirs: &Table) -> Option<Table> {
         && theirs.columns.iter().all(is_alike)
         && named(ours, &ours.key) == named(theirs, &theirs.key)
         && unique_keys(ours) == unique_keys(theirs)
-        && unsynced_names(ours) == unsynced_names(theirs);
+        && unsynced_names(ours).collect::<BTreeSet<_>>() == unsynced_names(theirs).collect();
     alike.then(|| Table {
         id: ours.id,
         indexes: Vec::new(),
@@ -150,7 +150,7 @@ fn unique_keys(table: &Table) -> BTreeSet<Vec<Option<&str>>> {
 }
 
 /// Reasons are texts of ours and may be put otherwise in another version.
-fn unsynced_names(table: &Table) -> BTreeSet<&str> {
+fn unsynced_names(table: &Table) -> impl Iterator<Item = &str> {
     let names = table.unsynced_columns.iter();
-    names.map(|(name, _)| name.as_str()).collect()
+    names.map(|(name, _)| name.as_str())
 }
