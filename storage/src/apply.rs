@@ -174,7 +174,7 @@ impl Inner {
             version,
             ..
         } = completion;
-        let history_bytes = overlay.write(&mut batch, bucket);
+        let history_bytes = overlay.write(&mut batch, bucket)?;
         let mut keyspaces = overlay.keyspaces();
         keyspaces.extend([bucket.keyspace.clone(), self.meta.clone()]);
         let outcome = overlay.finish();

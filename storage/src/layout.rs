@@ -63,6 +63,14 @@ pub(crate) fn put_space(space: IndexId, key: &mut Vec<u8>) {
     key.extend_from_slice(&space.0.to_be_bytes());
 }
 
+/// The space at the start of a key.
+pub(crate) fn space_of(key: &[u8]) -> IndexId {
+    IndexId(
+        key.first_chunk()
+            .map_or(0, |bytes| u16::from_be_bytes(*bytes)),
+    )
+}
+
 /// Start of the history keys of `key` (or of all keys it is a prefix of).
 pub(crate) fn ended_prefix(space: u32, key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(ENDED_HEADER + key.len() + END_BYTES);

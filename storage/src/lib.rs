@@ -99,6 +99,7 @@ mod era;
 mod error;
 mod evolution;
 mod fault;
+mod fences;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;

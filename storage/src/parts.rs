@@ -222,7 +222,7 @@ impl<'a> Parts<'a> {
         let (first, keyspace) = (self.sequence, &bucket.keyspace);
         let bytes = changelog::write(&mut batch, keyspace, self.version, first, &touched)?;
         self.sequence = self.following(records)?;
-        self.history_bytes += bytes + self.overlay.write(&mut batch, bucket);
+        self.history_bytes += bytes + self.overlay.write(&mut batch, bucket)?;
         let mut keyspaces = self.overlay.keyspaces();
         keyspaces.push(bucket.keyspace.clone());
         self.make_room()?;

@@ -135,8 +135,9 @@ impl RowScan {
         let source = if is_single && scan.start.is_none() {
             Source::Single(space.key_if_any(&scan.prefix)?)
         } else {
-            let range = key_range(index, scan);
+            let mut range = key_range(index, scan);
             if view.past {
+                space.fences.narrow(scan.index, view.version, &mut range);
                 Source::Past(Box::new(PastScan::new(view, &space, range, scan.reverse)))
             } else {
                 let (snapshot, keyspace) = (&view.snapshot, &space.keyspace);

@@ -8,6 +8,7 @@ use kelvin_protocol::{Direction, Value, ValueRef, Version};
 use crate::archive::{Record, RowEncoder, RowHead, decode_row};
 use crate::error::{Error, Result};
 use crate::evolution::{Reading, StoredTable};
+use crate::fences::Fences;
 use crate::key::{IndexLimit, MAX_PRIMARY_BYTES, encode, encode_all};
 use crate::layout::{SPACE_BYTES, put_space, space_key};
 use crate::neighbours::Nearness;
@@ -21,6 +22,7 @@ pub(crate) struct TableSpace {
     pub(crate) keyspace: Keyspace,
     pub(crate) indexes: Vec<IndexSpace>,
     pub(crate) young: Arc<YoungRuns>,
+    pub(crate) fences: Fences,
     /// How records of each layout are read.
     readings: Vec<Reading>,
     /// The layout records are written with.
@@ -61,6 +63,7 @@ impl TableSpace {
             keyspace,
             indexes,
             young: Arc::default(),
+            fences: Fences::default(),
         })
     }
 

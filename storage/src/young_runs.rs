@@ -30,7 +30,7 @@ const LOOK_AFTER: u32 = small_or(2, 4) as u32;
 const RECENT: usize = small_or(32, 4096);
 
 /// Bounds are small where assertions are on, so that tests with few rows get to all of them.
-const fn small_or(small: usize, normal: usize) -> usize {
+pub(crate) const fn small_or(small: usize, normal: usize) -> usize {
     if cfg!(debug_assertions) {
         small
     } else {

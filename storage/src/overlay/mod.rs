@@ -34,6 +34,9 @@ use slots::{Ended, EntrySlot, Place, RowSlot};
 pub(crate) struct Overlay<'a> {
     /// What was there before the batch, and what a rewrite has put beside it since.
     snapshot: Snapshot,
+    /// The version of that, and whether it holds parts of the transaction besides.
+    base: Version,
+    partial: bool,
     loaded_at: Version,
     era: Arc<Era>,
     /// What the transaction makes of the schema, if it touches it.
@@ -81,6 +84,8 @@ impl<'a> Overlay<'a> {
         let base = base.inner();
         Self {
             snapshot: base.snapshot.clone(),
+            base: base.version,
+            partial: base.partial,
             loaded_at: base.shape.loaded_at,
             era: base.era.clone(),
             schema: None,
