@@ -1,4 +1,4 @@
-//! The tables that benches work on: issues with comments, and members who own them.
+//! The tables that benches work on: issues with comments, members who own them, and their notes.
 
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use kelvin_storage::{
 pub const ISSUE: TableId = TableId(1);
 pub const COMMENT: TableId = TableId(2);
 pub const MEMBER: TableId = TableId(3);
+pub const NOTE: TableId = TableId(4);
 pub const BY_MODIFIED: IndexId = IndexId(1);
 
 /// Version of the load.
@@ -79,11 +80,21 @@ pub fn catalog(for_queries: bool) -> Catalog {
     );
     let active = ("active", "bool", 16, ValueType::Boolean);
     let member = table(MEMBER, "member", &[text("name"), active]);
+    let mut note = table(
+        NOTE,
+        "note",
+        &[
+            text("id"),
+            text("owner"),
+            ("modified", "timestamptz", 1184, ValueType::Number),
+        ],
+    );
     if for_queries {
+        note.indexes = vec![index(IndexId(1), 1, Direction::Asc)];
         issue.indexes.push(index(IndexId(2), 5, Direction::Asc));
         comment.indexes = vec![index(IndexId(1), 1, Direction::Asc)];
     }
-    Catalog::new(vec![issue, comment, member], Vec::new())
+    Catalog::new(vec![issue, comment, member, note], Vec::new())
 }
 
 fn number(n: usize) -> Value {
@@ -113,6 +124,21 @@ pub fn comment(id: usize, issue: usize, author: &str) -> Vec<Value> {
 /// A member.
 pub fn member(name: &str, active: bool) -> Vec<Value> {
     vec![Value::from(name), Value::from(active)]
+}
+
+/// Note number `n`, whose key is a UUID.
+pub fn note(n: usize, owner: &str) -> Vec<Value> {
+    let scattered = (n as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    let digits = format!("{scattered:032x}");
+    let (a, b, c, d, e) = (
+        &digits[..8],
+        &digits[8..12],
+        &digits[12..16],
+        &digits[16..20],
+        &digits[20..],
+    );
+    let id = Value::from(format!("{a}-{b}-{c}-{d}-{e}"));
+    vec![id, Value::from(owner), number(n)]
 }
 
 /// A fresh replica with these rows.

@@ -26,7 +26,7 @@ use kelvin_storage::{Replica, TableId, View};
 use measure::{Measure, size};
 use peak_alloc::PeakAlloc;
 use tempfile::TempDir;
-use world::{COMMENT, ISSUE, MEMBER};
+use world::{COMMENT, ISSUE, MEMBER, NOTE};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -61,7 +61,9 @@ impl World {
             .map(|n| world::member(&format!("member {n}"), true))
             .collect();
         members.push(world::member(OWNER, true));
+        let notes = (0..issues).map(|n| world::note(n, &owner(owned + n)));
         let tables = [
+            (NOTE, notes.collect()),
             (ISSUE, (0..issues).map(issue).collect()),
             (COMMENT, (0..issues * COMMENTS).map(comment).collect()),
             (MEMBER, members),

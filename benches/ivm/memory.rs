@@ -11,7 +11,7 @@ struct Shape {
     query: fn(usize) -> String,
 }
 
-const SHAPES: [Shape; 3] = [
+const SHAPES: [Shape; 4] = [
     Shape {
         name: "where owner = …",
         query: |n| format!(r#"{{"table":"issue","where":{}}}"#, owner(n)),
@@ -22,6 +22,15 @@ const SHAPES: [Shape; 3] = [
             let owner = owner(n);
             format!(
                 r#"{{"table":"issue","where":{owner},"orderBy":[["modified","desc"]],"limit":50}}"#
+            )
+        },
+    },
+    Shape {
+        name: "the same of rows whose keys are UUIDs",
+        query: |n| {
+            let owner = owner(n);
+            format!(
+                r#"{{"table":"note","where":{owner},"orderBy":[["modified","desc"]],"limit":50}}"#
             )
         },
     },

@@ -5,8 +5,6 @@
 use kelvin_protocol::{Direction, Value, ValueRef, ValueType};
 use kelvin_storage::{IndexId, Row, Scan, ScanStart, Table};
 
-use crate::order::Order;
-
 /// Secondary indexes hold texts up to this many bytes in full, however many columns they have.
 /// Longer ones may be cut, and then come in no particular order among those that agree so far.
 const EXACT_TEXT_BYTES: usize = 500;
@@ -56,14 +54,14 @@ struct Merit {
 pub(crate) fn choose(table: &Table, equal: &[usize], wanted: Option<Columns<'_>>) -> Path {
     let best = candidates(table, equal, wanted).into_iter().next();
     best.unwrap_or_else(|| {
-        let primary: Order = table.key.iter().map(|at| (*at, Direction::Asc)).collect();
+        let primary: Vec<_> = table.key.iter().map(|at| (*at, Direction::Asc)).collect();
         walk(IndexId::PRIMARY, &primary, primary.len(), &[], None)
     })
 }
 
 /// All paths for such a read, the one that promises most by its columns first.
 pub(crate) fn candidates(table: &Table, equal: &[usize], wanted: Option<Columns<'_>>) -> Vec<Path> {
-    let primary: Order = table.key.iter().map(|at| (*at, Direction::Asc)).collect();
+    let primary: Vec<_> = table.key.iter().map(|at| (*at, Direction::Asc)).collect();
     let secondary = table.indexes.iter().map(|index| {
         let mut columns = index.columns.clone();
         columns.extend(&primary);

@@ -34,16 +34,20 @@ pub(crate) enum Check {
     AtLeast(Value),
     /// IN or NOT IN, of more than no value.
     Among {
-        values: HashSet<Value, RandomState>,
+        values: Box<HashSet<Value, RandomState>>,
         negated: bool,
     },
     /// LIKE, ILIKE and their negations.
-    Like {
-        pattern: Pattern,
-        source: String,
-        ignore_case: bool,
-        negated: bool,
-    },
+    Like(Box<Like>),
+}
+
+/// A pattern, and whether it is to be met.
+#[derive(Clone, Debug)]
+pub(crate) struct Like {
+    pub(crate) pattern: Pattern,
+    pub(crate) source: String,
+    pub(crate) ignore_case: bool,
+    pub(crate) negated: bool,
 }
 
 impl Check {
@@ -62,11 +66,9 @@ impl Check {
             Self::Among { values, negated } => {
                 !value.is_null() && values.contains(&value) != *negated
             }
-            Self::Like {
-                pattern, negated, ..
-            } => value
+            Self::Like(like) => value
                 .as_str()
-                .is_some_and(|text| pattern.matches(text) != *negated),
+                .is_some_and(|text| like.pattern.matches(text) != like.negated),
         }
     }
 }
@@ -89,18 +91,18 @@ mod tests {
 
     fn among(values: &[Value], negated: bool) -> Check {
         Check::Among {
-            values: values.iter().cloned().collect(),
+            values: Box::new(values.iter().cloned().collect()),
             negated,
         }
     }
 
     fn like(negated: bool) -> Check {
-        Check::Like {
+        Check::Like(Box::new(Like {
             pattern: Pattern::compile("a%", false).unwrap(),
             source: "a%".to_owned(),
             ignore_case: false,
             negated,
-        }
+        }))
     }
 
     #[test]

@@ -7,7 +7,7 @@ use kelvin_storage::{Row, Table};
 
 /// Ordering columns as positions in the table's columns, none twice, with a key of the table among
 /// them: no two rows are equal under it.
-pub(crate) type Order = Vec<(usize, Direction)>;
+pub(crate) type Order = Box<[(usize, Direction)]>;
 
 /// A completed order and how much of it decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,13 +17,13 @@ pub(crate) struct RowOrder {
     /// So many leading columns of it already tell any two rows apart.
     pub(crate) decisive: usize,
     /// Where in `columns` the columns of the replica's key are.
-    key_at: Vec<usize>,
+    key_at: Box<[usize]>,
 }
 
 impl RowOrder {
     /// Completes `wanted` with the client's key, ascending.
     pub(crate) fn complete(table: &Table, wanted: &[(usize, Direction)], key: &[usize]) -> Self {
-        let mut columns: Order = Vec::with_capacity(wanted.len() + key.len());
+        let mut columns = Vec::with_capacity(wanted.len() + key.len());
         let client_key = key.iter().map(|at| (*at, Direction::Asc));
         for (column, direction) in wanted.iter().copied().chain(client_key) {
             if columns.iter().all(|(known, _)| *known != column) {
@@ -44,7 +44,7 @@ impl RowOrder {
             .filter_map(|key| columns.iter().position(|(column, _)| column == key))
             .collect();
         Self {
-            columns,
+            columns: columns.into(),
             decisive,
             key_at,
         }

@@ -87,18 +87,11 @@ fn of_check(column: &str, check: &Check) -> String {
             let not = if *negated { "not " } else { "" };
             format!("{column} {not}in ({})", list.join(", "))
         }
-        Check::Like {
-            source,
-            ignore_case,
-            negated,
-            ..
-        } => {
-            let not = if *negated { "not " } else { "" };
-            let word = if *ignore_case { "ilike" } else { "like" };
-            format!(
-                "{column} {not}{word} {}",
-                shown(&Value::from(source.as_str()))
-            )
+        Check::Like(like) => {
+            let not = if like.negated { "not " } else { "" };
+            let word = if like.ignore_case { "ilike" } else { "like" };
+            let source = Value::from(like.source.as_str());
+            format!("{column} {not}{word} {}", shown(&source))
         }
     }
 }

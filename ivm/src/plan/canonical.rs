@@ -296,14 +296,9 @@ impl Form {
                 }
                 return;
             }
-            Check::Like {
-                source,
-                ignore_case,
-                negated,
-                ..
-            } => {
-                self.tag(11 + 2 * u8::from(*ignore_case) + u8::from(*negated));
-                self.text(source);
+            Check::Like(like) => {
+                self.tag(11 + 2 * u8::from(like.ignore_case) + u8::from(like.negated));
+                self.text(&like.source);
                 return;
             }
         };

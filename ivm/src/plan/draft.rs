@@ -303,7 +303,7 @@ fn start(table: &Table, bound: &Bound, order: &RowOrder) -> Result<Start, Error>
         .map(|ordering| value(ordering).unwrap_or(Value::Null))
         .collect();
     Ok(Start {
-        order: order.decisive().to_vec(),
+        order: order.decisive().into(),
         values,
         exclusive: bound.exclusive,
     })

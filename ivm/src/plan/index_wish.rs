@@ -38,7 +38,7 @@ pub(crate) fn missing(plan: &Plan, catalog: &Catalog) -> Vec<IndexWish> {
 fn contents_wish(node: &Node, catalog: &Catalog) -> Option<IndexWish> {
     let table = catalog.table_by_id(node.table.id)?;
     let fixed = node.fixed.iter().map(|(column, _)| *column);
-    let mut equal: Vec<usize> = node.correlation.clone();
+    let mut equal = node.correlation.to_vec();
     if node.correlation.is_empty() || node.limit.is_some() {
         equal.extend(fixed.filter(|column| !node.correlation.contains(column)));
     }

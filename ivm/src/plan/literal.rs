@@ -7,7 +7,7 @@ use kelvin_protocol::{Operand, SimpleOp, Value, ValueType};
 use kelvin_storage::{Column, Table};
 
 use crate::Error;
-use crate::check::Check;
+use crate::check::{Check, Like};
 use crate::like::Pattern;
 use crate::plan::draft::{column, invalid};
 
@@ -110,6 +110,7 @@ fn among(
         })
         .collect();
     if values.len() > 1 {
+        let values = Box::new(values);
         return Ok(Ok(Check::Among { values, negated }));
     }
     Ok(match (values.drain().next(), negated) {
@@ -143,12 +144,12 @@ fn like(
             format!("LIKE pattern {source:?} must not end with the escape character"),
         )
     })?;
-    Ok(Check::Like {
+    Ok(Check::Like(Box::new(Like {
         pattern,
         source,
         ignore_case,
         negated,
-    })
+    })))
 }
 
 /// A literal in the form the column's values have: an `int8` column tells integers beyond 2^53

@@ -12,7 +12,7 @@ pub(crate) fn lower(draft: Draft) -> Vec<Node> {
     let mut nodes = Vec::new();
     let root = Root {
         parent: None,
-        correlation: Vec::new(),
+        correlation: Box::default(),
         kept: true,
         gate: false,
     };
@@ -22,8 +22,8 @@ pub(crate) fn lower(draft: Draft) -> Vec<Node> {
 
 /// How a node hangs in the plan.
 struct Root {
-    parent: Option<(NodeId, Vec<usize>)>,
-    correlation: Vec<usize>,
+    parent: Option<(NodeId, Box<[usize]>)>,
+    correlation: Box<[usize]>,
     kept: bool,
     gate: bool,
 }
@@ -43,7 +43,7 @@ fn add(nodes: &mut Vec<Node>, draft: Draft, root: Root) -> NodeId {
         correlation: root.correlation,
         kept: root.kept,
         gate: root.gate,
-        branches: Vec::new(),
+        branches: Box::default(),
     });
     let mut branches = Vec::new();
     let predicate = add_filter(nodes, id, draft.filter, &mut branches);
@@ -52,15 +52,15 @@ fn add(nodes: &mut Vec<Node>, draft: Draft, root: Root) -> NodeId {
     }
     if let Some(node) = nodes.get_mut(id.0) {
         node.predicate = predicate;
-        node.branches = branches;
+        node.branches = branches.into();
     }
     id
 }
 
 fn add_link(nodes: &mut Vec<Node>, parent: NodeId, link: Link, kept: bool, gate: bool) -> NodeId {
     let root = Root {
-        parent: Some((parent, link.parent)),
-        correlation: link.child,
+        parent: Some((parent, link.parent.into())),
+        correlation: link.child.into(),
         kept,
         gate,
     };
@@ -73,7 +73,7 @@ fn add_filter(
     filter: Filter,
     branches: &mut Vec<NodeId>,
 ) -> Predicate {
-    let mut each = |members: Vec<Filter>| -> Vec<Predicate> {
+    let mut each = |members: Vec<Filter>| -> Box<[Predicate]> {
         members
             .into_iter()
             .map(|member| add_filter(nodes, owner, member, branches))
@@ -102,7 +102,7 @@ fn add_filter(
 }
 
 /// The columns that the AND part of a filter fixes to one value.
-fn known_values(filter: &Filter) -> Vec<(usize, Value)> {
+fn known_values(filter: &Filter) -> Box<[(usize, Value)]> {
     let members = match filter {
         Filter::All(members) => members.as_slice(),
         other => std::slice::from_ref(other),
@@ -121,6 +121,5 @@ fn known_values(filter: &Filter) -> Vec<(usize, Value)> {
     let mut fixed: Vec<_> = known.collect();
     fixed.sort();
     fixed.dedup_by_key(|(column, _)| *column);
-    fixed.shrink_to_fit();
-    fixed
+    fixed.into()
 }

@@ -31,18 +31,18 @@ pub(crate) struct Node {
     pub(crate) start: Option<Box<Start>>,
     pub(crate) predicate: Predicate,
     /// Columns that every row which passes has one known value in.
-    pub(crate) fixed: Vec<(usize, Value)>,
+    pub(crate) fixed: Box<[(usize, Value)]>,
     /// At most so many rows of a partition are in the view.
     pub(crate) limit: Option<usize>,
     /// The node above and its columns, paired with `correlation`.
-    pub(crate) parent: Option<(NodeId, Vec<usize>)>,
-    pub(crate) correlation: Vec<usize>,
+    pub(crate) parent: Option<(NodeId, Box<[usize]>)>,
+    pub(crate) correlation: Box<[usize]>,
     /// Whether its rows are in the view, for parents that are.
     pub(crate) kept: bool,
     /// Whether it decides about its parent's rows.
     pub(crate) gate: bool,
     /// Children whose rows come along with a kept row of this node.
-    pub(crate) branches: Vec<NodeId>,
+    pub(crate) branches: Box<[NodeId]>,
 }
 
 impl Node {
@@ -90,7 +90,7 @@ pub(crate) fn project(row: &Row, columns: &[usize]) -> Option<PartitionKey> {
 pub(crate) enum Predicate {
     Const(bool),
     Test { column: usize, check: Arc<Check> },
-    All(Vec<Predicate>),
-    Any(Vec<Predicate>),
+    All(Box<[Predicate]>),
+    Any(Box<[Predicate]>),
     Exists { gate: NodeId, negated: bool },
 }

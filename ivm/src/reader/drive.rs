@@ -87,7 +87,7 @@ impl Drive<'_, '_> {
                 Check::Among {
                     values,
                     negated: false,
-                } => self.all(values, |drive, value| {
+                } => self.all(values.iter(), |drive, value| {
                     drive.by_value(node, *column, value, found)
                 }),
                 _ => Ok(false),

@@ -203,7 +203,7 @@ impl Reader<'_> {
         let order = node.order.decisive();
         let begin = match (after, &node.start) {
             (Some(place), _) => Some((order, place)),
-            (None, Some(start)) if start.order == order => Some((order, &*start.values)),
+            (None, Some(start)) if *start.order == *order => Some((order, &*start.values)),
             _ => None,
         };
         let value_of = |column| known_value(node, &node.correlation, partition, column);

@@ -17,9 +17,9 @@ use crate::plan::node::{Node, Predicate};
 pub(super) enum Condition {
     Const(bool),
     Test { column: usize, check: Arc<Check> },
-    From(Start),
-    All(Vec<Condition>),
-    Any(Vec<Condition>),
+    From(Box<Start>),
+    All(Box<[Condition]>),
+    Any(Box<[Condition]>),
 }
 
 /// A test that every row which passes meets.
@@ -37,7 +37,7 @@ impl Condition {
         // Children come after their parents.
         for (at, node) in nodes.iter().enumerate().rev() {
             let mut members = vec![Self::of_predicate(&node.predicate, nodes, &own)];
-            members.extend(node.start.as_deref().cloned().map(Self::From));
+            members.extend(node.start.clone().map(Self::From));
             if let Some(place) = own.get_mut(at) {
                 *place = junction(members, true);
             }
@@ -171,7 +171,7 @@ fn junction(members: Vec<Condition>, all: bool) -> Condition {
     match (flat.len(), all) {
         (0, _) => Condition::Const(all),
         (1, _) => flat.swap_remove(0),
-        (_, true) => Condition::All(flat),
-        (_, false) => Condition::Any(flat),
+        (_, true) => Condition::All(flat.into()),
+        (_, false) => Condition::Any(flat.into()),
     }
 }

@@ -107,6 +107,14 @@ impl Cover {
         Self::one(Term::Range(column, Box::new(interval)), cost)
     }
 
+    /// The stretch in which what passes lies, or else the test, at this cost.
+    fn of_range_or_test(column: usize, check: &Arc<Check>, cost: u64) -> Self {
+        match range(check) {
+            Some(interval) => Self::of_range(column, interval),
+            None => Self::one(Term::Test(column, check.clone()), cost),
+        }
+    }
+
     fn of_test(column: usize, check: &Arc<Check>) -> Self {
         let value = |value: &Value| {
             let shared = matches!(value, Value::Null | Value::Bool(_));
@@ -125,21 +133,14 @@ impl Cover {
                 values: several,
                 negated: false,
             } if several.len() <= MAX_VALUES => values(&mut several.iter()),
-            Check::Like {
-                pattern: Pattern::Equal(text),
-                negated: false,
-                ..
-            } => values(&mut std::iter::once(&Value::from(text.as_str()))),
-            Check::Like { negated: false, .. } | Check::Among { negated: false, .. } => {
-                match range(check) {
-                    Some(interval) => Self::of_range(column, interval),
-                    None => Self::one(Term::Test(column, check.clone()), NARROW_TEST),
-                }
-            }
-            _ => match range(check) {
-                Some(interval) => Self::of_range(column, interval),
-                None => Self::one(Term::Test(column, check.clone()), WIDE_TEST),
+            Check::Like(like) if !like.negated => match &like.pattern {
+                Pattern::Equal(text) => values(&mut std::iter::once(&Value::from(text.as_str()))),
+                _ => Self::of_range_or_test(column, check, NARROW_TEST),
             },
+            Check::Among { negated: false, .. } => {
+                Self::of_range_or_test(column, check, NARROW_TEST)
+            }
+            _ => Self::of_range_or_test(column, check, WIDE_TEST),
         }
     }
 }
@@ -167,15 +168,14 @@ fn range(check: &Check) -> Option<Interval> {
         Check::AtMost(value) => (above_null, Some(Edge::at(value))),
         Check::Greater(value) => (Some(Edge::beside(value)), None),
         Check::AtLeast(value) => (Some(Edge::at(value)), None),
-        Check::Like {
-            pattern:
-                Pattern::Wild {
-                    parts,
-                    ignore_case: false,
-                },
-            negated: false,
-            ..
-        } => {
+        Check::Like(like) if !like.negated => {
+            let Pattern::Wild {
+                parts,
+                ignore_case: false,
+            } = &like.pattern
+            else {
+                return None;
+            };
             let prefix = parts.iter().map_while(|part| match part {
                 Part::Char(char) => Some(*char),
                 _ => None,

@@ -10,8 +10,10 @@ mod spans;
 mod subscribers;
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use kelvin_protocol::{Direction, Value};
 use kelvin_storage::{RowChange, TableId};
 
@@ -35,12 +37,14 @@ use crate::{ChangeSet, PlanState};
 /// A query with a limit hears of less once its state has been shown to [`narrow`](Self::narrow).
 #[derive(Debug, Default)]
 pub struct Router {
-    plans: HashMap<PlanId, Registered>,
+    hasher: RandomState,
+    /// By the ids of the plans.
+    plans: HashTable<Registered>,
     tables: HashMap<TableId, Listeners>,
     groups: Vec<Option<Group>>,
     free: Vec<GroupId>,
-    /// Numbers of groups by table and form.
-    numbers: HashMap<(TableId, Arc<[u8]>), GroupId>,
+    /// Numbers of groups by the tables and forms of these.
+    numbers: HashTable<GroupId>,
 }
 
 /// A plan and the groups its nodes are in.
@@ -48,7 +52,7 @@ pub struct Router {
 struct Registered {
     plan: Arc<Plan>,
     /// Groups of the nodes, by position.
-    groups: Vec<GroupId>,
+    groups: Box<[GroupId]>,
     window: Option<Box<Window>>,
 }
 
@@ -71,8 +75,14 @@ struct Group {
     /// Whether a row that a term finds meets the condition anyway.
     exact: bool,
     terms: Box<[Term]>,
-    form: Arc<[u8]>,
+    form: Box<[u8]>,
     plans: Subscribers,
+}
+
+impl Group {
+    fn is(&self, table: TableId, form: &[u8]) -> bool {
+        self.table == table && *self.form == *form
+    }
 }
 
 impl Router {
@@ -84,14 +94,10 @@ impl Router {
 
     /// Registers a plan. Registering it again changes nothing.
     pub fn insert(&mut self, id: PlanId, plan: &Arc<Plan>) {
-        if self.plans.contains_key(&id) {
+        if self.plan(&id).is_some() {
             return;
         }
-        let mut registered = Registered {
-            plan: plan.clone(),
-            groups: Vec::with_capacity(plan.nodes().len()),
-            window: None,
-        };
+        let (mut groups, mut window) = (Vec::with_capacity(plan.nodes().len()), None);
         let conditions = Condition::of_nodes(plan).into_iter();
         for (node, condition) in plan.nodes().iter().zip(conditions) {
             let condition = Arc::new(condition);
@@ -101,7 +107,7 @@ impl Router {
                 && cover.is_wide()
                 && let Some((column, direction)) = node.order.columns.first()
             {
-                registered.window = Some(Box::new(Window {
+                window = Some(Box::new(Window {
                     condition: condition.clone(),
                     column: *column,
                     direction: *direction,
@@ -109,9 +115,16 @@ impl Router {
                 }));
             }
             let group = self.join(id, node.table.id, &condition, cover.terms);
-            registered.groups.push(group);
+            groups.push(group);
         }
-        self.plans.insert(id, registered);
+        let registered = Registered {
+            plan: plan.clone(),
+            groups: groups.into(),
+            window,
+        };
+        let Self { hasher, plans, .. } = self;
+        let hash = |plan: &Registered| hasher.hash_one(plan.plan.id());
+        plans.insert_unique(hasher.hash_one(id), registered, hash);
     }
 
     /// Takes note of where the window of a plan's root ends, so that the plan does not hear of rows
@@ -123,7 +136,7 @@ impl Router {
     /// to be called after every advance of the plan, before the next change is routed.
     pub fn narrow(&mut self, state: &PlanState) {
         let id = state.plan().id();
-        let Some(registered) = self.plans.get_mut(&id) else {
+        let Some(registered) = self.plan_mut(&id) else {
             return;
         };
         let Some(window) = &mut registered.window else {
@@ -150,7 +163,7 @@ impl Router {
         if let Some(former) = former {
             self.leave(id, former);
         }
-        if let Some(registered) = self.plans.get_mut(&id)
+        if let Some(registered) = self.plan_mut(&id)
             && let Some(place) = registered.groups.first_mut()
         {
             *place = group;
@@ -159,8 +172,13 @@ impl Router {
 
     /// Forgets a plan.
     pub fn remove(&mut self, id: &PlanId) {
-        let registered = self.plans.remove(id);
-        for group in registered.into_iter().flat_map(|plan| plan.groups) {
+        let hash = self.hasher.hash_one(id);
+        let found = self.plans.find_entry(hash, |plan| plan.plan.id() == *id);
+        let Ok(found) = found else {
+            return;
+        };
+        let (registered, _) = found.remove();
+        for group in registered.groups {
             self.leave(*id, group);
         }
     }
@@ -211,6 +229,16 @@ impl Router {
         self.tables.is_empty() && self.numbers.is_empty() && self.groups.iter().all(Option::is_none)
     }
 
+    fn plan(&self, id: &PlanId) -> Option<&Registered> {
+        let hash = self.hasher.hash_one(id);
+        self.plans.find(hash, |plan| plan.plan.id() == *id)
+    }
+
+    fn plan_mut(&mut self, id: &PlanId) -> Option<&mut Registered> {
+        let hash = self.hasher.hash_one(id);
+        self.plans.find_mut(hash, |plan| plan.plan.id() == *id)
+    }
+
     fn group(&self, group: GroupId) -> Option<&Group> {
         self.groups.get(group as usize)?.as_ref()
     }
@@ -230,7 +258,11 @@ impl Router {
         terms: Vec<Term>,
     ) -> GroupId {
         let form = form(condition, &terms);
-        let number = match self.numbers.get(&(table, form.clone())) {
+        let known = self.numbers.find(self.hash(table, &form), |number| {
+            self.group(*number)
+                .is_some_and(|group| group.is(table, &form))
+        });
+        let number = match known {
             Some(number) => *number,
             None => self.found(table, condition, terms, form),
         };
@@ -241,12 +273,16 @@ impl Router {
         number
     }
 
+    fn hash(&self, table: TableId, form: &[u8]) -> u64 {
+        self.hasher.hash_one((table, form))
+    }
+
     fn found(
         &mut self,
         table: TableId,
         condition: &Arc<Condition>,
         terms: Vec<Term>,
-        form: Arc<[u8]>,
+        form: Box<[u8]>,
     ) -> GroupId {
         let number = self.free.pop().unwrap_or_else(|| {
             self.groups.push(None);
@@ -261,13 +297,23 @@ impl Router {
             condition: condition.clone(),
             exact: is_exact(condition, &terms),
             terms: terms.into(),
-            form: form.clone(),
+            form,
             plans: Subscribers::none(),
         };
+        let hash = self.hash(table, &group.form);
         if let Some(place) = self.groups.get_mut(number as usize) {
             *place = Some(group);
         }
-        self.numbers.insert((table, form), number);
+        let Self {
+            hasher,
+            groups,
+            numbers,
+            ..
+        } = self;
+        numbers.insert_unique(hash, number, |number| {
+            let group = groups.get(*number as usize).and_then(Option::as_ref);
+            group.map_or(0, |group| hasher.hash_one((group.table, &*group.form)))
+        });
         number
     }
 
@@ -294,13 +340,16 @@ impl Router {
                 self.tables.remove(&group.table);
             }
         }
-        self.numbers.remove(&(group.table, group.form));
+        let hash = self.hash(group.table, &group.form);
+        if let Ok(known) = self.numbers.find_entry(hash, |known| *known == number) {
+            known.remove();
+        }
     }
 }
 
 /// Bytes that are the same for groups that are the same. The terms follow from the condition, but
 /// for those of a window.
-fn form(condition: &Condition, terms: &[Term]) -> Arc<[u8]> {
+fn form(condition: &Condition, terms: &[Term]) -> Box<[u8]> {
     let mut form = crate::plan::canonical::Form::default();
     form.bytes(&condition.form());
     for term in terms {

@@ -16,8 +16,32 @@ pub(crate) struct Members {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct TableMembers {
     ids: RoaringBitmap,
-    /// Paths beyond the first.
-    more: HashMap<RowId, u32>,
+    /// Paths beyond the first; in most views no row has any.
+    #[expect(
+        clippy::box_collection,
+        reason = "what is not there takes a sixth of the memory"
+    )]
+    more: Option<Box<HashMap<RowId, u32>>>,
+}
+
+impl TableMembers {
+    /// Paths beyond the first that lead to a row.
+    fn more(&self, id: RowId) -> u32 {
+        let more = self.more.as_ref();
+        more.and_then(|more| more.get(&id).copied())
+            .unwrap_or_default()
+    }
+
+    fn set_more(&mut self, id: RowId, count: u32) {
+        if count > 0 {
+            self.more.get_or_insert_default().insert(id, count);
+        } else if let Some(more) = &mut self.more {
+            more.remove(&id);
+            if more.is_empty() {
+                self.more = None;
+            }
+        }
+    }
 }
 
 impl Members {
@@ -43,9 +67,7 @@ impl Members {
     /// Paths that lead to the row.
     pub(crate) fn count(&self, table: TableId, id: RowId) -> u32 {
         match self.of(table) {
-            Some(members) if members.ids.contains(id) => {
-                1 + members.more.get(&id).copied().unwrap_or(0)
-            }
+            Some(members) if members.ids.contains(id) => 1 + members.more(id),
             _ => 0,
         }
     }
@@ -55,7 +77,7 @@ impl Members {
         let members = self.of_mut(table);
         let first = members.ids.insert(id);
         if !first {
-            *members.more.entry(id).or_default() += 1;
+            members.set_more(id, members.more(id) + 1);
         }
         first
     }
@@ -68,11 +90,7 @@ impl Members {
         } else {
             members.ids.insert(id);
         }
-        if count > 1 {
-            members.more.insert(id, count - 1);
-        } else {
-            members.more.remove(&id);
-        }
+        members.set_more(id, count.saturating_sub(1));
         if members.ids.is_empty() {
             self.tables.retain(|(other, _)| *other != table);
         }

@@ -1,6 +1,7 @@
 //! What is kept of a plan between two versions: numbers of rows and places in windows, never rows.
 
 mod members;
+mod names;
 mod packing;
 mod partitions;
 mod places;

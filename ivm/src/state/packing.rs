@@ -1,6 +1,12 @@
-//! Values as few bytes: whole numbers as what they are more or less than the ones before.
+//! Values as few bytes: whole numbers as what they are more or less than the ones before, names
+//! as [`names`] packs them.
+
+use std::ops::Range;
 
 use kelvin_protocol::ValueRef;
+use smallvec::SmallVec;
+
+use super::names::{self, Form};
 
 /// Bits of the first number of a value that say which kind it is of.
 const KIND_BITS: u32 = 3;
@@ -8,7 +14,7 @@ const KIND_BITS: u32 = 3;
 const MOST_WHOLE: f64 = 9_007_199_254_740_992.0;
 
 /// Kinds of values. The rest of the first number is nothing, but for whole numbers, of which it is
-/// the difference, and for texts, of which it is the length.
+/// the difference, and for texts, of which it is the length and the form.
 const NULL: u64 = 0;
 const FALSE: u64 = 1;
 const TRUE: u64 = 2;
@@ -17,6 +23,14 @@ const DOUBLE: u64 = 4;
 const BIG_INT: u64 = 5;
 const STRING: u64 = 6;
 const JSON: u64 = 7;
+
+/// Bits that say which form a text has.
+const FORM_BITS: u32 = 2;
+const PLAIN: u64 = 0;
+const UUID: u64 = 1;
+const SIXES: u64 = 2;
+/// Characters of a UUID, which needs no length.
+const UUID_LEN: usize = 36;
 
 /// Columns whose whole numbers are written as differences; those of further ones are as they are.
 const DIFFERING: usize = 4;
@@ -66,7 +80,7 @@ impl Writer {
             let Some((values, number)) = reader.next() else {
                 return;
             };
-            self.push(values, number);
+            self.push(&values, number);
         }
         self.bytes.extend_from_slice(reader.bytes);
     }
@@ -89,11 +103,22 @@ fn write_value(bytes: &mut Vec<u8>, value: ValueRef<'_>, last: &mut i64) {
             None => (DOUBLE, 0, &number.to_le_bytes()),
         },
         ValueRef::BigInt(int) => (BIG_INT, 0, &int.to_le_bytes()),
-        ValueRef::String(text) => (STRING, text.len() as u64, text.as_bytes()),
-        ValueRef::Json(text) => (JSON, text.len() as u64, text.as_bytes()),
+        ValueRef::String(text) => return write_text(bytes, STRING, names::form(text), text),
+        ValueRef::Json(text) => return write_text(bytes, JSON, Form::Plain, text),
     };
     write_varint(bytes, (rest << KIND_BITS) | kind);
     bytes.extend_from_slice(tail);
+}
+
+fn write_text(bytes: &mut Vec<u8>, kind: u64, form: Form, text: &str) {
+    let len = text.len() as u64;
+    let rest = match form {
+        Form::Plain => (len << FORM_BITS) | PLAIN,
+        Form::Uuid => UUID,
+        Form::Sixes => (len << FORM_BITS) | SIXES,
+    };
+    write_varint(bytes, (rest << KIND_BITS) | kind);
+    names::pack(form, text, bytes);
 }
 
 /// Reads what a [`Writer`] wrote.
@@ -102,8 +127,14 @@ pub(super) struct Reader<'a> {
     /// Values of an entry.
     width: usize,
     before: Before,
-    values: Vec<ValueRef<'a>>,
+    /// Texts of the entry that are not there as they are.
+    texts: Vec<u8>,
 }
+
+/// Values of an entry.
+pub(super) type Values<'a> = SmallVec<[ValueRef<'a>; 4]>;
+/// Columns whose texts were unpacked, and where each lies among these.
+type Unpacked = SmallVec<[(usize, Range<usize>); 2]>;
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8], width: usize) -> Self {
@@ -111,7 +142,7 @@ impl<'a> Reader<'a> {
             bytes,
             width,
             before: Before::default(),
-            values: Vec::with_capacity(width),
+            texts: Vec::new(),
         }
     }
 
@@ -139,24 +170,48 @@ impl<'a> Reader<'a> {
     }
 
     /// The next entry; none behind the last, nor behind bytes that no writer wrote.
-    pub(super) fn next(&mut self) -> Option<(&[ValueRef<'a>], i64)> {
+    #[inline]
+    pub(super) fn next(&mut self) -> Option<(Values<'_>, i64)> {
         let difference = unzigzag(read_varint(&mut self.bytes)?);
         self.before.number = self.before.number.wrapping_add(difference);
-        self.values.clear();
+        self.texts.clear();
+        let (mut values, mut unpacked) = (Values::new(), Unpacked::new());
         let zero = &mut 0;
         for column in 0..self.width {
+            let first = read_varint(&mut self.bytes)?;
             let last = self.before.last_whole(column, zero);
-            self.values.push(read_value(&mut self.bytes, last)?);
+            let value = match read_value(first, &mut self.bytes, last)? {
+                Read::Value(value) => value,
+                Read::Packed(form, len) => {
+                    let from = self.texts.len();
+                    let packed = take(&mut self.bytes, names::packed_len(form, len))?;
+                    names::unpack(form, len, packed, &mut self.texts);
+                    unpacked.push((column, from..self.texts.len()));
+                    ValueRef::Null
+                }
+            };
+            values.push(value);
         }
-        Some((&self.values, self.before.number))
+        for (column, range) in unpacked {
+            let text = std::str::from_utf8(self.texts.get(range)?).ok()?;
+            *values.get_mut(column)? = ValueRef::String(text);
+        }
+        Some((values, self.before.number))
     }
 }
 
+/// A value, or what to unpack it from.
+enum Read<'a> {
+    Value(ValueRef<'a>),
+    /// A text of so many characters.
+    Packed(Form, usize),
+}
+
+/// Reads the value that begins with this number, as far as it is there as it is.
 #[inline]
-fn read_value<'a>(bytes: &mut &'a [u8], last: &mut i64) -> Option<ValueRef<'a>> {
-    let first = read_varint(bytes)?;
+fn read_value<'a>(first: u64, bytes: &mut &'a [u8], last: &mut i64) -> Option<Read<'a>> {
     let rest = first >> KIND_BITS;
-    Some(match first & ((1 << KIND_BITS) - 1) {
+    Some(Read::Value(match first & ((1 << KIND_BITS) - 1) {
         NULL => ValueRef::Null,
         FALSE => ValueRef::Bool(false),
         TRUE => ValueRef::Bool(true),
@@ -167,9 +222,21 @@ fn read_value<'a>(bytes: &mut &'a [u8], last: &mut i64) -> Option<ValueRef<'a>> 
         }
         DOUBLE => ValueRef::Number(f64::from_le_bytes(read_eight(bytes)?)),
         BIG_INT => ValueRef::BigInt(i64::from_le_bytes(read_eight(bytes)?)),
-        STRING => ValueRef::String(read_text(bytes, rest)?),
-        _ => ValueRef::Json(read_text(bytes, rest)?),
-    })
+        kind => {
+            let len = usize::try_from(rest >> FORM_BITS).ok()?;
+            match rest & ((1 << FORM_BITS) - 1) {
+                PLAIN => {
+                    let text = std::str::from_utf8(take(bytes, len)?).ok()?;
+                    match kind {
+                        STRING => ValueRef::String(text),
+                        _ => ValueRef::Json(text),
+                    }
+                }
+                UUID => return Some(Read::Packed(Form::Uuid, UUID_LEN)),
+                _ => return Some(Read::Packed(Form::Sixes, len)),
+            }
+        }
+    }))
 }
 
 /// The number as an integer, if that is the same to the last bit.
@@ -229,10 +296,10 @@ fn read_eight(bytes: &mut &[u8]) -> Option<[u8; 8]> {
     Some(*eight)
 }
 
-fn read_text<'a>(bytes: &mut &'a [u8], len: u64) -> Option<&'a str> {
-    let (text, rest) = bytes.split_at_checked(usize::try_from(len).ok()?)?;
+fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = bytes.split_at_checked(len)?;
     *bytes = rest;
-    std::str::from_utf8(text).ok()
+    Some(taken)
 }
 
 #[cfg(test)]
@@ -252,6 +319,8 @@ mod tests {
                 .prop_map(Value::Number),
             any::<i64>().prop_map(Value::BigInt),
             ".{0,40}".prop_map(Value::from),
+            "[-_0-9A-Za-z]{8,30}".prop_map(Value::from),
+            "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}".prop_map(Value::from),
             ".{0,9}".prop_map(|text| Value::Json(text.into())),
         ]
     }

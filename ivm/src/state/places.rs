@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use kelvin_protocol::{Value, ValueRef};
 
-use super::packing::{Before, Reader, Writer};
+use super::packing::{Before, Reader, Values, Writer};
 
 /// Entries that are packed together, at most. To find one of them, those before it are read; to
 /// change it, those behind it are copied.
@@ -86,7 +86,7 @@ impl Places {
         let mut at = 0;
         loop {
             let (values, number) = reader.next()?;
-            match compare(values, target) {
+            match compare(&values, target) {
                 Ordering::Less => at += 1,
                 Ordering::Greater => return None,
                 Ordering::Equal => {
@@ -202,7 +202,7 @@ impl Places {
                 let mut reader = block.reader(self.width);
                 for _ in 0..left {
                     if let Some((values, number)) = reader.next() {
-                        packer.push(values, number);
+                        packer.push(&values, number);
                     }
                 }
                 self.replace(at, self.blocks.len() - at, packer);
@@ -229,7 +229,7 @@ impl Places {
             let middle = low + (high - low) / 2;
             reader.turn_to(block.entries());
             let first = reader.next();
-            if first.is_some_and(|(first, _)| compare(first, target).is_le()) {
+            if first.is_some_and(|(first, _)| compare(&first, target).is_le()) {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -273,7 +273,7 @@ fn skip_to(
 ) -> ((usize, Before), bool) {
     loop {
         let left = reader.left();
-        match reader.next().map(|(values, _)| compare(values, target)) {
+        match reader.next().map(|(values, _)| compare(&values, target)) {
             Some(Ordering::Less) => {}
             Some(Ordering::Equal) => return (left, true),
             Some(Ordering::Greater) | None => return (left, false),
@@ -318,7 +318,7 @@ impl Block {
     }
 }
 
-fn to_place((values, number): (&[ValueRef<'_>], i64)) -> Place {
+fn to_place((values, number): (Values<'_>, i64)) -> Place {
     (
         values.iter().map(|value| value.to_value()).collect(),
         number,
@@ -357,7 +357,7 @@ impl Packer {
     fn push_all(&mut self, block: &Block) {
         let mut reader = block.reader(self.width);
         while let Some((values, number)) = reader.next() {
-            self.push(values, number);
+            self.push(&values, number);
         }
     }
 
