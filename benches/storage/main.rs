@@ -184,10 +184,14 @@ fn past(measure: &mut Measure, stores: &mut Stores, before: usize, versions: usi
     let stores: &Stores = stores;
     let past = stores.replica.at(then).unwrap();
     let now = stores.replica.latest().unwrap();
+    // Rows that nobody has read yet are in files, and so is what leads to them.
+    let cold = Value::from(stores.modified[stores.any()] as f64);
+    let cold = timed(|| scan(&now, &Scan::of(BY_MODIFIED).start(vec![cold], true)));
     let first = timed(|| scan(&past, &Scan::of(BY_MODIFIED)));
     let again = timed(|| scan(&past, &Scan::of(BY_MODIFIED)));
     let group = format!("first scan of 50 by an index {versions} versions back");
     measure.note(&group, "first", first, "the second", again);
+    measure.note(&group, "first", first, "a first one of now", cold);
     let group = format!("point read {versions} versions back");
     let at = |view| move || get(view, stores.any_id());
     measure.run_both(&group, 1, ("then", at(&past)), ("now", at(&now)));

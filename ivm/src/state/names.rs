@@ -94,8 +94,7 @@ pub(super) fn pack(form: Form, text: &str, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Reads what [`pack`] wrote of a text of so many characters that is not plain, and puts it behind
-/// `text`.
+/// Reads what [`pack`] wrote of a text of so many characters, and puts it behind `text`.
 pub(super) fn unpack(form: Form, len: usize, packed: &[u8], text: &mut Vec<u8>) {
     match form {
         Form::Plain => text.extend_from_slice(packed),
