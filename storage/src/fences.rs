@@ -29,7 +29,7 @@ const MOST: usize = small_or(4, 64);
 const LEVELS: usize = small_or(4, 16);
 
 /// The first and the last of some keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct Ends {
     pub(crate) first: Slice,
     pub(crate) last: Slice,

@@ -13,7 +13,7 @@ pub(super) enum Form {
 }
 
 /// Characters of a UUID.
-const UUID_CHARS: usize = 36;
+pub(super) const UUID_CHARS: usize = 36;
 /// Its bytes.
 const UUID_BYTES: usize = 16;
 /// Digits before each dash and behind the last, in pairs.

@@ -27,10 +27,9 @@ const JSON: u64 = 7;
 /// Bits that say which form a text has.
 const FORM_BITS: u32 = 2;
 const PLAIN: u64 = 0;
+/// Needs no length.
 const UUID: u64 = 1;
 const SIXES: u64 = 2;
-/// Characters of a UUID, which needs no length.
-const UUID_LEN: usize = 36;
 
 /// Columns whose whole numbers are written as differences; those of further ones are as they are.
 const DIFFERING: usize = 4;
@@ -232,7 +231,7 @@ fn read_value<'a>(first: u64, bytes: &mut &'a [u8], last: &mut i64) -> Option<Re
                         _ => ValueRef::Json(text),
                     }
                 }
-                UUID => return Some(Read::Packed(Form::Uuid, UUID_LEN)),
+                UUID => return Some(Read::Packed(Form::Uuid, names::UUID_CHARS)),
                 _ => return Some(Read::Packed(Form::Sixes, len)),
             }
         }
