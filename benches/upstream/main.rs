@@ -9,6 +9,7 @@
 )]
 
 mod ahead;
+mod behind;
 #[path = "../../replication/tests/postgres/cluster.rs"]
 mod cluster;
 mod copying;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use kelvin_replication::prepare;
 use tokio_util::sync::CancellationToken;
 
+use crate::behind::Behind;
 use crate::cluster::tool;
 use crate::follower::{Nobody, options, until};
 use crate::measure::{Measure, size};
@@ -32,14 +33,17 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &Server, second
     until(&replica, server.commit(MARK).await).await;
 
     let (start, busy) = (Instant::now(), processor_time());
+    let watched = Behind::watch(server, &replica).await;
     let rate = write(server, seconds).await;
     let writing = start.elapsed();
+    watched.stop();
     let last = server.commit(MARK).await;
     let behind = last.0.saturating_sub(replica.watermark());
     let start = Instant::now();
     until(&replica, last).await;
     let catching_up = start.elapsed();
     let busy = (processor_time() - busy).as_secs_f64() / (rate * writing.as_secs_f64());
+    let lags = watched.parts().await;
     shutdown.cancel();
     run.await.unwrap().unwrap();
 
@@ -49,7 +53,7 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &Server, second
         "{group}: {rate:.0}/s followed by kelvin, {before:.0}/s and {after:.0}/s received by \
          pg_recvlogical; at the end kelvin was {behind} bytes of WAL and {catching_up:.1?} behind, \
          pg_recvlogical {behind_before:.1?} and {behind_after:.1?} after half the time; kelvin took \
-         {:.0} µs of processor time a commit",
+         {:.0} µs of processor time a commit, and was {lags:.1?} behind in each quarter of the time",
         busy * 1e6
     );
     let group = format!("rate of {group}");
