@@ -73,7 +73,7 @@ impl Prepared {
             error = durability.failed() => Err(error),
         };
         // They may hold the replica.
-        runner.prepared.backfills.restart(&BTreeMap::new());
+        runner.prepared.backfills.restart(&BTreeMap::new(), None);
         drop(runner);
         applier.stop().await;
         durability.stop().await;
@@ -191,7 +191,7 @@ impl Runner {
             never = probe.run() => match never {},
         };
         // What was copied for this stream is of no use to the next.
-        prepared.backfills.restart(&BTreeMap::new());
+        prepared.backfills.restart(&BTreeMap::new(), None);
         outcome
     }
 }
@@ -256,7 +256,7 @@ impl Follower {
         let timeout = self.course.facts.wal_sender_timeout;
         let watchdog = (!timeout.is_zero()).then(|| timeout * 2);
         let backfills = prepared.backfills.clone();
-        backfills.restart(&schema.outstanding);
+        backfills.restart(&schema.outstanding, schema.awaited);
         let session = Session {
             stream,
             assembler: Assembler::new(

@@ -86,6 +86,10 @@ impl Copier {
             upstream::create_temporary(&mut connection, &name, self.options.slot_timeout).await?;
         let from = self.shift.version(created.consistent_point);
         self.backfills.snapshot(run, from);
+        // Whatever was running when the slot was asked for has ended, for PostgreSQL waits for it.
+        if self.backfills.awaited().is_some() {
+            self.described.notify_one();
+        }
         let mut client = sql::connect(&self.address, APPLICATION).await?;
         sql::set_session(&client).await?;
         let transaction = import(&mut client, &created.snapshot).await?;

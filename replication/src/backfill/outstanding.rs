@@ -2,6 +2,7 @@
 //! other.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +67,8 @@ struct Shared {
     limit: usize,
     /// Told whenever something changed.
     changed: Notify,
+    /// See [`StreamSchema::awaited`](crate::stream::StreamSchema::awaited); zero for none.
+    awaited: AtomicU64,
 }
 
 struct Entry {
@@ -151,6 +154,7 @@ impl Backfills {
             tables: Mutex::default(),
             limit,
             changed: Notify::new(),
+            awaited: AtomicU64::new(0),
         }))
     }
 
@@ -210,6 +214,12 @@ impl Backfills {
         held.len() == now.len() && held.iter().zip(now).all(same)
     }
 
+    /// The transactions before this one, by `xid8`, that have to end before a table is added.
+    pub(crate) fn awaited(&self) -> Option<u64> {
+        let awaited = self.0.awaited.load(Ordering::SeqCst);
+        (awaited != 0).then_some(awaited)
+    }
+
     /// Whether the copy of a table failed in a way that only the operator can mend.
     pub(crate) fn is_hopeless(&self, oid: u32) -> bool {
         let tables = self.tables();
@@ -220,9 +230,10 @@ impl Backfills {
 
 /// The stream's part.
 impl Backfills {
-    /// A session begins, where the schema knows of these tables. What the one before kept may be
-    /// told again or not, so every table is copied anew.
-    pub(crate) fn restart(&self, known: &BTreeMap<u32, Outstanding>) {
+    /// A session begins, where the schema knows of these tables, and of transactions that are
+    /// awaited. What the one before kept may be told again or not, so every table is copied anew.
+    pub(crate) fn restart(&self, known: &BTreeMap<u32, Outstanding>, awaited: Option<u64>) {
+        self.awaits(awaited);
         let mut tables = self.tables();
         tables.retain(|oid, entry| {
             entry.restart();
@@ -233,6 +244,11 @@ impl Backfills {
             tables.entry(*oid).or_insert_with(new);
         }
         self.0.changed.notify_waiters();
+    }
+
+    /// The transactions before this one have to end before a table is added.
+    pub(crate) fn awaits(&self, xid: Option<u64>) {
+        self.0.awaited.store(xid.unwrap_or(0), Ordering::SeqCst);
     }
 
     /// A table is to be copied.

@@ -42,6 +42,8 @@ pub(crate) struct Heap {
     /// `relfilenode`: another one after every rewrite; zero where there is no file, as of a
     /// partitioned table.
     pub(crate) filenode: u32,
+    /// Whether it is partitioned, or a partition.
+    pub(crate) in_tree: bool,
     /// The `attnum`s of the columns there are, published or not.
     pub(crate) live: Vec<i16>,
     /// By `attnum`, what rows older than the column have in it, as text.

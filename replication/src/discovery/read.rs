@@ -53,7 +53,7 @@ const TABLES: [&str; 2] = [
     "
     SELECT c.oid, n.nspname, c.relname, c.relreplident::text, c.relkind::text,
            p.attnames::text[], p.rowfilter, p.pubname::text,
-           greatest(c.reltuples, 0)::bigint, c.relnatts, c.relfilenode
+           greatest(c.reltuples, 0)::bigint, c.relnatts, c.relfilenode, c.relispartition
     FROM ",
     " p
     JOIN pg_namespace n ON n.nspname = p.schemaname
@@ -233,6 +233,7 @@ fn table(row: &Row) -> Result<(Published, Vec<String>)> {
         heap: Heap {
             columns: row.try_get(9)?,
             filenode: row.try_get(10)?,
+            in_tree: kind == "p" || row.try_get(11)?,
             ..Heap::default()
         },
     };

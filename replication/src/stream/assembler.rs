@@ -97,6 +97,14 @@ pub(crate) struct StreamSchema {
     /// By `pg_class.oid`, the tables that are copied beside the stream. Those of them that are held
     /// stand still.
     pub(crate) outstanding: BTreeMap<u32, Outstanding>,
+    /// Where partitions were passed on, see [`Survey::passes_on`]: by `xid8`, the transactions
+    /// before this one may have changed them before that. Until these have ended, no table is
+    /// added, and then the stream is begun anew once more.
+    ///
+    /// INVARIANT: a connection that meets one of them remembers as whose rows it sent them then,
+    /// and what it sends of the partitions from there on is lost. No copy counts that is older than
+    /// the next connection.
+    pub(crate) awaited: Option<u64>,
 }
 
 impl StreamSchema {
@@ -107,6 +115,7 @@ impl StreamSchema {
             catalog,
             survey: 0,
             told: Told::default(),
+            awaited: None,
         }
     }
 }
@@ -375,6 +384,7 @@ impl Assembler {
             )
             .map_err(Error::Resync)?;
         self.judged(verdict, survey)?;
+        self.await_end(survey);
         if self.binary
             && let Some(why) = not_in_binary(&survey.discovery.catalog)
         {
@@ -517,7 +527,8 @@ impl Assembler {
                 last: true,
             });
         }
-        if open.ops.is_empty() {
+        // The stream is begun anew behind a transaction that was queued.
+        if open.ops.is_empty() && self.renews.is_none() {
             return Ok(Assembled::Empty { end });
         }
         Ok(Assembled::Transaction {

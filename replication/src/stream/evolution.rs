@@ -114,6 +114,16 @@ pub(crate) struct Survey {
     pub(crate) calm: u64,
     /// Schemas whose tables kelvin itself needs.
     pub(crate) internal: [String; 2],
+    pub(crate) running: Running,
+}
+
+/// Which of the upstream's transactions may have been running at a survey, by `xid8`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Running {
+    /// All before this one had ended.
+    pub(crate) oldest: u64,
+    /// This one and all behind it had not begun.
+    pub(crate) next: u64,
 }
 
 /// Why a table cannot follow.
@@ -198,9 +208,15 @@ impl Survey {
     /// PostgreSQL remembers for each connection as whose rows it sends those of a partition, and
     /// does not notice when that changes because a publication by schema has the partitioned table
     /// no longer, or has it now (seen in 15 to 18). What it sends then is of a table that is not
-    /// published, and a TRUNCATE it does not send at all. A new connection knows better.
+    /// published, and a TRUNCATE it does not send at all. A new connection knows better, until it
+    /// meets a transaction that had changed a partition before that.
     fn passes_on(&self, held: &Catalog, verdict: &Verdict) -> bool {
         let is_new = |oid: &u32| verdict.copies.iter().any(|(new, _)| new == oid);
+        // At first it is not known what the process before this one saw go.
+        let mut all = self.discovery.heaps.iter();
+        if self.calm == 0 && all.any(|(oid, heap)| heap.in_tree && is_new(oid)) {
+            return true;
+        }
         let mut gone = held.tables().iter().map(|table| table.oid);
         gone.any(|gone| {
             if self.table(gone).is_some() {

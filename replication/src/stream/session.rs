@@ -273,7 +273,6 @@ impl Session<'_> {
             Assembled::Timed(number) => self.follow_lag(number),
             Assembled::Empty { end } => {
                 self.feedback.received(end);
-                self.assembler.renewal().map_or(Ok(()), Err)?;
             }
             Assembled::Transaction {
                 transaction,

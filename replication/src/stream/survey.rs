@@ -9,16 +9,20 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, IsolationLevel};
+use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 use super::ddl::Announcements;
-use super::evolution::{KnownTables, Survey, known};
+use super::evolution::{KnownTables, Running, Survey, known};
 use super::lag::Lag;
 use crate::discovery::discover;
 use crate::{Address, Error, Options, Result, sql};
 
 /// Application name of the connection that looks.
 const APPLICATION: &str = "kelvin-schema-watch";
+/// What was running when the snapshot of a look was taken.
+const RUNNING: &str = "
+    SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint
+    FROM pg_current_snapshot() s";
 /// Longest query of a look.
 const STATEMENT_TIMEOUT: &str = "SET statement_timeout = '30s'";
 /// Longest look, which also ends one whose server is gone without a word. The stream waits for it.
@@ -170,6 +174,7 @@ impl Surveyor {
             .start()
             .await?;
         let discovery = discover(&transaction, &self.publications).await?;
+        let running = running(&transaction).await?;
         transaction.commit().await?;
         self.client = Some(client);
         Ok(Arc::new(Survey {
@@ -178,6 +183,7 @@ impl Surveyor {
             known: self.known.clone(),
             calm: self.calm,
             internal: self.internal.clone(),
+            running,
         }))
     }
 
@@ -238,6 +244,15 @@ impl Surveyor {
         let mut announced = self.announced.iter();
         announced.find(|survey| survey.number == number).cloned()
     }
+}
+
+async fn running(transaction: &Transaction<'_>) -> Result<Running> {
+    let row = transaction.query_one(RUNNING, &[]).await?;
+    let id = |at| Ok::<_, Error>(row.try_get::<_, i64>(at)?.cast_unsigned());
+    Ok(Running {
+        oldest: id(0)?,
+        next: id(1)?,
+    })
 }
 
 /// Commits a message of its own.

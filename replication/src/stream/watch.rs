@@ -55,9 +55,12 @@ impl SchemaWatch {
         let unsynced = self.backfills.unsynced(now.catalog.unsynced());
         let held = self.replica.catalog();
         let gone = outstanding.iter().any(|oid| !now.heaps.contains_key(oid));
+        let awaited = self.backfills.awaited();
+        let ended = awaited.is_some_and(|xid| survey.running.oldest >= xid);
         if matches!(found, Some(SchemaDifference::Structure(_)))
             || rows
             || gone
+            || ended
             || !self.backfills.same_unsynced(held.unsynced(), &unsynced)
         {
             // The stream may still be on its way to the change. It decides.

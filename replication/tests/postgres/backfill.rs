@@ -543,6 +543,50 @@ async fn partitions_are_followed_when_their_root_leaves_a_published_schema_or_en
 }
 
 #[tokio::test]
+async fn partitions_are_followed_when_their_root_moves_while_a_transaction_has_written_to_one() {
+    let cluster = Cluster::start();
+    cluster
+        .sql(
+            "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100);
+             CREATE SCHEMA apart",
+        )
+        .await;
+    let (options, _directory) = options(&cluster);
+    let mut following = Following::start(&options).await;
+    let (away, back) = (
+        ("ALTER TABLE p SET SCHEMA apart", "p", "p1"),
+        ("ALTER TABLE apart.p SET SCHEMA public", "p1", "p"),
+    );
+    let moves = [(away, false), (back, false), (away, true), (back, true)];
+    let mut expected = Vec::new();
+    for (at, ((change, gone, new), restarts)) in moves.into_iter().enumerate() {
+        let open = cluster.client().await;
+        // The first time, PostgreSQL reads what the root says of the partition, and locks it.
+        let known = "INSERT INTO p1 VALUES (99); DELETE FROM p1 WHERE id = 99";
+        open.batch_execute(known).await.unwrap();
+        let write = |nth| format!("INSERT INTO p1 VALUES ({at}{nth})");
+        open.batch_execute("BEGIN").await.unwrap();
+        open.batch_execute(&write(1)).await.unwrap();
+        cluster.sql(change).await;
+        let is_gone = || following.replica.catalog().table(gone).is_none();
+        wait(is_gone).await;
+        assert!(is_gone(), "{change}");
+        if restarts {
+            following.stop().await;
+            following = Following::start(&options).await;
+        }
+        open.batch_execute("COMMIT").await.unwrap();
+        expected.push(row(&[&(at * 10 + 1).to_string()]));
+        following.until_rows(new, &expected).await;
+        cluster.sql(&write(2)).await;
+        expected.push(row(&[&(at * 10 + 2).to_string()]));
+        following.until_rows(new, &expected).await;
+    }
+    following.stop().await;
+}
+
+#[tokio::test]
 async fn rows_that_came_or_went_while_something_was_not_published_are_noticed() {
     let cluster = Cluster::start();
     cluster

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kelvin_storage::{Catalog, RowOp, SchemaChange, Table};
 
-use super::{Assembler, Renewal, outside};
+use super::{Assembler, Renewal, StreamSchema, outside};
 use crate::backfill::{Change, Kept, Outstanding, Ready};
 use crate::stream::evolution::{Survey, Verdict};
 use crate::stream::pgoutput::Relation;
@@ -73,14 +73,36 @@ impl Assembler {
         self.change(changes)
     }
 
+    /// Looks whether the transactions that are awaited have ended, or whether some are from now on.
+    pub(super) fn await_end(&mut self, survey: &Survey) {
+        let running = survey.running;
+        let passed_on = matches!(self.renews, Some(Renewal::Partitions));
+        if passed_on && running.oldest < running.next {
+            self.schema.awaited = Some(running.next);
+        } else if self
+            .schema
+            .awaited
+            .is_some_and(|next| running.oldest >= next)
+        {
+            self.schema.awaited = None;
+            self.renews = Some(Renewal::Partitions);
+        }
+        self.backfills.awaits(self.schema.awaited);
+    }
+
     /// Adds tables that are copied to the open transaction, which is about to end, and does to them
     /// what was kept.
     pub(super) fn settle(&mut self) -> Result<()> {
-        if self.schema.outstanding.is_empty() {
+        let StreamSchema {
+            catalog,
+            outstanding,
+            awaited,
+            ..
+        } = &self.schema;
+        if outstanding.is_empty() || awaited.is_some() || self.renews.is_some() {
             return Ok(());
         }
         let version = self.open.as_ref().ok_or_else(outside)?.version;
-        let (catalog, outstanding) = (&self.schema.catalog, &self.schema.outstanding);
         let fits = |oid: u32, table: &Table| {
             let known = outstanding.get(&oid);
             // A table of its name that goes on will be renamed or dropped by the next survey.
