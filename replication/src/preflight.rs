@@ -39,6 +39,19 @@ impl Facts {
     pub(crate) fn knows_failover_slots(self) -> bool {
         self.version >= FAILOVER_VERSION
     }
+
+    /// Whether a connection that meets a transaction goes on to take for published, also behind it,
+    /// what was published when the transaction first changed a table (seen in 15.12, 16.8 and 17.4,
+    /// but not in the versions after these).
+    pub(crate) fn lingers(self) -> bool {
+        let minor = self.version % 10_000;
+        match self.version / 10_000 {
+            15 => minor < 13,
+            16 => minor < 9,
+            17 => minor < 5,
+            _ => false,
+        }
+    }
 }
 
 /// Connects both ways and checks everything replication needs.
@@ -132,5 +145,25 @@ pub(crate) fn explain(error: Error, address: &Address) -> Error {
         Some(reason) if reason.may_pass => Error::Unreachable(reason.advice.to_string()),
         Some(reason) => reason.advice.into(),
         None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_minor_versions_before_the_fix_linger() {
+        let lingers = |version| {
+            let facts = Facts {
+                version,
+                wal_sender_timeout: Duration::ZERO,
+            };
+            facts.lingers()
+        };
+        for (last, first) in [(150_012, 150_013), (160_008, 160_009), (170_004, 170_005)] {
+            assert!(lingers(last) && !lingers(first));
+        }
+        assert!(!lingers(180_000));
     }
 }

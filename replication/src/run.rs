@@ -215,7 +215,9 @@ impl Follower {
     async fn follow(self) -> Result<()> {
         let mut feedback = Feedback::new(*self.durable.borrow());
         let mut backoff = Backoff::default();
-        let mut schema = StreamSchema::new(self.prepared.replica.catalog());
+        let lingers = self.course.facts.lingers();
+        let catalog = self.prepared.replica.catalog();
+        let mut schema = StreamSchema::new(catalog).lingering(lingers);
         let mut modes = Modes::default();
         loop {
             let mode = modes.choose(&self.prepared.options, &schema, feedback.start());

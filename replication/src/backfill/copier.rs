@@ -77,11 +77,16 @@ impl Copier {
     }
 
     async fn copy(&self, run: &Run) -> Result<()> {
+        let name = format!("{}_backfill_{}", self.slot, run.oid);
+        // PostgreSQL waits for transactions to end on behalf of an attempt that was given up, too,
+        // and does not notice meanwhile that nobody is connected any more.
+        let client = sql::connect(&self.address, APPLICATION).await?;
+        upstream::drop_slot(&client, &name).await?;
+        drop(client);
         let limit = self.options.max_message_bytes;
         let mut connection = ReplicationConnection::open(&self.address, APPLICATION, limit).await?;
         // INVARIANT: what commits is kept from here on, which is before the snapshot is taken.
         self.backfills.begin(run);
-        let name = format!("{}_backfill_{}", self.slot, run.oid);
         let created =
             upstream::create_temporary(&mut connection, &name, self.options.slot_timeout).await?;
         let from = self.shift.version(created.consistent_point);

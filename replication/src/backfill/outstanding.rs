@@ -21,6 +21,9 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause between two attempts.
 const RETRY_LONGEST: Duration = Duration::from_secs(300);
 
+/// No transaction is awaited.
+const NOBODY: u64 = u64::MAX;
+
 /// What the schema at a place of the stream knows of a table that is outstanding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outstanding {
@@ -67,7 +70,7 @@ struct Shared {
     limit: usize,
     /// Told whenever something changed.
     changed: Notify,
-    /// See [`StreamSchema::awaited`](crate::stream::StreamSchema::awaited); zero for none.
+    /// See [`StreamSchema::awaited`](crate::stream::StreamSchema::awaited); [`NOBODY`] for none.
     awaited: AtomicU64,
 }
 
@@ -154,7 +157,7 @@ impl Backfills {
             tables: Mutex::default(),
             limit,
             changed: Notify::new(),
-            awaited: AtomicU64::new(0),
+            awaited: AtomicU64::new(NOBODY),
         }))
     }
 
@@ -217,7 +220,7 @@ impl Backfills {
     /// The transactions before this one, by `xid8`, that have to end before a table is added.
     pub(crate) fn awaited(&self) -> Option<u64> {
         let awaited = self.0.awaited.load(Ordering::SeqCst);
-        (awaited != 0).then_some(awaited)
+        (awaited != NOBODY).then_some(awaited)
     }
 
     /// Whether the copy of a table failed in a way that only the operator can mend.
@@ -248,7 +251,8 @@ impl Backfills {
 
     /// The transactions before this one have to end before a table is added.
     pub(crate) fn awaits(&self, xid: Option<u64>) {
-        self.0.awaited.store(xid.unwrap_or(0), Ordering::SeqCst);
+        let awaited = xid.unwrap_or(NOBODY);
+        self.0.awaited.store(awaited, Ordering::SeqCst);
     }
 
     /// A table is to be copied.

@@ -81,8 +81,8 @@ pub(crate) struct Assembler {
 /// Why the stream has to be begun anew behind the open transaction.
 #[derive(Clone, Debug)]
 enum Renewal {
-    /// See [`Survey::passes_on`].
-    Partitions,
+    /// What is published has changed, and the connection may go on as before.
+    Stale,
     /// Something does not come in binary form.
     Text(String),
 }
@@ -97,14 +97,16 @@ pub(crate) struct StreamSchema {
     /// By `pg_class.oid`, the tables that are copied beside the stream. Those of them that are held
     /// stand still.
     pub(crate) outstanding: BTreeMap<u32, Outstanding>,
-    /// Where partitions were passed on, see [`Survey::passes_on`]: by `xid8`, the transactions
-    /// before this one may have changed them before that. Until these have ended, no table is
-    /// added, and then the stream is begun anew once more.
+    /// Where the connection was stale: by `xid8`, the transactions before this one may have changed
+    /// a table while it was published as before; zero where the next survey will tell which. Until
+    /// these have ended, no table is added, and then the stream is begun anew once more.
     ///
-    /// INVARIANT: a connection that meets one of them remembers as whose rows it sent them then,
-    /// and what it sends of the partitions from there on is lost. No copy counts that is older than
-    /// the next connection.
+    /// INVARIANT: a connection that meets one of them is stale again, and what it sends of the
+    /// table from there on, or does not send, is lost. No copy counts that is older than the
+    /// connection after it.
     pub(crate) awaited: Option<u64>,
+    /// See [`Facts::lingers`](crate::preflight::Facts::lingers).
+    lingers: bool,
 }
 
 impl StreamSchema {
@@ -116,6 +118,17 @@ impl StreamSchema {
             survey: 0,
             told: Told::default(),
             awaited: None,
+            lingers: false,
+        }
+    }
+
+    /// Of a server that [lingers](crate::preflight::Facts::lingers), or not.
+    pub(crate) fn lingering(self, lingers: bool) -> Self {
+        let awaited = (lingers && !self.outstanding.is_empty()).then_some(0);
+        Self {
+            awaited,
+            lingers,
+            ..self
         }
     }
 }
@@ -201,9 +214,9 @@ impl Assembler {
     /// Why the stream has to be begun anew after the transaction that came last, if it has to.
     pub(crate) fn renewal(&self) -> Option<Error> {
         Some(match self.renews.clone()? {
-            Renewal::Partitions => Error::Timeout(
-                "rows of partitions come as those of other tables from now on, which PostgreSQL \
-                 tells to new connections only"
+            Renewal::Stale => Error::Timeout(
+                "tables are published otherwise from now on, which this PostgreSQL may tell to new \
+                 connections only"
                     .into(),
             ),
             Renewal::Text(why) => Error::NotInBinary(why),

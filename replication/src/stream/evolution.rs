@@ -208,8 +208,7 @@ impl Survey {
     /// PostgreSQL remembers for each connection as whose rows it sends those of a partition, and
     /// does not notice when that changes because a publication by schema has the partitioned table
     /// no longer, or has it now (seen in 15 to 18). What it sends then is of a table that is not
-    /// published, and a TRUNCATE it does not send at all. A new connection knows better, until it
-    /// meets a transaction that had changed a partition before that.
+    /// published, and a TRUNCATE it does not send at all.
     fn passes_on(&self, held: &Catalog, verdict: &Verdict) -> bool {
         let is_new = |oid: &u32| verdict.copies.iter().any(|(new, _)| new == oid);
         // At first it is not known what the process before this one saw go.

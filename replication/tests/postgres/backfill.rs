@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
 
 use kelvin_protocol::Version;
 use kelvin_replication::Options;
 use kelvin_storage::ReplicaOptions;
 
 use crate::cluster::Cluster;
-use crate::following::{Following, give_up, of_a_new_copy, options, row, wait};
+use crate::following::{Following, PATIENCE, give_up, of_a_new_copy, options, row, wait};
 use crate::schema::contents;
 
 /// What there is before each change.
@@ -304,6 +305,39 @@ async fn a_copy_that_is_broken_off_is_made_anew() {
 }
 
 #[tokio::test]
+async fn a_copy_that_waits_is_begun_anew_at_once_when_the_stream_breaks_off() {
+    let cluster = Cluster::start();
+    cluster.sql(SCHEMA).await;
+    let (options, _directory) = options(&cluster);
+    let mut following = Following::start(&options).await;
+    let blocker = hold_back(&cluster).await;
+    cluster
+        .sql("CREATE TABLE s (id int PRIMARY KEY); INSERT INTO s VALUES (1)")
+        .await;
+    until_copying(&following, "s").await;
+    let slots = "SELECT active_pid FROM pg_replication_slots WHERE active AND slot_name";
+    let waiting = format!("{slots} LIKE '%backfill%'");
+    let mut before = None;
+    let patience = Instant::now() + PATIENCE;
+    while before.is_none() && Instant::now() < patience {
+        before = cluster.value(&waiting).await;
+    }
+    assert!(before.is_some());
+    let kill = slots.replace("active_pid FROM", "pg_terminate_backend(active_pid) FROM");
+    cluster.sql(&format!("{kill} NOT LIKE '%backfill%'")).await;
+    let mut after = before.clone();
+    while (after.is_none() || after == before) && Instant::now() < patience {
+        after = cluster.value(&waiting).await;
+    }
+    assert!(after.is_some() && after != before);
+    let copies = following.backfills.list();
+    assert_eq!(copies[0].failures, 0, "{copies:?}");
+    blocker.batch_execute("COMMIT").await.unwrap();
+    following.until_rows("s", &[row(&["1"])]).await;
+    following.stop().await;
+}
+
+#[tokio::test]
 async fn the_stream_waits_for_the_copy_when_too_much_is_kept() {
     let cluster = Cluster::start();
     cluster.sql(SCHEMA).await;
@@ -318,10 +352,6 @@ async fn the_stream_waits_for_the_copy_when_too_much_is_kept() {
         .sql("CREATE TABLE s (id int PRIMARY KEY); INSERT INTO s VALUES (0)")
         .await;
     until_copying(&following, "s").await;
-    cluster
-        .sql("INSERT INTO s SELECT generate_series(1, 1000)")
-        .await;
-    cluster.sql("INSERT INTO other VALUES (1)").await;
     let full = || {
         following
             .backfills
@@ -329,8 +359,18 @@ async fn the_stream_waits_for_the_copy_when_too_much_is_kept() {
             .iter()
             .any(|copy| copy.kept_bytes >= 10_000)
     };
-    wait(full).await;
-    assert!(full());
+    // Over a new connection, the copy is begun anew, and nothing is kept before that.
+    let begun = Instant::now();
+    for first in (1..).step_by(1000) {
+        let rows = format!("INSERT INTO s SELECT generate_series({first}, {first} + 999)");
+        cluster.sql(&rows).await;
+        tokio::time::sleep(options.schema_interval).await;
+        if full() || begun.elapsed() > PATIENCE {
+            break;
+        }
+    }
+    assert!(full(), "{:?}", following.backfills.list());
+    cluster.sql("INSERT INTO other VALUES (1)").await;
     // What is kept does not grow, and the transaction after it is not seen yet.
     tokio::time::sleep(options.schema_interval).await;
     assert!(
@@ -582,6 +622,47 @@ async fn partitions_are_followed_when_their_root_moves_while_a_transaction_has_w
         cluster.sql(&write(2)).await;
         expected.push(row(&[&(at * 10 + 2).to_string()]));
         following.until_rows(new, &expected).await;
+    }
+    following.stop().await;
+}
+
+#[tokio::test]
+async fn a_table_is_followed_that_is_published_while_a_transaction_has_written_to_it() {
+    let cluster = Cluster::start();
+    cluster
+        .sql(
+            "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY);
+             CREATE PUBLICATION mine FOR TABLE t",
+        )
+        .await;
+    let (options, _directory) = options(&cluster);
+    let options = mine(options);
+    let mut following = Following::start(&options).await;
+    let filtered = "ALTER PUBLICATION mine SET TABLE t, u WHERE (id < 50)";
+    let changes = [
+        ("ALTER PUBLICATION mine ADD TABLE u", [1, 61], [2, 62]),
+        (filtered, [3, 63], [4, 64]),
+    ];
+    let mut rows = Vec::new();
+    for (change, while_open, afterwards) in changes {
+        let insert = |[a, b]: [i32; 2]| format!("INSERT INTO u VALUES ({a}), ({b})");
+        let open = cluster.client().await;
+        open.batch_execute("BEGIN").await.unwrap();
+        open.batch_execute(&insert(while_open)).await.unwrap();
+        cluster.sql(change).await;
+        until_copying(&following, "u").await;
+        open.batch_execute("COMMIT").await.unwrap();
+        rows.extend(while_open);
+        let mut expect = async |rows: &mut Vec<i32>| {
+            rows.retain(|id| change != filtered || *id < 50);
+            rows.sort_unstable();
+            let expected: Vec<_> = rows.iter().map(|id| row(&[&id.to_string()])).collect();
+            following.until_rows("u", &expected).await;
+        };
+        expect(&mut rows).await;
+        cluster.sql(&insert(afterwards)).await;
+        rows.extend(afterwards);
+        expect(&mut rows).await;
     }
     following.stop().await;
 }

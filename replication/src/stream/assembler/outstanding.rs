@@ -50,6 +50,10 @@ impl Assembler {
         );
         self.backfills.add(oid, known.clone());
         self.schema.outstanding.insert(oid, known);
+        if self.schema.lingers {
+            self.renews = Some(Renewal::Stale);
+            self.schema.awaited = Some(0);
+        }
     }
 
     /// Does what was made of a survey.
@@ -62,7 +66,7 @@ impl Assembler {
             self.add(oid, known);
         }
         if verdict.renews {
-            self.renews = Some(Renewal::Partitions);
+            self.renews = Some(Renewal::Stale);
         }
         let mut changes = verdict.changes;
         let now = self.backfills.unsynced(survey.discovery.catalog.unsynced());
@@ -73,19 +77,16 @@ impl Assembler {
         self.change(changes)
     }
 
-    /// Looks whether the transactions that are awaited have ended, or whether some are from now on.
+    /// Looks whether the transactions that are awaited have ended, or which these are.
     pub(super) fn await_end(&mut self, survey: &Survey) {
-        let running = survey.running;
-        let passed_on = matches!(self.renews, Some(Renewal::Partitions));
-        if passed_on && running.oldest < running.next {
-            self.schema.awaited = Some(running.next);
-        } else if self
-            .schema
-            .awaited
-            .is_some_and(|next| running.oldest >= next)
-        {
+        let (running, awaited) = (survey.running, self.schema.awaited);
+        let some_run = running.oldest < running.next;
+        let stale = matches!(self.renews, Some(Renewal::Stale));
+        if stale || (awaited == Some(0) && some_run) {
+            self.schema.awaited = some_run.then_some(running.next);
+        } else if awaited.is_some_and(|next| running.oldest >= next) {
             self.schema.awaited = None;
-            self.renews = Some(Renewal::Partitions);
+            self.renews = Some(Renewal::Stale);
         }
         self.backfills.awaits(self.schema.awaited);
     }

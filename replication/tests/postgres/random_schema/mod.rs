@@ -143,6 +143,27 @@ impl Writer {
         }
     }
 
+    /// Begins a transaction and writes to a table.
+    async fn hold(&mut self) {
+        let tables = tables(&self.client).await;
+        let Some(table) = tables.get(self.generator.rng.usize(..tables.len().max(1))) else {
+            return;
+        };
+        // A partition that is written to for the first time has its root locked.
+        let statement = self.generator.insert(table);
+        for first in ["BEGIN", "ROLLBACK; BEGIN"] {
+            self.client.batch_execute(first).await.unwrap();
+            writeln!(self.log, "{first} held").unwrap();
+            self.run(&statement, true).await;
+        }
+    }
+
+    /// Ends what is open.
+    async fn release(&mut self) {
+        let ended = self.client.batch_execute("COMMIT").await;
+        writeln!(self.log, "COMMIT held {}", ended.is_ok()).unwrap();
+    }
+
     /// A transaction that changes many rows.
     async fn large(&mut self) {
         let tables = tables(&self.client).await;
@@ -228,6 +249,15 @@ impl Case<'_> {
             self.writer.log += "-- stopped\n";
             self.stop().await;
         }
+        let mut holder = None;
+        if self.rng.u8(..8) == 0 {
+            let prefix = format!("h{number}");
+            let seed = self.rng.u64(..);
+            let mut writer = Writer::new(self.cluster, seed, self.publishing, &prefix).await;
+            writer.hold().await;
+            self.take_in("held", &mut writer);
+            holder = Some(writer);
+        }
         match self.rng.u8(..20) {
             0..8 => self.writer.transaction(6).await,
             8..12 => {
@@ -245,6 +275,10 @@ impl Case<'_> {
                         WHERE active AND slot_name LIKE 'kelvin_zero%'";
             self.cluster.sql(kill).await;
             self.writer.transaction(3).await;
+        }
+        if let Some(mut writer) = holder {
+            writer.release().await;
+            self.take_in("held", &mut writer);
         }
         if stopped {
             self.following = Some(Following::start(&self.options).await);
@@ -268,11 +302,20 @@ impl Case<'_> {
             }));
         }
         for writer in writers {
-            let other = writer.await.unwrap();
-            writeln!(self.writer.log, "-- at the same time:\n{}", other.log).unwrap();
-            self.writer.tally.made += other.tally.made;
-            self.writer.tally.taken += other.tally.taken;
+            let mut other = writer.await.unwrap();
+            self.take_in("at the same time", &mut other);
         }
+    }
+
+    /// Adds what another writer did since the last time.
+    fn take_in(&mut self, how: &str, other: &mut Writer) {
+        let (log, tally) = (
+            std::mem::take(&mut other.log),
+            std::mem::take(&mut other.tally),
+        );
+        writeln!(self.writer.log, "-- {how}:\n{log}").unwrap();
+        self.writer.tally.made += tally.made;
+        self.writer.tally.taken += tally.taken;
     }
 
     async fn stop(&mut self) {
