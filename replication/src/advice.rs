@@ -50,6 +50,17 @@ pub(crate) fn too_old(host: &Host, version: &str) -> Advice {
     )
 }
 
+pub(crate) fn lingers(version: &str, fixed_by: &str) -> Advice {
+    Advice::new(
+        format!(
+            "PostgreSQL {version} goes on to send what was published before, where a transaction that \
+             wrote to a table was open when a publication changed: kelvin streams over a new \
+             connection then, and copies the table once such transactions have ended"
+        ),
+        format!("update the server to {fixed_by} or later"),
+    )
+}
+
 pub(crate) fn standby(host: &Host) -> Advice {
     Advice::new(
         format!("{host} is a read-only standby"),

@@ -41,17 +41,22 @@ impl Facts {
     }
 
     /// Whether a connection that meets a transaction goes on to take for published, also behind it,
-    /// what was published when the transaction first changed a table (seen in 15.12, 16.8 and 17.4,
-    /// but not in the versions after these).
+    /// what was published when the transaction first changed a table.
     pub(crate) fn lingers(self) -> bool {
-        let minor = self.version % 10_000;
-        match self.version / 10_000 {
-            15 => minor < 13,
-            16 => minor < 9,
-            17 => minor < 5,
-            _ => false,
-        }
+        fixed_by(self.version).is_some()
     }
+}
+
+/// The version to which a server of this `server_version_num` that [lingers](Facts::lingers) has to
+/// be updated (it was seen in 15.12, 16.8 and 17.4, but not in these).
+pub(crate) fn fixed_by(version: i32) -> Option<&'static str> {
+    let (fixed, name) = match version / 10_000 {
+        15 => (150_013, "15.13"),
+        16 => (160_009, "16.9"),
+        17 => (170_005, "17.5"),
+        _ => return None,
+    };
+    (version < fixed).then_some(name)
 }
 
 /// Connects both ways and checks everything replication needs.
@@ -154,16 +159,15 @@ mod tests {
 
     #[test]
     fn only_minor_versions_before_the_fix_linger() {
-        let lingers = |version| {
-            let facts = Facts {
-                version,
-                wal_sender_timeout: Duration::ZERO,
-            };
-            facts.lingers()
-        };
-        for (last, first) in [(150_012, 150_013), (160_008, 160_009), (170_004, 170_005)] {
-            assert!(lingers(last) && !lingers(first));
+        let fixed = [
+            (150_012, "15.13", 150_013),
+            (160_008, "16.9", 160_009),
+            (170_004, "17.5", 170_005),
+        ];
+        for (last, name, first) in fixed {
+            assert_eq!(fixed_by(last), Some(name));
+            assert_eq!(fixed_by(first), None);
         }
-        assert!(!lingers(180_000));
+        assert_eq!(fixed_by(180_000), None);
     }
 }

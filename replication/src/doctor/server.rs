@@ -3,7 +3,7 @@
 use super::examination::Scope;
 use super::finding::{Finding, State};
 use super::provider::{Provider, ROLES};
-use crate::preflight::OLDEST_VERSION;
+use crate::preflight::{OLDEST_VERSION, fixed_by};
 use crate::{Result, advice};
 
 const VERSION: &str = "version";
@@ -37,6 +37,9 @@ pub(super) async fn version(scope: Scope<'_>) -> Result<Vec<Finding>> {
     let finding = if number < OLDEST_VERSION {
         let advice = advice::too_old(&scope.address.host, &text);
         Finding::of(State::Error, VERSION, VERSION, advice)
+    } else if let Some(fixed_by) = fixed_by(number) {
+        let advice = advice::lingers(&text, fixed_by);
+        Finding::of(State::Note, VERSION, VERSION, advice)
     } else {
         let by = scope.provider.name().map(|name| format!(", by {name}"));
         let found = format!("PostgreSQL {text}{}", by.unwrap_or_default());

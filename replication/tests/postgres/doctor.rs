@@ -134,24 +134,36 @@ async fn a_server_that_falls_silent_does_not_hold_the_doctor() {
 #[tokio::test]
 async fn an_old_server_is_called_old_and_looked_at_all_the_same() {
     let cluster = Cluster::start();
-    // The settings come from a function of another schema, which says what an old server would.
-    cluster
-        .sql(
-            "CREATE SCHEMA old; CREATE FUNCTION old.current_setting(name text) RETURNS text
-               AS $$ SELECT CASE name WHEN 'server_version_num' THEN '140012'
-                                      WHEN 'server_version' THEN '14.12'
-                                      ELSE pg_catalog.current_setting(name) END $$
-               LANGUAGE sql;
-             ALTER ROLE postgres SET search_path = old, pg_catalog",
-        )
-        .await;
     let (options, _directory) = options(&cluster);
-    let findings = examine(&options, &Limits::default()).await;
-    let version = found(&findings, "version");
-    assert_eq!(version.state, State::Error);
-    assert!(version.found.contains("14.12"), "{version:?}");
-    assert_eq!(version.fix.as_deref(), Some("upgrade the server"));
-    assert_eq!(state(&findings, "wal_level"), Some(State::Ok));
+    let old = [
+        ("140012", "14.12", State::Error, "upgrade the server"),
+        (
+            "170004",
+            "17.4",
+            State::Note,
+            "update the server to 17.5 or later",
+        ),
+    ];
+    for (number, text, expected, fix) in old {
+        // The settings come from a function of another schema, which says what that server would.
+        cluster
+            .sql(&format!(
+                "CREATE SCHEMA IF NOT EXISTS old;
+                 CREATE OR REPLACE FUNCTION old.current_setting(name text) RETURNS text
+                   AS $$ SELECT CASE name WHEN 'server_version_num' THEN '{number}'
+                                          WHEN 'server_version' THEN '{text}'
+                                          ELSE pg_catalog.current_setting(name) END $$
+                   LANGUAGE sql;
+                 ALTER ROLE postgres SET search_path = old, pg_catalog"
+            ))
+            .await;
+        let findings = examine(&options, &Limits::default()).await;
+        let version = found(&findings, "version");
+        assert_eq!(version.state, expected);
+        assert!(version.found.contains(text), "{version:?}");
+        assert_eq!(version.fix.as_deref(), Some(fix));
+        assert_eq!(state(&findings, "wal_level"), Some(State::Ok));
+    }
 }
 
 #[tokio::test]
