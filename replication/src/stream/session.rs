@@ -302,6 +302,9 @@ impl Session<'_> {
                 }
                 self.pass_on(version, Part { ops, last }, weight, clocks)
                     .await?;
+                if last {
+                    self.assembler.renewal().map_or(Ok(()), Err)?;
+                }
             }
         }
         Ok(())
