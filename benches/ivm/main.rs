@@ -10,8 +10,9 @@
 mod catch_up;
 #[path = "../measure.rs"]
 mod measure;
-mod memory;
 mod router;
+#[path = "../standing.rs"]
+mod standing;
 mod window;
 #[path = "../world.rs"]
 mod world;
@@ -20,79 +21,18 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kelvin_ivm::{Budget, ChangeSet, ClientKeys, Plan, PlanState, evaluate};
+use kelvin_ivm::{Budget, Plan, evaluate};
 use kelvin_protocol::{Ast, Value};
-use kelvin_storage::{Replica, TableId, View};
+use kelvin_storage::TableId;
 use measure::{Measure, size};
-use peak_alloc::PeakAlloc;
-use tempfile::TempDir;
-use world::{COMMENT, ISSUE, MEMBER, NOTE};
+use standing::{COMMENTS, OWNER, World, hydrate};
+use world::{COMMENT, ISSUE, MEMBER};
 
+/// As in the server.
 #[global_allocator]
-static MEMORY: PeakAlloc = PeakAlloc;
-
-/// Comments of an issue.
-const COMMENTS: usize = 3;
-/// Who owns the issues of the EXISTS bench, and nothing else.
-const OWNER: &str = "the owner";
-
-struct World {
-    _dir: TempDir,
-    replica: Replica,
-    issues: usize,
-    /// The first so many are owned by one member.
-    owned: usize,
-    clock: usize,
-    /// Steps measured.
-    steps: usize,
-}
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 impl World {
-    /// So many issues, the first `owned` of them owned by one member.
-    fn new(issues: usize, owned: usize) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let owner = |id: usize| match id {
-            id if id < owned => OWNER.to_owned(),
-            id => format!("member {}", id % 1000),
-        };
-        let issue = |id| world::issue(id, id, &owner(id));
-        let comment = |id: usize| world::comment(id, id / COMMENTS, &owner(id % issues));
-        let mut members: Vec<_> = (0..1000)
-            .map(|n| world::member(&format!("member {n}"), true))
-            .collect();
-        members.push(world::member(OWNER, true));
-        let notes = (0..issues).map(|n| world::note(n, &owner(owned + n)));
-        let tables = [
-            (NOTE, notes.collect()),
-            (ISSUE, (0..issues).map(issue).collect()),
-            (COMMENT, (0..issues * COMMENTS).map(comment).collect()),
-            (MEMBER, members),
-        ];
-        let replica = world::load(dir.path(), world::catalog(true), &tables);
-        Self {
-            _dir: dir,
-            replica,
-            issues,
-            owned,
-            clock: issues,
-            steps: 0,
-        }
-    }
-
-    fn plan(&self, query: &str) -> Arc<Plan> {
-        let ast: Ast = serde_json::from_str(query).unwrap();
-        let plan = Plan::compile(&ast, &self.replica.catalog(), &ClientKeys::new());
-        Arc::new(plan.unwrap())
-    }
-
-    /// Writes rows; gives the views before and after, and what changed.
-    fn write(&self, table: TableId, rows: Vec<Vec<Value>>) -> (View, ChangeSet, View) {
-        let before = self.replica.latest().unwrap();
-        let transaction = world::write(&self.replica, table, rows);
-        let changes = ChangeSet::new(self.replica.apply(&[transaction]).unwrap());
-        (before, changes, self.replica.latest().unwrap())
-    }
-
     /// Measures one step of a plan under such writes.
     fn advance(
         &mut self,
@@ -136,11 +76,6 @@ impl World {
         let view = self.replica.latest().unwrap();
         measure.run(group, "hydrate", 1, || hydrate(&plan, &view));
     }
-}
-
-fn hydrate(plan: &Arc<Plan>, view: &View) -> PlanState {
-    let mut sink = |_, _: &_| ControlFlow::Continue(());
-    PlanState::hydrate(plan.clone(), view, &Budget::unlimited(), &mut sink).unwrap()
 }
 
 /// 50 issues, their comments and the comments' authors.
@@ -230,7 +165,6 @@ fn main() {
     window(&mut measure, &mut world);
     catch_up::catch_up(&mut measure, &world, parents);
     router::routing(&mut measure, &world);
-    memory::memory(&mut measure, &world);
     drop(world);
     window::updates(&mut measure, size("ROWS", 100_000));
     measure.finish();

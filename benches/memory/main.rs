@@ -1,9 +1,27 @@
 //! What one more plan of a known shape takes: its nodes, its state and what the router keeps of it.
+//! By itself, for the allocator that counts is slower than the server's.
+#![allow(
+    missing_docs,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a bench fails by panicking and uses its share of what is shared"
+)]
+
+#[path = "../measure.rs"]
+mod measure;
+#[path = "../standing.rs"]
+mod standing;
+#[path = "../world.rs"]
+mod world;
 
 use kelvin_ivm::{PlanState, Router};
+use measure::{Measure, size};
+use peak_alloc::PeakAlloc;
+use standing::{World, hydrate};
 
-use super::measure::{Measure, size};
-use super::{MEMORY, World, hydrate};
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
 
 /// Queries that differ in one constant.
 struct Shape {
@@ -58,7 +76,7 @@ const MEMBERS: usize = 1000;
 
 /// Bytes for each further plan beyond its row bitmaps: its nodes, its state with windows, and its
 /// entries in the router.
-pub fn memory(measure: &mut Measure, world: &World) {
+fn memory(measure: &mut Measure, world: &World) {
     // The first one founds what the shape shares.
     let plans = size("MEMORY_PLANS", MEMBERS).clamp(2, MEMBERS);
     for shape in &SHAPES {
@@ -101,4 +119,10 @@ fn further(world: &World, shape: &Shape, first: usize, plans: usize) -> (usize, 
     copies.extend(states.iter().map(copy));
     let bitmaps = MEMORY.current_usage().saturating_sub(before) / plans;
     (bytes.saturating_sub(bitmaps), bitmaps, rows / plans as u64)
+}
+
+fn main() {
+    let mut measure = Measure::new();
+    memory(&mut measure, &World::new(size("ROWS", 100_000), 0));
+    measure.finish();
 }
