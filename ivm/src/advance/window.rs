@@ -41,19 +41,14 @@ pub(super) fn advance(
     }
     let order = &node.order;
     let end = window.end(limit);
-    let last = end.as_ref().and_then(|end| match window.len() {
-        len if len > limit => window.spot(limit.checked_sub(1)?),
-        _ => Some(end.clone()),
-    });
-    let was_in_view = |spot: &Spot| {
-        let last = last.as_ref();
-        last.is_none_or(|last| order.compare(&spot.place, &last.place).is_le())
-    };
     let mut change = WindowChange::default();
+    // Of the rows that are known, so many come first that were in the view, beside rows that were
+    // put among them.
+    let mut seen = window.len().min(limit);
 
     for row in candidates.iter().filter_map(|candidate| candidate.old) {
-        let in_view = |last: &Spot| order.compare_row(row, &last.place).is_le();
-        if window.take(order, row) && last.as_ref().is_none_or(in_view) {
+        if window.take(order, row).is_some_and(|at| at < seen) {
+            seen -= 1;
             change.left.push(row.clone());
         }
     }
@@ -61,7 +56,8 @@ pub(super) fn advance(
     for row in candidates.iter().filter_map(|candidate| candidate.new) {
         let behind = |end: &Spot| order.compare_row(row, &end.place).is_gt();
         if !end.as_ref().is_some_and(behind) && step.after.passes(node, row)? {
-            window.put(order, row);
+            let at = window.put(order, row);
+            seen += usize::from(at < seen);
             incoming.push(row);
         }
     }
@@ -81,30 +77,19 @@ pub(super) fn advance(
 
     // Rows that are no candidates keep their order, so those that crossed the end of the view stand
     // together, but for candidates among them.
-    let behind = (limit..).map_while(|at| window.spot(at));
-    for spot in behind.take_while(was_in_view) {
-        if !written.contains(&spot.id) {
-            change.left.push(step.before.row_at(node, &spot)?);
-        }
-    }
     let in_view = window.len().min(limit);
     let known = known.min(in_view);
-    let last_known = known.checked_sub(1).and_then(|at| window.spot(at));
-    let before = (0..known.saturating_sub(1)).rev();
-    let crossed = last_known.clone().into_iter();
-    let crossed = crossed.chain(before.map_while(|at| window.spot(at)));
-    for spot in crossed.take_while(|spot| !was_in_view(spot)) {
-        if !written.contains(&spot.id) {
-            change.entered.push(step.after.row_at(node, &spot)?);
-        }
+    let others = |spot: &Spot| !written.contains(&spot.id);
+    for spot in window.spots_at(limit..seen).filter(others) {
+        change.left.push(step.before.row_at(node, &spot)?);
+    }
+    for spot in window.spots_at(seen..known).filter(others) {
+        change.entered.push(step.after.row_at(node, &spot)?);
     }
     read.truncate(in_view - known);
     change.entered.append(&mut read);
-    let enters = |row: &&&Row| {
-        let last = last_known.as_ref();
-        last.is_some_and(|last| order.compare_row(row, &last.place).is_le())
-    };
-    let written = incoming.iter().filter(enters).copied();
+    let enters = |row: &&Row| window.position(order, row).is_some_and(|at| at < in_view);
+    let written = incoming.into_iter().filter(enters);
     change.entered.extend(written.cloned());
     window.shorten(limit);
     Ok(change)

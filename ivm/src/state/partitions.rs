@@ -113,7 +113,9 @@ impl Partitions {
                     partition.parents = parents;
                 }
             }
-            None => self.keys.put(&key, parents.into(), by_value),
+            None => {
+                self.keys.put(&key, parents.into(), by_value);
+            }
         }
     }
 

@@ -81,21 +81,11 @@ impl Places {
         target: &[ValueRef<'_>],
         compare: impl Fn(&[ValueRef<'_>], &[ValueRef<'_>]) -> Ordering,
     ) -> Option<(usize, i64)> {
-        let block_at = self.block_for(target, &compare);
-        let mut reader = self.blocks.get(block_at)?.reader(self.width);
-        let mut at = 0;
-        loop {
-            let (values, number) = reader.next()?;
-            match compare(&values, target) {
-                Ordering::Less => at += 1,
-                Ordering::Greater => return None,
-                Ordering::Equal => {
-                    let before = self.blocks.iter().take(block_at);
-                    let before: usize = before.map(Block::len).sum();
-                    return Some((before + at, number));
-                }
-            }
-        }
+        let at = self.block_for(target, &compare);
+        let mut reader = self.blocks.get(at)?.reader(self.width);
+        let found = skip_to(target, &mut reader, &compare);
+        let position = self.before(at) + found.before;
+        found.equal.then(|| (position, reader.number()))
     }
 
     /// The number of an entry, if there is such a one.
@@ -106,26 +96,31 @@ impl Places {
     ) -> Option<i64> {
         let block = self.blocks.get(self.block_for(target, &compare))?;
         let mut reader = block.reader(self.width);
-        let (_, equal) = skip_to(target, &mut reader, &compare);
-        equal.then(|| reader.number())
+        let found = skip_to(target, &mut reader, &compare);
+        found.equal.then(|| reader.number())
     }
 
-    /// Adds an entry, or gives one another number.
+    /// Adds an entry, or gives one another number; its position.
     pub(crate) fn put(
         &mut self,
         target: &[ValueRef<'_>],
         number: i64,
         compare: impl Fn(&[ValueRef<'_>], &[ValueRef<'_>]) -> Ordering,
-    ) {
+    ) -> usize {
         let at = self.block_for(target, &compare);
         let Some(block) = self.blocks.get(at) else {
             let mut packer = Packer::new(self.width, MOST_TOGETHER);
             packer.push(target, number);
             self.blocks = packer.finish();
-            return;
+            return 0;
         };
         let mut reader = block.reader(self.width);
-        let (begin, equal) = skip_to(target, &mut reader, &compare);
+        let Found {
+            before,
+            begin,
+            equal,
+        } = skip_to(target, &mut reader, &compare);
+        let position = self.before(at) + before;
         let mut writer = block.writer(begin);
         writer.push(target, number);
         let mut len = block.len();
@@ -143,28 +138,32 @@ impl Places {
         } else if let Some(block) = self.blocks.get_mut(at) {
             *block = packed;
         }
+        position
     }
 
-    /// Takes out an entry that has this number; `false` if there is none.
+    /// Takes out an entry that has this number; where it was, if there is such a one.
     pub(crate) fn remove(
         &mut self,
         target: &[ValueRef<'_>],
         number: i64,
         compare: impl Fn(&[ValueRef<'_>], &[ValueRef<'_>]) -> Ordering,
-    ) -> bool {
+    ) -> Option<usize> {
         let at = self.block_for(target, &compare);
-        let Some(block) = self.blocks.get(at) else {
-            return false;
-        };
+        let block = self.blocks.get(at)?;
         let mut reader = block.reader(self.width);
-        let (begin, equal) = skip_to(target, &mut reader, &compare);
+        let Found {
+            before,
+            begin,
+            equal,
+        } = skip_to(target, &mut reader, &compare);
         if !equal || reader.number() != number {
-            return false;
+            return None;
         }
+        let position = self.before(at) + before;
         let len = block.len() - 1;
         if len == 0 {
             self.blocks.remove(at);
-            return true;
+            return Some(position);
         }
         let mut writer = block.writer(begin);
         writer.push_rest(&mut reader);
@@ -176,7 +175,7 @@ impl Places {
             self.join(at);
             self.join(at.wrapping_sub(1));
         }
-        true
+        Some(position)
     }
 
     /// Adds entries behind the last.
@@ -211,6 +210,11 @@ impl Places {
             }
             left -= block.len();
         }
+    }
+
+    /// Entries before the block at a position.
+    fn before(&self, at: usize) -> usize {
+        self.blocks.iter().take(at).map(Block::len).sum()
     }
 
     /// Position of the block that the target is in, if it is in any.
@@ -264,20 +268,35 @@ impl Places {
     }
 }
 
-/// Reads up to the first entry that does not come before the target: how many bytes were left
-/// before it and what they depend on, and whether it is equal.
+/// Where in a block an entry is, or would be.
+struct Found {
+    /// Entries before it.
+    before: usize,
+    /// How many bytes were left before it, and what they depend on.
+    begin: (usize, Before),
+    /// Whether it is there.
+    equal: bool,
+}
+
+/// Reads up to the first entry that does not come before the target.
 fn skip_to(
     target: &[ValueRef<'_>],
     reader: &mut Reader<'_>,
     compare: &impl Fn(&[ValueRef<'_>], &[ValueRef<'_>]) -> Ordering,
-) -> ((usize, Before), bool) {
+) -> Found {
+    let mut before = 0;
     loop {
-        let left = reader.left();
-        match reader.next().map(|(values, _)| compare(&values, target)) {
-            Some(Ordering::Less) => {}
-            Some(Ordering::Equal) => return (left, true),
-            Some(Ordering::Greater) | None => return (left, false),
+        let begin = reader.left();
+        let ordering = reader.next().map(|(values, _)| compare(&values, target));
+        if ordering == Some(Ordering::Less) {
+            before += 1;
+            continue;
         }
+        return Found {
+            before,
+            begin,
+            equal: ordering == Some(Ordering::Equal),
+        };
     }
 }
 
@@ -421,6 +440,10 @@ mod tests {
         values.iter().map(Value::as_ref).collect()
     }
 
+    fn before(model: &BTreeMap<Vec<Value>, i64>, key: i32) -> usize {
+        model.range(..values(key).to_vec()).count()
+    }
+
     /// Whether a block has fewer entries than one with its neighbour might have.
     fn is_well_filled(places: &Places) -> bool {
         let mut lens = places.blocks.windows(2);
@@ -445,16 +468,18 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Put(key, number) => {
-                        places.put(&refs(&values(key)), number, by_value);
+                        let at = places.put(&refs(&values(key)), number, by_value);
                         model.insert(values(key).into(), number);
+                        prop_assert_eq!(at, before(&model, key));
                     }
                     Step::Remove(key) => {
+                        let at = before(&model, key);
                         let removed = model.remove(&values(key)[..]);
                         let number = removed.unwrap_or_default();
                         let (key, other) = (values(key), number.wrapping_add(1));
-                        prop_assert!(!places.remove(&refs(&key), other, by_value));
+                        prop_assert_eq!(places.remove(&refs(&key), other, by_value), None);
                         let there = places.remove(&refs(&key), number, by_value);
-                        prop_assert_eq!(there, removed.is_some());
+                        prop_assert_eq!(there, removed.map(|_| at));
                     }
                     Step::Extend(count) => {
                         let first = 1000 + last;
@@ -500,7 +525,7 @@ mod tests {
         places.put(&[], 1, by_value);
         places.put(&[], 2, by_value);
         assert_eq!((places.len(), places.number(&[], by_value)), (1, Some(2)));
-        assert!(places.remove(&[], 2, by_value));
+        assert_eq!(places.remove(&[], 2, by_value), Some(0));
         assert!(places.is_empty());
     }
 }

@@ -1,5 +1,7 @@
 //! The rows of a limited partition, by place.
 
+use std::ops::Range;
+
 use kelvin_protocol::{Value, ValueRef};
 use kelvin_storage::{Row, RowId};
 
@@ -52,8 +54,13 @@ impl Window {
     }
 
     /// The row at a position.
-    pub(crate) fn spot(&self, at: usize) -> Option<Spot> {
+    fn spot(&self, at: usize) -> Option<Spot> {
         self.places.get(at).map(spot)
+    }
+
+    /// The rows at these positions, as far as there are any.
+    pub(crate) fn spots_at(&self, positions: Range<usize>) -> impl Iterator<Item = Spot> + '_ {
+        positions.map_while(|at| self.spot(at))
     }
 
     /// The rows that are known, in order.
@@ -72,10 +79,10 @@ impl Window {
         self.spot(len.checked_sub(1)?).filter(|_| len >= limit)
     }
 
-    /// Puts a row where it belongs.
-    pub(crate) fn put(&mut self, order: &RowOrder, row: &Row) {
+    /// Puts a row where it belongs; its position.
+    pub(crate) fn put(&mut self, order: &RowOrder, row: &Row) -> usize {
         let compare = |a: &[ValueRef<'_>], b: &[ValueRef<'_>]| order.compare_refs(a, b);
-        self.places.put(&order.refs(row), row.id.into(), compare);
+        self.places.put(&order.refs(row), row.id.into(), compare)
     }
 
     /// Where a row is, if it is known.
@@ -85,8 +92,8 @@ impl Window {
         (id == i64::from(row.id)).then_some(at)
     }
 
-    /// Takes a row out; `false` if it was not known.
-    pub(crate) fn take(&mut self, order: &RowOrder, row: &Row) -> bool {
+    /// Takes a row out; where it was, if it was known.
+    pub(crate) fn take(&mut self, order: &RowOrder, row: &Row) -> Option<usize> {
         let compare = |a: &[ValueRef<'_>], b: &[ValueRef<'_>]| order.compare_refs(a, b);
         self.places.remove(&order.refs(row), row.id.into(), compare)
     }
