@@ -36,7 +36,7 @@ const DIFFERING: usize = 4;
 
 /// What an entry's bytes depend on beside itself: the number before, and the last whole number
 /// before in each column.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Before {
     number: i64,
     wholes: [i64; DIFFERING],
@@ -199,6 +199,45 @@ impl<'a> Reader<'a> {
     }
 }
 
+impl Reader<'_> {
+    /// Passes over entries without a look at their texts; none if there are not so many.
+    pub(super) fn skip(&mut self, entries: usize) -> Option<()> {
+        for _ in 0..entries {
+            let difference = unzigzag(read_varint(&mut self.bytes)?);
+            self.before.number = self.before.number.wrapping_add(difference);
+            let zero = &mut 0;
+            for column in 0..self.width {
+                let first = read_varint(&mut self.bytes)?;
+                skip_value(first, &mut self.bytes, self.before.last_whole(column, zero))?;
+            }
+        }
+        Some(())
+    }
+}
+
+/// Passes over the value that begins with this number.
+#[inline]
+fn skip_value(first: u64, bytes: &mut &[u8], last: &mut i64) -> Option<()> {
+    let rest = first >> KIND_BITS;
+    let len = match first & ((1 << KIND_BITS) - 1) {
+        NULL | FALSE | TRUE => 0,
+        WHOLE => {
+            *last = last.wrapping_add(unzigzag(rest));
+            0
+        }
+        DOUBLE | BIG_INT => 8,
+        _ => {
+            let len = usize::try_from(rest >> FORM_BITS).ok()?;
+            match rest & ((1 << FORM_BITS) - 1) {
+                PLAIN => len,
+                UUID => names::packed_len(Form::Uuid, names::UUID_CHARS),
+                _ => names::packed_len(Form::Sixes, len),
+            }
+        }
+    };
+    take(bytes, len).map(|_| ())
+}
+
 /// A value, or what to unpack it from.
 enum Read<'a> {
     Value(ValueRef<'a>),
@@ -352,6 +391,27 @@ mod tests {
         }
 
         #[test]
+        fn what_is_passed_over_leaves_the_rest_as_it_is(
+            entries in prop::collection::vec((prop::collection::vec(value(), DIFFERING + 1), any::<i64>()), 1..20),
+        ) {
+            let mut writer = Writer::behind(&[], Before::default(), 0);
+            for (values, number) in &entries {
+                let values: Vec<_> = values.iter().map(Value::as_ref).collect();
+                writer.push(&values, *number);
+            }
+            let bytes = writer.finish();
+            let mut read = Reader::new(&bytes, DIFFERING + 1);
+            for passed in 0..=entries.len() {
+                let mut skipping = Reader::new(&bytes, DIFFERING + 1);
+                prop_assert_eq!(skipping.skip(passed), Some(()));
+                prop_assert_eq!(skipping.left(), read.left());
+                read.next();
+            }
+            let mut reader = Reader::new(&bytes, DIFFERING + 1);
+            prop_assert_eq!(reader.skip(entries.len() + 1), None);
+        }
+
+        #[test]
         fn bytes_that_nobody_wrote_end_somewhere(bytes in prop::collection::vec(any::<u8>(), 0..99)) {
             let mut reader = Reader::new(&bytes, 1);
             let mut entries = 0;
@@ -359,6 +419,8 @@ mod tests {
                 entries += 1;
             }
             prop_assert!(entries <= bytes.len());
+            let mut reader = Reader::new(&bytes, 1);
+            prop_assert_eq!(reader.skip(bytes.len() + 1), None);
         }
     }
 

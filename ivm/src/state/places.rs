@@ -65,9 +65,7 @@ impl Places {
         for block in &self.blocks {
             if at < block.len() {
                 let mut reader = block.reader(self.width);
-                for _ in 0..at {
-                    reader.next()?;
-                }
+                reader.skip(at)?;
                 return reader.next().map(to_place);
             }
             at -= block.len();
