@@ -10,6 +10,7 @@
 #[path = "../measure.rs"]
 mod measure;
 mod plain;
+mod syncing;
 #[path = "../world.rs"]
 mod world;
 
@@ -319,5 +320,6 @@ fn main() {
     space(&mut measure, &stores);
     drop(stores);
     bulk_load(&mut measure, size("LOAD_ROWS", 100_000));
+    syncing::syncing(&mut measure);
     measure.finish();
 }

@@ -10,6 +10,7 @@ use crate::ReplicaOptions;
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::fault::Faults;
+use crate::journal;
 
 /// A file the engine writes last when it makes its files.
 const VERSION: &str = "version";
@@ -106,15 +107,7 @@ fn check_journals(store: &Path) -> Result<()> {
         // Nothing was written yet.
         return Ok(());
     }
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir(store).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|extension| extension == "jnl") {
-            let stem = path.file_stem().and_then(|stem| stem.to_str());
-            numbers.extend(stem.and_then(|stem| stem.parse::<u64>().ok()));
-        }
-    }
-    numbers.sort_unstable();
+    let numbers = journal::numbers(store).map_err(failed)?;
     let is_gap = |pair: &[u64]| matches!(pair, [one, next] if one + 1 != *next);
     if numbers.is_empty() || numbers.windows(2).any(is_gap) {
         return Err(Error::Corrupt("a journal of it is gone".into()));

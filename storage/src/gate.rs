@@ -11,6 +11,7 @@ use crate::counters::{WriteCounters, add, get};
 use crate::directory::Directory;
 use crate::error::{Error, Result};
 use crate::fault::Faults;
+use crate::journal::JournalSync;
 use crate::sealer::Sealer;
 
 /// A commit that took longer was held up by the engine, which lets writers wait while it cannot
@@ -36,6 +37,7 @@ pub(crate) struct WriteGate {
     pub(crate) clock: Clock,
     pub(crate) faults: Faults,
     pub(crate) counters: WriteCounters,
+    journals: JournalSync,
     /// Bytes in memory at which the next look at all memtables is due.
     pub(crate) relieve_at: AtomicU64,
     /// Bytes that were written at the last look at the journals.
@@ -57,6 +59,7 @@ impl WriteGate {
             relieve_at: AtomicU64::new(options.write_buffer_bytes / 4 * 3),
             journals_looked_at: AtomicU64::new(0),
             counters: WriteCounters::default(),
+            journals: JournalSync::new(directory.store()),
             sealer: Sealer::start(),
             dropped_bytes: AtomicU64::new(0),
             dropped_hits: AtomicU64::new(0),
@@ -107,13 +110,23 @@ impl WriteGate {
             .saturating_sub(get(&self.dropped_bytes))
     }
 
-    /// Makes everything that was committed safe from a power loss.
+    /// Makes everything that was committed safe from a power loss. Commits go on meanwhile.
     ///
     /// # Errors
     /// What writing brings up.
-    pub(crate) fn persist(&self, mode: PersistMode) -> Result<()> {
-        let persisted = self.db.persist(mode);
-        persisted.map_err(|error| self.explain(error))
+    pub(crate) fn sync(&self) -> Result<()> {
+        let synced = self.journals.sync(&self.db);
+        synced.map_err(|error| self.explain(error))
+    }
+
+    /// Finds out whether a thread of the engine has failed. Such a failure makes no sound of its
+    /// own.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`](crate::Error::Poisoned) if one has, or what it has failed of.
+    pub(crate) fn check(&self) -> Result<()> {
+        let checked = self.db.persist(PersistMode::Buffer);
+        checked.map_err(|error| self.explain(error))
     }
 
     /// What an error of the engine is about.

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fail::fail_point;
-use fjall::{Database, Keyspace, PersistMode};
+use fjall::{Database, Keyspace};
 use kelvin_protocol::Version;
 
 use crate::error::Result;
@@ -242,7 +242,7 @@ impl Inner {
         // crash in between leaves an orphan, which the next opening removes. Views that still read
         // it keep its files alive.
         if !dropped.is_empty() || retired.drops() {
-            self.gate.persist(PersistMode::SyncData)?;
+            self.gate.sync()?;
         }
         for bucket in dropped {
             self.gate.drop_keyspace(bucket.keyspace)?;

@@ -107,6 +107,7 @@ mod groups;
 mod history;
 mod index_build;
 mod index_builder;
+mod journal;
 mod key;
 mod layout;
 mod load;

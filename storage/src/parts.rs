@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fail::fail_point;
-use fjall::PersistMode;
 use kelvin_protocol::{Value, Version};
 
 use crate::apply::Completion;
@@ -244,7 +243,7 @@ impl<'a> Parts<'a> {
         self.inner.meta_writer(&mut batch).under_way(self.version)?;
         let keyspaces = std::slice::from_ref(&self.inner.meta);
         self.inner.gate.commit(batch, keyspaces)?;
-        self.inner.gate.persist(PersistMode::SyncData)?;
+        self.inner.gate.sync()?;
         fail_point!("part-after-note");
         self.sequence = 1;
         Ok(())

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fjall::{AbstractTree, Keyspace, PersistMode};
+use fjall::{AbstractTree, Keyspace};
 
 use crate::counters::get;
 use crate::error::{Error, Result};
@@ -221,14 +221,5 @@ impl WriteGate {
             db.compactions_completed(),
             db.journal_count(),
         )
-    }
-
-    /// Finds out whether a thread of the engine has failed. Such a failure makes no sound of its
-    /// own.
-    ///
-    /// # Errors
-    /// [`Error::Poisoned`] if one has, or what it has failed of.
-    pub(crate) fn check(&self) -> Result<()> {
-        self.persist(PersistMode::Buffer)
     }
 }

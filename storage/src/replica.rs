@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use fjall::{Database, Keyspace, PersistMode};
+use fjall::{Database, Keyspace};
 use kelvin_protocol::Version;
 
 use crate::directory::Directory;
@@ -270,7 +270,7 @@ impl Replica {
         self.inner.meta_writer(&mut batch).identity(&identity)?;
         let keyspaces = std::slice::from_ref(&self.inner.meta);
         self.inner.gate.commit(batch, keyspaces)?;
-        self.inner.gate.persist(PersistMode::SyncData)?;
+        self.inner.gate.sync()?;
         *self
             .inner
             .identity
@@ -356,7 +356,7 @@ impl Replica {
         // INVARIANT: the version is read before the journal is synced, so it never runs ahead.
         let version = self.watermark();
         if self.inner.durable.load(Ordering::Acquire) < version {
-            self.inner.gate.persist(PersistMode::SyncData)?;
+            self.inner.gate.sync()?;
             self.inner.durable.fetch_max(version, Ordering::AcqRel);
         }
         Ok(version)
