@@ -583,6 +583,40 @@ async fn partitions_are_followed_when_their_root_leaves_a_published_schema_or_en
 }
 
 #[tokio::test]
+async fn partitions_are_followed_when_their_root_moves_in_a_transaction_too_large_for_memory() {
+    let cluster = Cluster::start();
+    cluster
+        .sql(
+            "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100);
+             CREATE TABLE t (id int PRIMARY KEY); CREATE SCHEMA apart",
+        )
+        .await;
+    let (options, _directory) = options(&cluster);
+    let options = Options {
+        transaction_bytes: 64 << 10,
+        storage: ReplicaOptions {
+            part_bytes: 16 << 10,
+            ..options.storage.clone()
+        },
+        ..options
+    };
+    let mut following = Following::start(&options).await;
+    cluster.sql("INSERT INTO p VALUES (1)").await;
+    following.until_rows("p", &[row(&["1"])]).await;
+    let large = "ALTER TABLE p SET SCHEMA apart; INSERT INTO t SELECT generate_series(1, 2000)";
+    cluster.sql(large).await;
+    // No further transaction is needed for the stream to be begun anew.
+    following.until_rows("p1", &[row(&["1"])]).await;
+    assert_eq!(following.rows("t").len(), 2000);
+    cluster.sql("INSERT INTO p1 VALUES (2)").await;
+    following
+        .until_rows("p1", &[row(&["1"]), row(&["2"])])
+        .await;
+    following.stop().await;
+}
+
+#[tokio::test]
 async fn partitions_are_followed_when_their_root_moves_while_a_transaction_has_written_to_one() {
     let cluster = Cluster::start();
     cluster
