@@ -66,30 +66,32 @@ impl JournalSync {
     /// the next one once there is something in it: that it is there is not enough, for it may be
     /// left from an attempt to make it.
     fn move_on(&self, known: Option<Journal>) -> io::Result<Journal> {
-        let known = match known {
-            Some(journal) if self.path(journal.number).try_exists()? => Some(journal),
-            _ => None,
-        };
         let mut journal = match known {
             Some(journal) => journal,
-            None => {
-                let number = first_number(&self.store)?;
-                let file = open(&self.path(number))?;
-                Journal { number, file }
-            }
+            None => self.first()?,
         };
         loop {
             let number = journal.number + 1;
-            let file = match open(&self.path(number)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(journal),
-                file => file?,
+            journal = match open(&self.path(number)) {
+                Ok(file) if has_entries(&file)? => {
+                    journal.file.sync_data()?;
+                    Journal { number, file }
+                }
+                Ok(_) => return Ok(journal),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                // Where this one is still there, there is no next one yet.
+                Err(_) if self.path(journal.number).try_exists()? => return Ok(journal),
+                Err(_) => self.first()?,
             };
-            if !has_entries(&file)? {
-                return Ok(journal);
-            }
-            journal.file.sync_data()?;
-            journal = Journal { number, file };
         }
+    }
+
+    /// The oldest there is.
+    fn first(&self) -> io::Result<Journal> {
+        let number = numbers(&self.store)?.first().copied();
+        let number = number.ok_or_else(|| io::Error::other("there is no journal"))?;
+        let file = open(&self.path(number))?;
+        Ok(Journal { number, file })
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -109,11 +111,6 @@ pub(crate) fn numbers(store: &Path) -> io::Result<Vec<u64>> {
     }
     numbers.sort_unstable();
     Ok(numbers)
-}
-
-fn first_number(store: &Path) -> io::Result<u64> {
-    let first = numbers(store)?.first().copied();
-    first.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no journal"))
 }
 
 fn open(path: &Path) -> io::Result<File> {
