@@ -159,6 +159,7 @@ pub(super) fn build(given: &Given, environment: &Environment) -> Result<Config, 
             .text("server-version")
             .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
         auto_reset,
+        huge_pages: reader.flag("kelvin-huge-pages"),
         warnings: warnings(given),
     })
 }
@@ -453,6 +454,13 @@ mod tests {
         );
         assert!(config.enable_crud_mutations && config.mutation_limit.is_none());
         assert!(config.warnings.is_empty());
+    }
+
+    #[test]
+    fn large_pages_are_for_those_who_ask_for_them() {
+        assert!(!load(&[]).unwrap().huge_pages);
+        let asked = load(&[("ZERO_KELVIN_HUGE_PAGES", "true")]);
+        assert!(asked.unwrap().huge_pages);
     }
 
     #[test]

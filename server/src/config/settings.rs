@@ -41,6 +41,8 @@ pub struct Config {
     pub server_version: String,
     /// Copy the database anew when replication cannot go on.
     pub auto_reset: bool,
+    /// Let the system give memory in large pages.
+    pub huge_pages: bool,
     /// What the operator should hear: deprecated and ineffective options.
     pub warnings: Vec<String>,
 }

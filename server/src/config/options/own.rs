@@ -9,6 +9,9 @@ pub const OWN: &[Setting] = &[
     number("kelvin-history-bytes", "8589934592")
         .help("Most bytes of history kept on disk; the oldest goes first"),
     number("kelvin-cache-bytes", "268435456").help("Memory for blocks of the replica"),
+    flag("kelvin-huge-pages", "false").help(
+        "Take memory in pages of 2 MiB: more memory, and reads that are a few percent quicker",
+    ),
     number("kelvin-memtable-bytes", "67108864")
         .help("Most memory a large table, or the history, may take for fresh writes"),
     number("kelvin-write-buffer-bytes", "268435456")
