@@ -2,8 +2,6 @@
 // when the server is killed within it, and nothing is copied again.
 
 import {strict as assert} from 'node:assert';
-import {readFileSync} from 'node:fs';
-import {platform} from 'node:os';
 import {after, before, describe, test} from 'node:test';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {connect} from '../harness/client.js';
@@ -83,12 +81,6 @@ describe('large transactions', {skip: PEER && 'it has no such bound'}, () => {
     }
     assert.deepEqual(await slotNames(), slots, 'nothing is copied again');
   }
-
-  test('memory does not come in pages of 2 MiB, little of each of which is used', t => {
-    if (platform() !== 'linux') return t.skip('the system has no such pages');
-    const status = readFileSync(`/proc/${world.server.pid}/status`, 'utf8');
-    assert.match(status, /^THP_enabled:\s+0$/m);
-  });
 
   test('views equal PostgreSQL after each', async () => {
     for (const step of [2001, 2002]) {

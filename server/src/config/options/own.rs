@@ -10,7 +10,7 @@ pub const OWN: &[Setting] = &[
         .help("Most bytes of history kept on disk; the oldest goes first"),
     number("kelvin-cache-bytes", "268435456").help("Memory for blocks of the replica"),
     flag("kelvin-huge-pages", "false").help(
-        "Take memory in pages of 2 MiB: more memory, and reads that are a few percent quicker",
+        "Take memory in pages of 2 MiB, if the system has them: more memory, slightly quicker reads",
     ),
     number("kelvin-memtable-bytes", "67108864")
         .help("Most memory a large table, or the history, may take for fresh writes"),
