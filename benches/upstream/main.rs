@@ -17,6 +17,7 @@ mod follower;
 #[path = "../measure.rs"]
 mod measure;
 mod server;
+mod shares;
 mod transaction;
 mod writers;
 
@@ -34,6 +35,7 @@ const ROUNDS: usize = 3;
 fn main() {
     let runtime = Runtime::new().unwrap();
     if let Some(errand) = follower::errand() {
+        use_small_pages();
         return runtime.block_on(follower::run(&errand));
     }
     runtime.block_on(bench());
@@ -45,6 +47,7 @@ async fn bench() {
     let rows = size("UPSTREAM_ROWS", 200_000);
     let mut measure = Measure::new();
     let mut server = Server::start(rows).await;
+    use_small_pages();
     let group = format!("copy of {rows} rows");
     if wanted(&group) {
         copying::measure(&mut measure, &group, &server).await;
@@ -63,6 +66,13 @@ async fn bench() {
         writers::measure(&mut measure, group, &server, seconds).await;
     }
     measure.finish();
+}
+
+/// As the server does by default. What is started later has them, too, and PostgreSQL is not.
+fn use_small_pages() {
+    // Where this cannot be, more memory is taken.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// The middle one.

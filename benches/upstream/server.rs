@@ -109,6 +109,13 @@ impl Server {
         row.get::<_, String>(0).parse().unwrap()
     }
 
+    /// The process id of the server.
+    pub async fn process(&self) -> u32 {
+        let query = "SELECT split_part(pg_read_file('postmaster.pid'), E'\\n', 1)";
+        let row = self.client.query_one(query, &[]).await.unwrap();
+        row.get::<_, String>(0).parse().unwrap()
+    }
+
     /// Makes the slot of the stream that is thrown away, once kelvin has made its publications.
     pub async fn create_slot(&self) {
         let query =

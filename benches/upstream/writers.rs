@@ -13,6 +13,7 @@ use crate::cluster::tool;
 use crate::follower::{Nobody, options, until};
 use crate::measure::{Measure, size};
 use crate::server::Server;
+use crate::shares::{Share, Shares};
 
 /// Any change that is published.
 const MARK: &str = "UPDATE issue SET title = 'the last one' WHERE id = 1";
@@ -27,14 +28,20 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &Server, second
     let prepared = prepare(&options, Arc::new(())).await.unwrap();
     let replica = prepared.replica.clone();
     let half = seconds.div_ceil(2);
-    let (before, behind_before) = beside_the_stream(server, half).await;
+    let shares = Shares::divide(server.process().await);
+    let group = if shares.are_divided() {
+        &format!("{group} with a share of their own")
+    } else {
+        group
+    };
+    let (before, behind_before) = beside_the_stream(server, &shares, half).await;
     let shutdown = CancellationToken::new();
     let run = tokio::spawn(prepared.run(Arc::new(Nobody), shutdown.clone()));
     until(&replica, server.commit(MARK).await).await;
 
     let (start, busy) = (Instant::now(), processor_time());
     let watched = Behind::watch(server, &replica).await;
-    let rate = write(server, seconds).await;
+    let rate = write(server, &shares, seconds).await;
     let writing = start.elapsed();
     watched.stop();
     let last = server.commit(MARK).await;
@@ -47,7 +54,7 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &Server, second
     shutdown.cancel();
     run.await.unwrap().unwrap();
 
-    let (after, behind_after) = beside_the_stream(server, half).await;
+    let (after, behind_after) = beside_the_stream(server, &shares, half).await;
     let beside = f64::midpoint(before, after);
     println!(
         "{group}: {rate:.0}/s followed by kelvin, {before:.0}/s and {after:.0}/s received by \
@@ -73,11 +80,12 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &Server, second
 }
 
 /// The rate, and how long afterwards PostgreSQL had decoded everything.
-async fn beside_the_stream(server: &Server, seconds: usize) -> (f64, Duration) {
+async fn beside_the_stream(server: &Server, shares: &Shares, seconds: usize) -> (f64, Duration) {
     server.create_slot().await;
+    // It is in the place of kelvin, and in its group.
     let reader = server.throw_away(None);
     server.until_streaming().await;
-    let rate = write(server, seconds).await;
+    let rate = write(server, shares, seconds).await;
     let start = Instant::now();
     server.until_sent().await;
     let behind = start.elapsed();
@@ -98,7 +106,7 @@ fn processor_time() -> Duration {
 }
 
 /// Commits of a second.
-async fn write(server: &Server, seconds: usize) -> f64 {
+async fn write(server: &Server, shares: &Shares, seconds: usize) -> f64 {
     let script = format!(
         "\\set id random(2, {})\nUPDATE issue SET title = 'Issue ' || :id || ' at ' || now(), \
          modified = now() WHERE id = :id;\n",
@@ -109,15 +117,18 @@ async fn write(server: &Server, seconds: usize) -> f64 {
         .args(["-n", "-c", "8", "-j", "2", "-f", "-", "-M", "prepared"])
         .args(["-T", &seconds.to_string()])
         .args(["-h", "127.0.0.1", "-p", &server.cluster.port.to_string()])
-        .args(["-U", "postgres", "postgres"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
+        .args(["-U", "postgres", "postgres"]);
     let rate = size("UPSTREAM_RATE", 0);
     if rate > 0 {
         pgbench.args(["--rate", &rate.to_string()]);
     }
-    let mut child = pgbench.spawn().unwrap();
+    let mut child = shares
+        .command(Share::Writers, &pgbench)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut input = child.stdin.take().unwrap();
     input.write_all(script.as_bytes()).unwrap();
     drop(input);
