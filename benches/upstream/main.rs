@@ -68,7 +68,8 @@ async fn bench() {
     measure.finish();
 }
 
-/// As the server does by default. What is started later has them, too, and PostgreSQL is not.
+/// As the server does by default. To be called once PostgreSQL runs, for what is started later has
+/// them, too.
 fn use_small_pages() {
     // Where this cannot be, more memory is taken.
     #[cfg(target_os = "linux")]
