@@ -1,89 +1,80 @@
 //! Shares of the processors: one for kelvin, one for PostgreSQL and one for whoever writes, as the
 //! system gives them to services and containers that run side by side.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
 /// Names a directory of the system's `cpu` controller in which groups can be made.
 const VARIABLE: &str = "KELVIN_BENCH_CPU_GROUPS";
 
-/// Who gets a share.
-#[derive(Clone, Copy)]
-pub enum Share {
-    Kelvin,
-    Postgres,
-    Writers,
+const KELVIN: &str = "kelvin-bench";
+const POSTGRES: &str = "kelvin-bench-postgres";
+const WRITERS: &str = "kelvin-bench-writers";
+
+/// What a group has its share in, by the version of control groups.
+const WEIGHTS: [&str; 2] = ["cpu.shares", "cpu.weight"];
+
+/// Groups of processes with equal shares, which go when this is dropped.
+pub struct Shares {
+    directory: PathBuf,
 }
 
-/// Groups of processes with equal shares, which go when this is dropped; no groups at all unless
-/// they are asked for.
-pub struct Shares(Option<PathBuf>);
-
 impl Shares {
-    /// Puts this process, which is kelvin, and the server with this process id into groups.
-    pub fn divide(postmaster: u32) -> Self {
-        let Some(directory) = std::env::var_os(VARIABLE) else {
-            return Self(None);
-        };
-        let shares = Self(Some(directory.into()));
-        for share in [Share::Kelvin, Share::Postgres, Share::Writers] {
+    /// Puts this process, which is kelvin, and the server with this process id into groups, if that
+    /// is asked for.
+    pub fn divide(postmaster: u32) -> Option<Self> {
+        let directory = PathBuf::from(std::env::var_os(VARIABLE)?);
+        let procs = directory.join("cgroup.procs");
+        assert!(
+            procs.exists(),
+            "{VARIABLE}: there is no {}",
+            procs.display()
+        );
+        let shares = Self { directory };
+        for name in [KELVIN, POSTGRES, WRITERS] {
+            let group = shares.directory.join(name);
             // It may be left from another run.
-            let _ = fs::create_dir(shares.group(share).unwrap());
+            let _ = fs::create_dir(&group);
+            let weighed = WEIGHTS.iter().any(|weight| group.join(weight).exists());
+            assert!(weighed, "{VARIABLE}: {} has no share", group.display());
         }
-        shares.put(Share::Kelvin, std::process::id());
-        shares.put(Share::Postgres, postmaster);
+        shares.put(KELVIN, std::process::id());
+        shares.put(POSTGRES, postmaster);
         for child in children(postmaster) {
-            shares.put(Share::Postgres, child);
+            shares.put(POSTGRES, child);
         }
-        shares
+        Some(shares)
     }
 
-    pub fn are_divided(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// The command, to be run in the group of that share.
-    pub fn command(&self, share: Share, command: &Command) -> Command {
+    /// The command of somebody who writes, to be run in the group of those.
+    pub fn of_writers(&self, command: &Command) -> Command {
         let mut shell = Command::new("sh");
-        shell.current_dir("/");
-        match self.group(share) {
-            Some(group) => shell
-                .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
-                .arg(group.join("cgroup.procs")),
-            None => shell.args(["-c", "exec \"$@\"", "sh"]),
-        };
-        shell.arg(command.get_program()).args(command.get_args());
+        shell
+            .current_dir("/")
+            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+            .arg(self.directory.join(WRITERS).join("cgroup.procs"))
+            .arg(command.get_program())
+            .args(command.get_args());
         shell
     }
 
-    fn group(&self, share: Share) -> Option<PathBuf> {
-        let name = match share {
-            Share::Kelvin => "kelvin-bench",
-            Share::Postgres => "kelvin-bench-postgres",
-            Share::Writers => "kelvin-bench-writers",
-        };
-        self.0.as_ref().map(|directory| directory.join(name))
-    }
-
-    fn put(&self, share: Share, process: u32) {
-        let procs = self.group(share).unwrap().join("cgroup.procs");
-        let put = fs::write(&procs, process.to_string());
+    fn put(&self, group: &str, process: u32) {
+        let procs = self.directory.join(group).join("cgroup.procs");
+        let put = OpenOptions::new().write(true).open(&procs);
+        let put = put.and_then(|mut file| file.write_all(process.to_string().as_bytes()));
         put.unwrap_or_else(|error| panic!("{VARIABLE}: {}: {error}", procs.display()));
     }
 }
 
 impl Drop for Shares {
     fn drop(&mut self) {
-        let Some(directory) = &self.0 else {
-            return;
-        };
         // What cannot be undone does no harm: groups that end with these processes, or are empty.
-        for share in [Share::Kelvin, Share::Postgres, Share::Writers] {
-            let group = self.group(share).unwrap();
+        for group in [KELVIN, POSTGRES, WRITERS].map(|name| self.directory.join(name)) {
             let processes = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
             for process in processes.lines() {
-                let _ = fs::write(directory.join("cgroup.procs"), process);
+                let _ = fs::write(self.directory.join("cgroup.procs"), process);
             }
             let _ = fs::remove_dir(group);
         }

@@ -13,7 +13,7 @@ use crate::cluster::tool;
 use crate::follower::{Nobody, options, until};
 use crate::measure::{Measure, size};
 use crate::server::Server;
-use crate::shares::{Share, Shares};
+use crate::shares::Shares;
 
 /// Any change that is published.
 const MARK: &str = "UPDATE issue SET title = 'the last one' WHERE id = 1";
@@ -29,19 +29,19 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &Server, second
     let replica = prepared.replica.clone();
     let half = seconds.div_ceil(2);
     let shares = Shares::divide(server.process().await);
-    let group = if shares.are_divided() {
-        &format!("{group} with a share of their own")
-    } else {
-        group
+    let shares = shares.as_ref();
+    let group = match shares {
+        Some(_) => &format!("{group} with a share of their own"),
+        None => group,
     };
-    let (before, behind_before) = beside_the_stream(server, &shares, half).await;
+    let (before, behind_before) = beside_the_stream(server, shares, half).await;
     let shutdown = CancellationToken::new();
     let run = tokio::spawn(prepared.run(Arc::new(Nobody), shutdown.clone()));
     until(&replica, server.commit(MARK).await).await;
 
     let (start, busy) = (Instant::now(), processor_time());
     let watched = Behind::watch(server, &replica).await;
-    let rate = write(server, &shares, seconds).await;
+    let rate = write(server, shares, seconds).await;
     let writing = start.elapsed();
     watched.stop();
     let last = server.commit(MARK).await;
@@ -54,7 +54,7 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &Server, second
     shutdown.cancel();
     run.await.unwrap().unwrap();
 
-    let (after, behind_after) = beside_the_stream(server, &shares, half).await;
+    let (after, behind_after) = beside_the_stream(server, shares, half).await;
     let beside = f64::midpoint(before, after);
     println!(
         "{group}: {rate:.0}/s followed by kelvin, {before:.0}/s and {after:.0}/s received by \
@@ -80,7 +80,11 @@ pub async fn measure(measure: &mut Measure, group: &str, server: &Server, second
 }
 
 /// The rate, and how long afterwards PostgreSQL had decoded everything.
-async fn beside_the_stream(server: &Server, shares: &Shares, seconds: usize) -> (f64, Duration) {
+async fn beside_the_stream(
+    server: &Server,
+    shares: Option<&Shares>,
+    seconds: usize,
+) -> (f64, Duration) {
     server.create_slot().await;
     // It is in the place of kelvin, and in its group.
     let reader = server.throw_away(None);
@@ -106,7 +110,7 @@ fn processor_time() -> Duration {
 }
 
 /// Commits of a second.
-async fn write(server: &Server, shares: &Shares, seconds: usize) -> f64 {
+async fn write(server: &Server, shares: Option<&Shares>, seconds: usize) -> f64 {
     let script = format!(
         "\\set id random(2, {})\nUPDATE issue SET title = 'Issue ' || :id || ' at ' || now(), \
          modified = now() WHERE id = :id;\n",
@@ -122,8 +126,10 @@ async fn write(server: &Server, shares: &Shares, seconds: usize) -> f64 {
     if rate > 0 {
         pgbench.args(["--rate", &rate.to_string()]);
     }
-    let mut child = shares
-        .command(Share::Writers, &pgbench)
+    if let Some(shares) = shares {
+        pgbench = shares.of_writers(&pgbench);
+    }
+    let mut child = pgbench
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
